@@ -1,0 +1,333 @@
+"""Everything that can happen to the controller (Event) and everything it can ask for (Action).
+
+All are frozen values. An event carries no time of its own: `Controller.step(event, now)` is given the
+monotonic time at which agentd took notice; wall time enters with `Tick` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agentd.core.model import (
+    Decision,
+    Directive,
+    ExitCause,
+    FleetConfig,
+    HostSample,
+    Incarnation,
+    InstanceId,
+    InstanceSpec,
+    Observed,
+    PoolName,
+    StartFailure,
+)
+
+# -- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has come: deadlines are looked at, and pools evaluated when their check is due."""
+
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """An agent's report. None: the agent does not know. Already range-checked by the edge.
+
+    `load` in [0, 1]; counts at least 0; response times in seconds over the agent's last interval.
+    `directives_done` are ids of directives the agent acknowledges.
+    """
+
+    instance: InstanceId
+    incarnation: Incarnation
+    seq: int
+    load: float | None = None
+    queue_length: int | None = None
+    in_flight: int | None = None
+    tasks_completed: int | None = None
+    response_time_p50_s: float | None = None
+    response_time_p95_s: float | None = None
+    labels: Mapping[str, str] | None = None
+    directives_done: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A health probe from outside succeeded (a failed one is silence)."""
+
+    instance: InstanceId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class HostSampled:
+    sample: HostSample
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStarted:
+    """The driver has started (or restarted in place) a process."""
+
+    instance: InstanceId
+    incarnation: Incarnation
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    instance: InstanceId
+    cause: StartFailure
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceExited:
+    """A process ended unasked; the driver restarts it in `restart_in_s`."""
+
+    instance: InstanceId
+    incarnation: Incarnation
+    cause: ExitCause
+    restart_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceGaveUp:
+    """The driver will not restart this instance again by itself."""
+
+    instance: InstanceId
+    cause: StartFailure
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStopped:
+    """A stop has ended: nothing of the instance is left. `forced`: it had to be killed."""
+
+    instance: InstanceId
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesListed:
+    """All that the driver finds on the host now. What is missing here does not run.
+
+    The instances in `busy` have a driver call under way; this listing says nothing about them.
+    """
+
+    observed: tuple[Observed, ...]
+    busy: frozenset[InstanceId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    config: FleetConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetTarget:
+    """A person asks for `count` instances: of one pool, or (pool None) of the whole fleet.
+
+    `direction` "up" or "down" refuses a count on the wrong side of the present one. `for_s` None: until changed.
+    """
+
+    direction: str
+    count: int
+    pool: PoolName | None
+    owner: str
+    reason: str
+    for_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAutoscaling:
+    """A person switches scaling on (which also clears people's targets) or off."""
+
+    enabled: bool
+    owner: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Evaluate now; cooldowns and all other guards still apply."""
+
+    owner: str
+    pool: PoolName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Restart one instance in place; also the way out of `failed`."""
+
+    instance: InstanceId
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """agentd is ending. `keep_agents` False: drain and stop every instance first."""
+
+    keep_agents: bool
+    owner: str
+
+
+Event = (
+    Tick
+    | Beat
+    | Probed
+    | HostSampled
+    | InstanceStarted
+    | StartFailed
+    | InstanceExited
+    | InstanceGaveUp
+    | InstanceStopped
+    | InstancesListed
+    | ConfigChanged
+    | SetTarget
+    | SetAutoscaling
+    | Check
+    | Restart
+    | Shutdown
+)
+
+# -- actions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    spec: InstanceSpec
+    decision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """TERM, `grace_s`, KILL of everything the instance started."""
+
+    instance: InstanceId
+    grace_s: float
+    decision: str
+
+
+Action = Start | Stop
+
+# -- what is told -------------------------------------------------------------------------------
+
+
+class EventType(StrEnum):
+    """The kinds of records that people read. The first three are the scaling events of the HTTP API."""
+
+    SCALE_UP = "scale_up"
+    SCALE_DOWN = "scale_down"
+    REPLACE = "replace"
+    START = "start"
+    READY = "ready"
+    EXIT = "exit"
+    RESTART = "restart"
+    START_FAILED = "start_failed"
+    CRASH_LOOP = "crash_loop"
+    LATE = "late"
+    RECOVERED = "recovered"
+    DRAIN = "drain"
+    STOP = "stop"
+    STOP_FORCED = "stop_forced"
+    ADOPT = "adopt"
+    VANISHED = "vanished"
+    HOLD = "hold"
+    PORT_CONFLICT = "port_conflict"
+    TARGET = "target"
+    TARGET_EXPIRED = "target_expired"
+    AUTOSCALING = "autoscaling"
+    CONFIG = "config"
+    CONFIG_REJECTED = "config_rejected"
+    AGENTD_START = "agentd_start"
+    AGENTD_STOP = "agentd_stop"
+    STORE = "store"
+
+
+SCALING_EVENTS = (EventType.SCALE_UP, EventType.SCALE_DOWN, EventType.REPLACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One change of state, for the journal, the store and everybody who watches."""
+
+    type: EventType
+    reason: str
+    pool: str = ""
+    instance: str = ""
+    decision: str = ""
+    actor: str = ""
+
+
+# -- replies ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BeatReply:
+    directive: Directive
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The event was not taken. `reason` is a stable UPPER_SNAKE code, `status` a gRPC status name."""
+
+    reason: str
+    text: str
+    status: str = "FAILED_PRECONDITION"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one pool got of a person's wish."""
+
+    pool: PoolName
+    current: int
+    wanted: int
+    granted: int
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReply:
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReply:
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Accepted, nothing to add."""
+
+
+Reply = BeatReply | Refusal | TargetReply | CheckReply | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one step asks for. Records and rows are to be stored before the actions are performed."""
+
+    actions: tuple[Action, ...] = ()
+    records: tuple[Record, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    rows: Mapping[str, str | None] = field(default_factory=dict)  # changed state, key -> JSON or None
+    reply: Reply | None = None
+
+
+NOTHING = Outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as the store keeps it. `id` counts up by one with each record and survives restarts."""
+
+    id: int
+    wall: float
+    record: Record

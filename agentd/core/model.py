@@ -1,0 +1,506 @@
+"""The nouns of agentd: instances, pools, host samples, decisions, and the views shown to people.
+
+Everything here is a frozen value with no behaviour beyond arithmetic on itself. The mutable state of the
+fleet lives in `core.state`; this module is what every other part of agentd may import and pass around.
+
+Times are seconds on the monotonic clock unless the name says `wall`. Durations end in `_s`, sizes in
+`_bytes`, shares in `_ratio` (0..1). Loads are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+InstanceId = NewType("InstanceId", str)
+PoolName = NewType("PoolName", str)
+Incarnation = NewType("Incarnation", str)
+
+POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,18}\Z")
+INSTANCE_ID = re.compile(r"([a-z][a-z0-9]{0,18})-([0-9]{1,5})\Z")
+
+
+def instance_id(pool: PoolName, port: int) -> InstanceId:
+    """The id of the instance of `pool` on `port`: `research-9101`."""
+    return InstanceId(f"{pool}-{port}")
+
+
+def parse_instance_id(text: str) -> tuple[PoolName, int]:
+    """The pool and port in an instance id.
+
+    Raises:
+        ValueError: `text` is no `<pool>-<port>` with a port in 1..65535.
+    """
+    found = INSTANCE_ID.match(text)
+    if not found or not 1 <= int(found[2]) <= 65535 or found[2] != str(int(found[2])):
+        raise ValueError(f"cannot read instance id {text!r}: expected <pool>-<port>, for example research-9101")
+    return PoolName(found[1]), int(found[2])
+
+
+class State(StrEnum):
+    """Where an instance is in its life; `core.lifecycle` holds the allowed moves."""
+
+    PENDING = "pending"  # decided and recorded, the driver has not confirmed the start
+    STARTING = "starting"  # the process runs, it has not reported ready
+    READY = "ready"  # takes work
+    DRAINING = "draining"  # asked to finish; takes no new work
+    STOPPING = "stopping"  # the driver was told to stop it
+    STOPPED = "stopped"  # gone
+    BACKOFF = "backoff"  # exited; the driver restarts it after a delay
+    FAILED = "failed"  # the driver gave up; needs a person or a new configuration
+    HELD = "held"  # runs, but agentd leaves it alone (see the cause)
+
+
+class HealthCheck(StrEnum):
+    """How agentd learns that an instance of a pool is alive and ready."""
+
+    HEARTBEAT = "heartbeat"  # it calls AgentService.Heartbeat
+    HTTP = "http"  # agentd asks GET / on its port
+    GRPC = "grpc"  # agentd asks grpc.health.v1 on its port
+    NONE = "none"  # running is ready
+
+
+class DirectiveKind(StrEnum):
+    """What agentd tells an agent in answer to a heartbeat."""
+
+    CONTINUE = "continue"
+    DRAIN = "drain"  # finish what you have, take nothing new; a TERM follows
+    SHUT_DOWN = "shut_down"  # finish your task and exit: you were superseded
+
+
+class Direction(StrEnum):
+    UP = "up"
+    DOWN = "down"
+    NONE = "none"
+
+
+class ExitKind(StrEnum):
+    EXIT = "exit"  # code: the exit status
+    SIGNAL = "signal"  # code: the signal number
+    OOM = "oom"  # killed by the kernel for memory; code: the signal number
+    UNKNOWN = "unknown"  # it ended while nobody watched
+
+
+class StartFailure(StrEnum):
+    """Why a driver could not start an instance."""
+
+    PORT_TAKEN = "port_taken"
+    COMMAND_NOT_FOUND = "command_not_found"
+    SPAWN_FAILED = "spawn_failed"
+    NOT_READY = "not_ready"  # it ran, but was not ready within start_timeout_s
+    CRASH_LOOP = "crash_loop"
+
+
+class Phase(StrEnum):
+    """What a driver sees of an instance on the host."""
+
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+# -- configuration, as the core needs it --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """Delays between restarts in place of a process that exits: exponential to a cap, with jitter.
+
+    A process that ran for `healthy_s` is forgiven its earlier failures. After `attempts_max` failures
+    without such a period the driver gives up and says so.
+    """
+
+    initial_s: float = 0.1
+    max_s: float = 60.0
+    factor: float = 2.0
+    jitter_ratio: float = 0.25
+    healthy_s: float = 60.0
+    attempts_max: int = 10
+
+    def delay_s(self, failures: int, chance: float) -> float:
+        """The wait before the restart that follows failure number `failures` (from 1).
+
+        `chance` in [0, 1) spreads it by up to `jitter_ratio` upwards; the result never exceeds `max_s`.
+        """
+        exponent = min(max(failures, 1) - 1, 64)
+        base = min(self.max_s, self.initial_s * self.factor**exponent)
+        return min(self.max_s, base * (1.0 + self.jitter_ratio * chance))
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports `first`..`last`, both included."""
+
+    first: int
+    last: int
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class CoreAgent:
+    """A protected instance with a name and a fixed port."""
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdTrigger:
+    """Seed A's rule: one more above `scale_up_threshold`, one fewer below `scale_down_threshold`."""
+
+    scale_up_threshold: float = 0.75
+    scale_down_threshold: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one instance, enforced by drivers that can. None: no limit."""
+
+    memory_max_bytes: int | None = None
+    memory_high_bytes: int | None = None
+    cpu_weight: int | None = None
+    cpu_quota_ratio: float | None = None  # 1.0 is one core
+    tasks_max: int | None = None
+    io_weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Everything agentd is told about one pool. `command` empty: the bundled sample agent."""
+
+    name: PoolName
+    core: tuple[CoreAgent, ...] = ()
+    min: int = 1
+    max: int = 5
+    ports: PortRange | None = None
+    triggers: tuple[ThresholdTrigger, ...] = (ThresholdTrigger(),)
+    policy: str = "threshold"
+    scale_up_cooldown_s: float = 300.0
+    scale_down_cooldown_s: float = 600.0
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    concurrency: int = 1
+    priority: int = 0
+    health: HealthCheck = HealthCheck.HEARTBEAT
+    health_path: str = "/"
+    start_timeout_s: float = 60.0
+    drain_timeout_s: float = 120.0
+    restart: RestartPolicy = RestartPolicy()
+    resources: Resources = Resources()
+    cost_per_hour: float = 0.0
+
+    def core_name(self, port: int) -> str | None:
+        """The name of the core agent on `port`, or None where `port` is not a core agent's."""
+        return next((agent.name for agent in self.core if agent.port == port), None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostReserve:
+    """What a scale-up must leave free. None switches a check off.
+
+    `cpu_ratio` is the share of all cores kept idle; the pressures are upper bounds for the kernel's
+    `some avg10` in percent.
+    """
+
+    memory_bytes: int = 512 * 1024 * 1024
+    memory_ratio: float = 0.10
+    disk_bytes: int = 1024 * 1024 * 1024
+    cpu_ratio: float | None = 0.05
+    memory_pressure_percent_max: float | None = 10.0
+    io_pressure_percent_max: float | None = 40.0
+
+    def memory_reserve_bytes(self, total_bytes: int) -> int:
+        return max(self.memory_bytes, int(total_bytes * self.memory_ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """The configuration of the core: what pools there are and the rules they share."""
+
+    pools: Mapping[PoolName, PoolConfig]
+    enabled: bool = False
+    autoscaling_enabled: bool = False
+    check_interval_s: float = 60.0
+    unhealthy_threshold: int = 3
+    heartbeat_timeout_s: float = 120.0
+    # The global values, shown by the HTTP API; pools carry their own effective ones.
+    scale_up_threshold: float = 0.75
+    scale_down_threshold: float = 0.25
+    min_agents_per_type: int = 1
+    max_agents_per_type: int = 5
+    reserve: HostReserve = HostReserve()
+
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """How often agents are asked to beat."""
+        return min(10.0, self.heartbeat_timeout_s / 3.0)
+
+
+# -- what is observed ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What a driver needs to start one instance."""
+
+    id: InstanceId
+    pool: PoolName
+    port: int
+    core_name: str | None
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    concurrency: int
+    health: HealthCheck
+    restart: RestartPolicy
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An instance as a driver finds it on the host."""
+
+    id: InstanceId
+    incarnation: Incarnation
+    pid: int
+    phase: Phase = Phase.RUNNING
+    started_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCause:
+    kind: ExitKind
+    code: int = 0
+
+    def __str__(self) -> str:
+        match self.kind:
+            case ExitKind.EXIT:
+                return f"exit code {self.code}"
+            case ExitKind.SIGNAL:
+                return f"signal {self.code}"
+            case ExitKind.OOM:
+                return "out of memory"
+            case ExitKind.UNKNOWN:
+                return "ended unwatched"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Measured use of one instance's process tree. `cpu_cores` 1.0 is one busy core."""
+
+    memory_bytes: int
+    cpu_cores: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A process that people want to see beside the host's figures, for example ollama."""
+
+    name: str
+    running: bool
+    pids: int
+    memory_bytes: int
+    cpu_cores: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample:
+    """The host at one moment. Pressures are `some avg10` in percent, None where the kernel has none."""
+
+    cores: int
+    cpu_used_cores: float
+    memory_total_bytes: int
+    memory_available_bytes: int
+    disk_free_bytes: int
+    memory_pressure_percent: float | None = None
+    cpu_pressure_percent: float | None = None
+    io_pressure_percent: float | None = None
+    disk_read_bytes_per_s: float = 0.0
+    disk_write_bytes_per_s: float = 0.0
+    load_average: float = 0.0
+    instances: Mapping[InstanceId, Usage] = field(default_factory=dict)
+    watched: tuple[Watched, ...] = ()
+
+
+# -- decisions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One link of a decision's chain: a stable `code` and a sentence with the numbers."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The count a trigger asks for. `count` None: the trigger abstains (no data)."""
+
+    trigger: str
+    count: int | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A guard's named reason for granting less than was wanted. `until`: monotonic, None if unknown."""
+
+    code: str
+    text: str
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One evaluation of one pool: what is, what was wanted, what was granted, and why."""
+
+    id: str
+    pool: PoolName
+    at: float
+    wall: float
+    current: int
+    wanted: int
+    granted: int
+    reasons: tuple[Reason, ...]
+    limits: tuple[Limit, ...] = ()
+    counterfactual: str = ""
+    victims: tuple[InstanceId, ...] = ()
+
+    @property
+    def direction(self) -> Direction:
+        if self.granted > self.current:
+            return Direction.UP
+        return Direction.DOWN if self.granted < self.current else Direction.NONE
+
+    @property
+    def held(self) -> bool:
+        """Something was wanted and not granted in full."""
+        return self.wanted != self.granted
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What an agent is told. `id` 0 needs no acknowledgement. `deadline_s` counts from now."""
+
+    kind: DirectiveKind
+    id: int = 0
+    deadline_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A count that a person set for a pool. `expires` monotonic; None: no expiry."""
+
+    count: int
+    owner: str
+    reason: str
+    expires: float | None
+
+
+# -- views --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance as people see it. Ages in seconds; numbers the agent never sent are None."""
+
+    id: InstanceId
+    pool: PoolName
+    port: int
+    core_name: str | None
+    incarnation: Incarnation
+    pid: int
+    state: State
+    cause: str
+    age_s: float
+    state_age_s: float
+    load: float | None
+    queue_length: int | None
+    in_flight: int | None
+    tasks_completed: int | None
+    response_time_p50_s: float | None
+    response_time_p95_s: float | None
+    last_beat_age_s: float | None
+    missed_beats: int
+    restarts: int
+    memory_bytes: int | None
+    cpu_cores: float | None
+    labels: Mapping[str, str]
+    health: HealthCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """How many more instances of a pool the host can carry now, and what says so. None: unknown."""
+
+    instances: int | None
+    resource: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool as people see it. `count` is committed capacity: ready + starting + unhealthy not replaced."""
+
+    name: PoolName
+    count: int
+    ready: int
+    starting: int
+    draining: int
+    unhealthy: int
+    failed: int
+    min: int
+    max: int
+    capacity: int
+    core: int
+    load: float | None
+    queue_length: int
+    in_flight: int
+    concurrency: int
+    policy: str
+    scale_up_threshold: float
+    scale_down_threshold: float
+    target: Target | None
+    target_expires_in_s: float | None
+    headroom: Headroom
+    footprint_bytes: int
+    footprint_learned: bool
+    next: Decision
+    up_cooldown_s: float
+    down_cooldown_s: float
+    bundled_agent: bool
+    cost_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscalingMode:
+    """Whether agentd scales, and who said so. `since_wall` 0: it is the configuration's word."""
+
+    enabled: bool
+    owner: str = "configuration"
+    reason: str = ""
+    since_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """The whole fleet as people see it."""
+
+    enabled: bool
+    autoscaling: AutoscalingMode
+    pools: tuple[PoolView, ...]
+    instances: tuple[InstanceView, ...]
+    host: HostSample | None
+    recovering_s: float
+    next_check_s: float | None
+    scaling_events: int
+    unhealthy: int
+    epoch: int
