@@ -28,6 +28,20 @@ from agentd.core.model import (
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """agentd has started with what an earlier one saved: `rows` as `Outcome.rows` gave them.
+
+    `saved_at` and `saved_wall` are the monotonic and wall time of the last save; saved times are moved by
+    the wall time that passed since, so that cooldowns are neither forgotten nor prolonged.
+    """
+
+    rows: Mapping[str, str]
+    saved_at: float
+    saved_wall: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has come: deadlines are looked at, and pools evaluated when their check is due."""
 
@@ -140,6 +154,7 @@ class SetTarget:
     owner: str
     reason: str
     for_s: float | None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +176,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Restart one instance in place; also the way out of `failed`."""
+    """Restart these instances in place, one after the other per pool; also the way out of `failed`."""
 
-    instance: InstanceId
+    instances: tuple[InstanceId, ...]
     owner: str
 
 
@@ -176,7 +191,8 @@ class Shutdown:
 
 
 Event = (
-    Tick
+    Restored
+    | Tick
     | Beat
     | Probed
     | HostSampled

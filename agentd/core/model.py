@@ -237,6 +237,9 @@ class FleetConfig:
     min_agents_per_type: int = 1
     max_agents_per_type: int = 5
     reserve: HostReserve = HostReserve()
+    # How many instances may be on their way to ready at once; core agents and people's targets included
+    # in the count, core starts never held by it.
+    starting_max: int = 16
 
     @property
     def heartbeat_interval_s(self) -> float:

@@ -1,0 +1,317 @@
+"""The controller: one step per event, nothing else.
+
+Pure and synchronous: no I/O, no clock, no randomness of its own. `step` dispatches to the module that knows
+what the event means and gathers what came of it. The same controller runs in production, in the simulator
+and in the tests; the same events give the same outcomes.
+"""
+
+from __future__ import annotations
+
+from agentd.core import arrival, departure, metrics, repair, scaling, views
+from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import (
+    Beat,
+    BeatReply,
+    Check,
+    CheckReply,
+    ConfigChanged,
+    Done,
+    Event,
+    EventType,
+    HostSampled,
+    InstanceExited,
+    InstanceGaveUp,
+    InstancesListed,
+    InstanceStarted,
+    InstanceStopped,
+    Outcome,
+    Probed,
+    Refusal,
+    Reply,
+    Restart,
+    Restored,
+    SetAutoscaling,
+    SetTarget,
+    Shutdown,
+    StartFailed,
+    Tick,
+)
+from agentd.core.model import Directive, DirectiveKind, FleetConfig, FleetView, State
+from agentd.core.state import Fleet, Instance, Purpose
+
+_CONTINUE = Directive(DirectiveKind.CONTINUE)
+
+
+class Controller:
+    """Owns the state of the fleet. `epoch` counts up with every start of agentd."""
+
+    def __init__(self, config: FleetConfig, epoch: int = 1) -> None:
+        self._fleet = Fleet(config, epoch)
+        # When agentd was last told to wake: a tick long after it means that the loop stood still.
+        self._due: float | None = None
+
+    def step(self, event: Event, now: float) -> Outcome:
+        """Take notice of `event` at the monotonic time `now`; return what is to be done about it."""
+        reply: Reply
+        if isinstance(event, Beat):
+            reply, changed = self._beat(event, now)
+            if not changed:
+                return Outcome(reply=reply)
+        else:
+            reply = self._dispatch(event, now)
+        repair.launch_waiting(self._fleet)
+        self._due = self._next_deadline(now)
+        return self._outcome(reply)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next Tick is wanted; None: not before something else happens."""
+        return self._due
+
+    @property
+    def config(self) -> FleetConfig:
+        return self._fleet.config
+
+    def view(self, now: float) -> FleetView:
+        """The fleet as people see it. Changes nothing."""
+        return views.fleet_view(self._fleet, now)
+
+    def snapshot(self) -> dict[str, str]:
+        """All that must be saved to go on from here."""
+        return self._fleet.snapshot()
+
+    @classmethod
+    def from_snapshot(cls, config: FleetConfig, rows: dict[str, str], epoch: int, now: float) -> Controller:
+        """A controller that goes on exactly as the one that gave `rows`; the host sample has to be sent anew."""
+        controller = cls(config, epoch)
+        controller._fleet.load(rows)
+        controller._fleet.take_rows()
+        controller._due = controller._next_deadline(now)
+        return controller
+
+    @property
+    def instances_left(self) -> int:
+        """How many instances there are, in whatever state."""
+        return len(self._fleet.instances)
+
+    def set_capacity(self, instances_max: int | None) -> None:
+        """How many instances the driver can run; None: no bound known."""
+        self._fleet.capacity_max = instances_max
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event, now: float) -> Reply:
+        fleet = self._fleet
+        match event:
+            case Tick(wall=wall):
+                self._tick(now, wall)
+            case Probed(instance=ident, incarnation=incarnation):
+                instance = fleet.instances.get(ident)
+                if instance is not None and instance.incarnation == incarnation:
+                    self._heard(instance, now)
+            case HostSampled(sample=sample):
+                fleet.host, fleet.host_at = sample, now
+                metrics.learn_footprints(fleet, sample)
+                repair.reconcile_all(fleet, now)
+            case Restored():
+                self._restore(event, now)
+            case InstancesListed():
+                arrival.listed(fleet, event, now)
+                repair.reconcile_all(fleet, now)
+            case InstanceStarted() | StartFailed() | InstanceExited() | InstanceGaveUp() | InstanceStopped():
+                self._driver_event(event, now)
+            case ConfigChanged(config=config):
+                fleet.apply_config(config)
+                if fleet.next_check is not None:
+                    fleet.next_check = min(fleet.next_check, now + config.check_interval_s)
+                repair.reconcile_all(fleet, now)
+            case SetTarget():
+                return scaling.set_target(fleet, event, now)
+            case SetAutoscaling():
+                scaling.set_autoscaling(fleet, event, now)
+            case Check():
+                return self._check(event, now)
+            case Restart():
+                return self._restart(event, now)
+            case Shutdown():
+                self._shutdown(event, now)
+            case Beat():
+                raise AssertionError("broken invariant: heartbeats do not come this way")
+        return Done()
+
+    def _tick(self, now: float, wall: float) -> None:
+        fleet = self._fleet
+        fleet.wall_offset = wall - now
+        if self._due is not None and now - self._due > GAP_S:
+            push_out(fleet, now - self._due)
+        repair.pass_alarms(fleet, now)
+        scaling.expire_targets(fleet, now)
+        repair.reconcile_all(fleet, now)
+        if fleet.next_check is None:
+            fleet.next_check = now + fleet.config.check_interval_s
+            fleet.touch_self()
+        elif now >= fleet.next_check:
+            # A fixed rhythm; checks missed while the loop stood still are not made up for.
+            while fleet.next_check <= now:
+                fleet.next_check += fleet.config.check_interval_s
+            scaling.check(fleet, now)
+        scaling.recheck(fleet, now)
+
+    def _beat(self, beat: Beat, now: float) -> tuple[BeatReply | Refusal, bool]:
+        """The answer to a heartbeat, and whether anything beyond the numbers has changed."""
+        fleet = self._fleet
+        instance = fleet.instances.get(beat.instance)
+        if instance is None:
+            text = f"no instance {beat.instance!r} of this agentd"
+            return Refusal("UNKNOWN_INSTANCE", text, "NOT_FOUND"), False
+        if instance.incarnation != beat.incarnation:
+            if instance.state in (State.PENDING, State.BACKOFF):
+                text = f"{beat.instance} is being started; try again"
+                return Refusal("NOT_STARTED", text, "UNAVAILABLE"), False
+            return Refusal("SUPERSEDED", f"{beat.instance} was started anew; finish your task and exit"), False
+        if beat.seq > instance.seq:  # an old beat that was delayed says nothing new
+            instance.seq = beat.seq
+            instance.load = beat.load
+            instance.queue_length = beat.queue_length
+            instance.in_flight = beat.in_flight
+            instance.tasks_completed = beat.tasks_completed
+            instance.response_time_p50_s = beat.response_time_p50_s
+            instance.response_time_p95_s = beat.response_time_p95_s
+            if beat.labels is not None:
+                instance.labels = beat.labels
+        changed = self._heard(instance, now)
+        if instance.directive and not instance.directive_done and instance.directive in beat.directives_done:
+            instance.directive_done = changed = True
+            fleet.touch(instance)
+            if instance.state is State.DRAINING:
+                departure.stop(fleet, instance, now)
+        return BeatReply(self._directive(instance, now), fleet.config.heartbeat_interval_s), changed
+
+    def _heard(self, instance: Instance, now: float) -> bool:
+        """The instance is alive at `now`; whether that is news."""
+        fleet = self._fleet
+        instance.heard_at = now
+        if instance.missed:
+            instance.missed = 0
+            fleet.touch(instance)
+            if instance.state is State.READY:
+                fleet.tell(EventType.RECOVERED, "heard again", instance)
+                return True
+        if instance.state is State.STARTING:
+            arrival.ready(fleet, instance, now)
+            repair.reconcile(fleet, fleet.pools[instance.pool], now)
+            return True
+        return False
+
+    def _directive(self, instance: Instance, now: float) -> Directive:
+        if instance.state not in LEAVING or not instance.directive or instance.directive_done:
+            return _CONTINUE
+        left_s = instance.leaving_at + self._fleet.pools[instance.pool].config.drain_timeout_s - now
+        return Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
+
+    def _driver_event(
+        self, event: InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceStopped, now: float
+    ) -> None:
+        fleet = self._fleet
+        instance = fleet.instances.get(event.instance)
+        pool = fleet.pools[instance.pool] if instance else None
+        match event:
+            case InstanceStarted():
+                arrival.started(fleet, event, now)
+            case StartFailed():
+                arrival.start_failed(fleet, event, now)
+            case InstanceExited():
+                arrival.exited(fleet, event, now)
+            case InstanceGaveUp():
+                arrival.gave_up(fleet, event, now)
+            case InstanceStopped(forced=forced):
+                if instance is not None and instance.state is State.STOPPING:
+                    departure.gone(fleet, instance, now, forced=forced)
+        if pool is not None:
+            repair.reconcile(fleet, pool, now)
+
+    def _restore(self, event: Restored, now: float) -> None:
+        """Begin a run of agentd: nothing is replaced for one heartbeat interval, silence counts anew."""
+        fleet = self._fleet
+        passed_s = max(0.0, event.wall - event.saved_wall)
+        fleet.load(event.rows, shift=now - event.saved_at - passed_s)
+        fleet.wall_offset = event.wall - now
+        fleet.listed = False
+        fleet.shutting_down = False
+        fleet.recovering_until = now + fleet.config.heartbeat_interval_s
+        fleet.next_check = now + fleet.config.check_interval_s
+        for instance in fleet.instances.values():
+            instance.heard_at = instance.started_at = now
+            instance.missed = 0
+            instance.load = None  # nothing is known of now
+            if instance.state is State.DRAINING:
+                instance.since = now
+            instance.wake_at = 0.0
+            set_alarm(fleet, instance)
+            if fleet.pools[instance.pool].removed and instance.state is State.READY:
+                instance.state, instance.cause = State.HELD, "its pool is not configured"
+
+    def _check(self, event: Check, now: float) -> CheckReply | Refusal:
+        fleet = self._fleet
+        if not fleet.config.enabled:
+            return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
+        if event.pool is not None and event.pool not in fleet.config.pools:
+            known = ", ".join(fleet.config.pools)
+            return Refusal("UNKNOWN_POOL", f"no pool {event.pool!r} (there are {known})", "NOT_FOUND")
+        return CheckReply(scaling.check(fleet, now, None if event.pool is None else (event.pool,)))
+
+    def _restart(self, event: Restart, now: float) -> Reply:
+        fleet = self._fleet
+        if not fleet.config.enabled:
+            return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
+        for ident in event.instances:
+            instance = fleet.instances.get(ident)
+            if instance is None:
+                return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r}", "NOT_FOUND")
+        for ident in event.instances:
+            pool = fleet.pools[fleet.instances[ident].pool]
+            if ident not in pool.restart_queue and pool.restarting != ident:
+                pool.restart_queue.append(ident)
+                fleet.touch_pool(pool.name)
+                fleet.tell(EventType.RESTART, "asked for", fleet.instances[ident], actor=event.owner)
+        repair.reconcile_all(fleet, now)
+        return Done()
+
+    def _shutdown(self, event: Shutdown, now: float) -> None:
+        fleet = self._fleet
+        fleet.shutting_down = True
+        fleet.touch_self()
+        if event.keep_agents:
+            return
+        for ident in sorted(fleet.instances):
+            instance = fleet.instances.get(ident)
+            if instance is not None and instance.state is not State.HELD:
+                departure.begin(fleet, instance, Purpose.SHUTDOWN, now, reason=f"shutdown by {event.owner}")
+
+    # -- outcome --------------------------------------------------------------------------------
+
+    def _next_deadline(self, now: float) -> float | None:
+        fleet = self._fleet
+        expiries = [
+            pool.target.expires
+            for pool in fleet.pools.values()
+            if pool.target is not None and pool.target.expires is not None and fleet.mode.enabled
+        ]
+        rechecks = [pool.recheck_at for pool in fleet.pools.values() if pool.recheck_at]
+        times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet, now), *expiries]
+        return min((at for at in times if at is not None), default=None)
+
+    def _outcome(self, reply: Reply | None) -> Outcome:
+        fleet = self._fleet
+        outcome = Outcome(
+            actions=tuple(fleet.actions),
+            records=tuple(fleet.records),
+            decisions=tuple(fleet.decisions),
+            rows=fleet.take_rows(),
+            reply=reply,
+        )
+        fleet.actions.clear()
+        fleet.records.clear()
+        fleet.decisions.clear()
+        return outcome

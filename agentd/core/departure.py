@@ -1,0 +1,115 @@
+"""How an instance leaves: asked to drain, stopped by the driver, gone, and perhaps started again.
+
+A ready agent that sends heartbeats is told to drain first, and stopped once it has acknowledged that or one
+heartbeat interval has passed. Everything else goes to the driver at once, whose stop is TERM, the pool's
+drain timeout as grace, KILL.
+"""
+
+from __future__ import annotations
+
+from agentd.core.health import set_alarm
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import EventType, Stop
+from agentd.core.model import HealthCheck, State
+from agentd.core.state import Fleet, Instance, Purpose
+
+
+def begin(
+    fleet: Fleet,
+    instance: Instance,
+    purpose: Purpose,
+    now: float,
+    *,
+    reason: str,
+    decision: str = "",
+    again: bool = False,
+) -> None:
+    """Let `instance` go; with `again`, start it in place once it is gone."""
+    instance.again = again
+    if instance.state in LEAVING:
+        fleet.touch(instance)
+        return
+    instance.stop_purpose = purpose
+    instance.stop_decision = decision
+    instance.leaving_at = now
+    if instance.state is State.PENDING and not instance.launched:
+        gone(fleet, instance, now)  # nobody was ever asked to start it
+    elif instance.state is State.FAILED and again:
+        start_again(fleet, instance, now)  # nothing runs
+    elif _hears_us(fleet, instance):
+        instance.directive = fleet.new_directive_id()
+        instance.directive_done = False
+        fleet.move(instance, State.DRAINING, now, reason)
+        fleet.tell(EventType.DRAIN, reason, instance, decision=decision)
+        set_alarm(fleet, instance)
+    else:
+        stop(fleet, instance, now, reason)
+
+
+def stop(fleet: Fleet, instance: Instance, now: float, reason: str = "") -> None:
+    """Tell the driver to stop `instance`."""
+    fleet.move(instance, State.STOPPING, now, reason or instance.cause)
+    stop_again(fleet, instance)
+
+
+def stop_again(fleet: Fleet, instance: Instance) -> None:
+    """Tell the driver to stop an instance that is `stopping` already, after agentd itself was restarted."""
+    grace_s = fleet.pools[instance.pool].config.drain_timeout_s
+    fleet.actions.append(Stop(instance.id, grace_s, instance.stop_decision))
+
+
+def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) -> None:
+    """Nothing of `instance` is left on the host."""
+    kind = EventType.STOP_FORCED if forced else EventType.STOP
+    grace_s = fleet.pools[instance.pool].config.drain_timeout_s
+    text = f"killed after {grace_s:g} s of grace" if forced else (instance.cause or "stopped")
+    if instance.launched:
+        fleet.tell(kind, text, instance, decision=instance.stop_decision)
+    pool = fleet.pools[instance.pool]
+    if instance.stop_purpose is Purpose.SCALE_DOWN:
+        # The cooldown counts from the decision, and only a scale-down that came about is charged.
+        pool.last_down_at = max(pool.last_down_at or instance.leaving_at, instance.leaving_at)
+        if pool.target:
+            pool.recheck_at = now
+        fleet.touch_pool(pool.name)
+    if instance.again and not fleet.shutting_down and not pool.removed:
+        start_again(fleet, instance, now)
+        return
+    _forget_replacement(fleet, instance)
+    if instance.state is State.PENDING or instance.state in LEAVING or instance.state is State.HELD:
+        fleet.move(instance, State.STOPPED, now)
+    else:
+        fleet.remove(instance)
+        fleet.touch(instance)
+
+
+def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
+    """Start `instance` in place: same id and port, a new process."""
+    instance.again = False
+    instance.restarts += bool(instance.incarnation)
+    instance.stop_purpose = None
+    instance.directive = 0
+    instance.retry_at = 0.0
+    instance.launched = False
+    if instance.purpose is not Purpose.CORE:
+        instance.purpose = Purpose.RESTART
+    instance.forget_reports()
+    fleet.move(instance, State.PENDING, now)
+
+
+def _hears_us(fleet: Fleet, instance: Instance) -> bool:
+    beats = fleet.pools[instance.pool].config.health is HealthCheck.HEARTBEAT
+    return instance.state is State.READY and beats and instance.missed == 0 and instance.seq > 0
+
+
+def _forget_replacement(fleet: Fleet, instance: Instance) -> None:
+    """Undo the links of a replacement that `instance` was part of."""
+    for other in (instance.replaces, instance.replaced_by):
+        partner = fleet.instances.get(other) if other else None
+        if partner is None:
+            continue
+        if partner.replaced_by == instance.id:
+            partner.replaced_by = None
+        if partner.replaces == instance.id:
+            partner.replaces = None
+        fleet.touch(partner)

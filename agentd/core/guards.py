@@ -1,0 +1,217 @@
+"""From a wish to a grant: evaluation of one pool, and the guards that may lower or hold it.
+
+Guards are asked in this order, and every one that would grant less leaves its named limit; the least grant
+counts. Bounds come first, for the others look at what is left of the wish; headroom comes last, because
+physics outranks policy.
+
+    bounds            max_agents, min_agents
+    recovery          recovering           agentd has just started, and loads are known in part; people need not wait
+    action in flight  action_in_flight     an earlier step in the same direction has not ended
+    cooldown          up_cooldown, down_cooldown
+    start backoff     start_backoff        the last starts failed
+    core              only_core_left       core agents are never let go
+    ports             ports_exhausted
+    driver            driver_capacity
+    headroom          host_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure, host_unknown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agentd.core import capacity, planner, triggers
+from agentd.core.capacity import NOTHING_PROMISED, Promised
+from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
+from agentd.core.metrics import Totals, totals
+from agentd.core.model import Decision, Limit, Reason, State
+from agentd.core.state import Fleet, Pool, Purpose
+
+Bound = tuple[int, Limit]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the guards look at. `wanted` is already within the bounds, and differs from `count`."""
+
+    fleet: Fleet
+    pool: Pool
+    count: int
+    wanted: int
+    now: float
+    extra: Promised
+
+    @property
+    def up(self) -> bool:
+        return self.wanted > self.count
+
+
+def evaluate(
+    fleet: Fleet, pool: Pool, now: float, *, extra: Promised = NOTHING_PROMISED, target: int | None = None
+) -> Decision:
+    """What to do with `pool` now, and why. Changes nothing; the decision has no id yet.
+
+    `target` takes the place of a person's target (for a dry run); `extra` is what other pools were granted.
+    """
+    sums = totals(fleet, pool, now)
+    wanted, reasons = _wish(fleet, pool, sums, target)
+    decision = Decision(
+        id="", pool=pool.name, at=now, wall=fleet.wall(now), current=sums.count, wanted=wanted, granted=sums.count,
+        reasons=tuple(reasons),
+    )  # fmt: skip
+    if wanted == sums.count:
+        return replace(decision, counterfactual=_steady(fleet, pool, sums))
+    within, bound = _bounds(pool, sums.count, wanted)
+    limits = [bound] if bound else []
+    granted = within
+    if within != sums.count:
+        situation = Situation(fleet, pool, sums.count, within, now, extra)
+        for guard in _GUARDS:
+            for allowed, limit in guard(situation):
+                lower = allowed < within if situation.up else allowed > within
+                if lower:
+                    limits.append(limit)
+                    granted = min(granted, allowed) if situation.up else max(granted, allowed)
+    let_go = planner.victims(pool)[: max(0, sums.count - granted)]
+    decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
+    return replace(decision, counterfactual=_otherwise(decision, now))
+
+
+def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[int, list[Reason]]:
+    """The count asked for: a person's target, else the highest proposal; a count above max always shrinks."""
+    if target is not None:
+        return target, [Reason("target", f"{target} asked for")]
+    if pool.target is not None:
+        wish = pool.target
+        for_what = f" ({wish.reason})" if wish.reason else ""
+        return wish.count, [Reason("target", f"{wish.owner} asked for {wish.count}{for_what}")]
+    if not fleet.mode.enabled:
+        return sums.count, [Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})")]
+    if sums.count > pool.config.max:
+        text = f"{sums.count} instances, at most {pool.config.max} allowed"
+        return sums.count - 1, [Reason("above_max", text)]
+    proposal = triggers.highest([triggers.threshold(sums, trigger) for trigger in pool.config.triggers])
+    return (sums.count if proposal.count is None else proposal.count), [proposal.reason]
+
+
+def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
+    config = pool.config
+    if wanted > count and wanted > config.max:
+        return max(count, config.max), Limit("max_agents", f"at most {config.max} instances")
+    if wanted < count and wanted < config.min:
+        return min(count, config.min), Limit("min_agents", f"at least {config.min} instances")
+    return wanted, None
+
+
+def _recovery(s: Situation) -> list[Bound]:
+    if s.now >= s.fleet.recovering_until or s.pool.target is not None:
+        return []
+    left = s.fleet.recovering_until - s.now
+    return [
+        (s.count, Limit("recovering", f"agentd started a moment ago; waits {left:.0f} s", s.fleet.recovering_until))
+    ]
+
+
+def _action_in_flight(s: Situation) -> list[Bound]:
+    for instance in s.pool.instances.values():
+        if s.up and instance.purpose is Purpose.SCALE_UP and not instance.ever_ready and instance.state in _COMING:
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is still starting"))]
+        if not s.up and instance.stop_purpose is Purpose.SCALE_DOWN and instance.state in LEAVING:
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is still finishing"))]
+    return []
+
+
+def cooldown_until(pool: Pool, *, up: bool) -> float:
+    """Until when the pool's cooldown lasts in that direction; 0.0 without one."""
+    config = pool.config
+    if up:
+        return 0.0 if pool.last_up_at is None else pool.last_up_at + config.scale_up_cooldown_s
+    last = [at for at in (pool.last_up_at, pool.last_down_at) if at is not None]
+    return max(last) + config.scale_down_cooldown_s if last else 0.0
+
+
+def _cooldown(s: Situation) -> list[Bound]:
+    until = cooldown_until(s.pool, up=s.up)
+    if s.now >= until:
+        return []
+    which = "up" if s.up else "down"
+    return [(s.count, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))]
+
+
+def _start_backoff(s: Situation) -> list[Bound]:
+    if not s.up or s.now >= s.pool.backoff_until:
+        return []
+    left = s.pool.backoff_until - s.now
+    text = f"the last {s.pool.start_failures} starts failed; next try in {left:.0f} s"
+    return [(s.count, Limit("start_backoff", text, s.pool.backoff_until))]
+
+
+def _core(s: Situation) -> list[Bound]:
+    if s.up:
+        return []
+    left = s.count - len(planner.victims(s.pool))
+    return [(left, Limit("only_core_left", f"only core agents left ({left})"))]
+
+
+def _ports(s: Situation) -> list[Bound]:
+    if not s.up:
+        return []
+    free = len(planner.free_ports(s.pool, s.now))
+    ports = s.pool.config.ports
+    where = f"{ports.first}-{ports.last}" if ports else "no elastic range"
+    return [(s.count + free, Limit("ports_exhausted", f"{free} free ports ({where})"))]
+
+
+def _driver(s: Situation) -> list[Bound]:
+    most = s.fleet.capacity_max
+    if not s.up or most is None:
+        return []
+    free = max(0, most - len(s.fleet.instances))
+    return [(s.count + free, Limit("driver_capacity", f"the driver can run {most} instances"))]
+
+
+def _headroom(s: Situation) -> list[Bound]:
+    if not s.up:
+        return []
+    return [(s.count + more, limit) for more, limit in capacity.room(s.fleet, s.pool, s.extra, s.now)]
+
+
+_COMING = ON_ITS_WAY | {State.BACKOFF}
+_GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
+    _recovery,
+    _action_in_flight,
+    _cooldown,
+    _start_backoff,
+    _core,
+    _ports,
+    _driver,
+    _headroom,
+)
+
+
+def _steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
+    """What would change a pool that is to stay as it is."""
+    if pool.target is not None:
+        return f"stays at {sums.count} until the target is changed"
+    if not fleet.mode.enabled:
+        return "agentctl auto on switches scaling on"
+    if sums.load is None:
+        return "decides when a ready instance reports its load"
+    trigger = pool.config.triggers[0]
+    parts = []
+    if sums.count < pool.config.max:
+        parts.append(f"would go to {sums.count + 1} if load rises above {trigger.scale_up_threshold:.2f}")
+    if sums.count > pool.config.min and planner.victims(pool):
+        parts.append(f"would go to {sums.count - 1} if load falls below {trigger.scale_down_threshold:.2f}")
+    return "; ".join(parts) or "neither more nor fewer are allowed"
+
+
+def _otherwise(decision: Decision, now: float) -> str:
+    """What would be granted without the limits, or when they lift."""
+    if not decision.limits:
+        return ""
+    codes = ", ".join(limit.code for limit in decision.limits)
+    lifts = [limit.until for limit in decision.limits if limit.until is not None]
+    if len(lifts) == len(decision.limits):
+        return f"would go to {decision.wanted} in {max(lifts) - now:.0f} s if nothing changes; blocked by {codes}"
+    return f"would go to {decision.wanted} without {codes}"

@@ -1,0 +1,95 @@
+"""What a pool's instances report, summed up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentd.core.lifecycle import COMMITTED, LEAVING, ON_ITS_WAY
+from agentd.core.model import HostSample, State
+from agentd.core.state import Fleet, Instance, Pool
+
+# A learned footprint rises at once and falls by this share of the difference with each host sample.
+FOOTPRINT_DECAY_RATIO = 0.02
+FOOTPRINT_QUANTILE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts and reports of one pool. `loads`: of ready instances heard within the heartbeat timeout."""
+
+    count: int
+    ready: int
+    starting: int
+    draining: int
+    unhealthy: int
+    failed: int
+    loads: tuple[float, ...]
+    queue_length: int
+    in_flight: int
+
+    @property
+    def load(self) -> float | None:
+        """The mean load, or None without a sample."""
+        return math.fsum(self.loads) / len(self.loads) if self.loads else None
+
+
+def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
+    """The totals of `pool` at `now`; starting, draining and late instances are left out of the loads."""
+    count = ready = starting = draining = unhealthy = failed = queue_length = in_flight = 0
+    loads: list[float] = []
+    fresh_since = now - fleet.config.heartbeat_timeout_s
+    for instance in pool.instances.values():
+        state = instance.state
+        if state is State.READY:
+            late = instance.heard_at <= fresh_since and instance.missed > 0
+            ready += not late
+            unhealthy += late
+            if instance.load is not None and instance.heard_at > fresh_since and not instance.replaced_by:
+                loads.append(instance.load)
+            queue_length += instance.queue_length or 0
+            in_flight += instance.in_flight or 0
+        elif state in ON_ITS_WAY or state is State.BACKOFF or instance.again:
+            starting += 1
+        elif state in LEAVING:
+            draining += 1
+            in_flight += instance.in_flight or 0
+        elif state is State.FAILED:
+            failed += 1
+        count += not instance.replaced_by and (state in COMMITTED or instance.again)
+    return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight)
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The nearest-rank quantile of a non-empty sequence, 0 < q <= 1."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+
+
+def learn_footprints(fleet: Fleet, sample: HostSample) -> None:
+    """Take over the usage of every instance, and learn what one more instance of each pool will need.
+
+    The memory of a pool's footprint is a high quantile over its ready instances: it rises at once and falls
+    slowly. Until the first ready instance was measured it is seed A's 100 MiB.
+    """
+    for ident, usage in sample.instances.items():
+        if ident in fleet.instances:
+            fleet.instances[ident].usage = usage
+    for pool in fleet.pools.values():
+        measured = [i.usage for i in _ready(pool.instances.values()) if i.usage and i.usage.memory_bytes > 0]
+        if not measured:
+            continue
+        memory = int(quantile([float(usage.memory_bytes) for usage in measured], FOOTPRINT_QUANTILE))
+        cores = math.fsum(usage.cpu_cores for usage in measured) / len(measured)
+        if pool.footprint_learned and memory < pool.footprint_bytes:
+            memory = int(pool.footprint_bytes + (memory - pool.footprint_bytes) * FOOTPRINT_DECAY_RATIO)
+        if memory != pool.footprint_bytes or not pool.footprint_learned:
+            fleet.touch_pool(pool.name)
+        pool.footprint_bytes = memory
+        pool.footprint_cores = cores
+        pool.footprint_learned = True
+
+
+def _ready(instances: Iterable[Instance]) -> list[Instance]:
+    return [i for i in instances if i.state is State.READY]

@@ -1,0 +1,77 @@
+"""From a granted count to instances: which ports to take, whom to let go, how a total is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agentd.core.metrics import totals
+from agentd.core.model import PoolName, State
+from agentd.core.state import Fleet, Instance, Pool
+
+
+def free_ports(pool: Pool, now: float) -> list[int]:
+    """Ports of the elastic range that nobody of ours uses and nobody else was found on, ascending."""
+    if pool.config.ports is None:
+        return []
+    used = pool.used_ports()
+    reserved = {agent.port for agent in pool.config.core}
+    return [
+        port
+        for port in range(pool.config.ports.first, pool.config.ports.last + 1)
+        if port not in used and port not in reserved and pool.conflicts.get(port, 0.0) <= now
+    ]
+
+
+def victims(pool: Pool) -> list[Instance]:
+    """Whom a scale-down would take, in order: lowest load first (not ready counts as 0), ties: the youngest.
+
+    Core agents are never in it, nor is what is part of a replacement.
+    """
+    candidates = [i for i in pool.committed() if not (i.is_core or i.replaces or i.again)]
+    # Of those made in one step the last one is the youngest, and has the highest port.
+    return sorted(candidates, key=lambda i: (_load(i), -i.created_at, -i.port))
+
+
+def fits(pool: Pool, port: int) -> bool:
+    """Whether `port` is one that the configuration gives to `pool`."""
+    config = pool.config
+    return config.core_name(port) is not None or (config.ports is not None and port in config.ports)
+
+
+def divide(fleet: Fleet, total: int, now: float) -> dict[PoolName, int]:
+    """Divide a fleet-wide `total` between the pools.
+
+    Each begins with its core agents or its minimum, whichever is more; then one instance at a time goes to the
+    pool with the highest load x ready / (granted + 1), ties by name, until the total or every limit is
+    reached.
+    """
+    shares: dict[PoolName, int] = {}
+    weights: dict[PoolName, float] = {}
+    most: Mapping[PoolName, int] = {name: count_max(pool, now) for name, pool in fleet.pools.items()}
+    for name, pool in fleet.pools.items():
+        if pool.removed:
+            continue
+        shares[name] = max(len(pool.config.core), pool.config.min)
+        sums = totals(fleet, pool, now)
+        weights[name] = (sums.load or 0.0) * sums.ready
+    while sum(shares.values()) < total:
+        open_pools = [name for name in shares if shares[name] < most[name]]
+        if not open_pools:
+            break
+        shares[best(open_pools, weights, shares)] += 1
+    return shares
+
+
+def best(names: Sequence[PoolName], weights: Mapping[PoolName, float], shares: Mapping[PoolName, int]) -> PoolName:
+    """The pool in which one more instance relieves most, ties by name."""
+    return min(names, key=lambda name: (-weights[name] / (shares[name] + 1), name))
+
+
+def count_max(pool: Pool, now: float) -> int:
+    """The most instances `pool` can have: its max, and the ports it has for them."""
+    elastic = sum(1 for i in pool.committed() if not i.is_core)
+    return min(pool.config.max, len(pool.config.core) + elastic + len(free_ports(pool, now)))
+
+
+def _load(instance: Instance) -> float:
+    return (instance.load or 0.0) if instance.state is State.READY else 0.0

@@ -1,0 +1,157 @@
+"""Repair: make the fleet what the configuration says it must at least be. Not scaling; spends no cooldown.
+
+Level-triggered: each pass compares what is with what must be and needs no memory of what happened. Core
+agents exist; the unhealthy are replaced; every pool has its minimum; what no longer fits the configuration
+drains; what a person asked to restart is restarted one at a time.
+"""
+
+from __future__ import annotations
+
+from agentd.core import arrival, capacity, departure, planner
+from agentd.core.capacity import NOTHING_PROMISED
+from agentd.core.health import missed_beats, set_alarm, wake_at
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import EventType
+from agentd.core.model import HealthCheck, State
+from agentd.core.state import Fleet, Instance, Pool, Purpose, hears
+
+
+def pass_alarms(fleet: Fleet, now: float) -> None:
+    """Look at every instance whose alarm has rung."""
+    for ident in fleet.alarms.pop_due(now, wake_at(fleet)):
+        instance = fleet.instances[ident]
+        instance.wake_at = 0.0
+        config = fleet.pools[instance.pool].config
+        match instance.state:
+            case State.STARTING if now >= instance.started_at + config.start_timeout_s:
+                arrival.not_ready_in_time(fleet, instance, now)
+            case State.READY if hears(config):
+                _listen(fleet, instance, now)
+            case State.DRAINING if now >= instance.since + fleet.config.heartbeat_interval_s:
+                departure.stop(fleet, instance, now)
+        if ident in fleet.instances:
+            set_alarm(fleet, instance)
+
+
+def reconcile_all(fleet: Fleet, now: float) -> None:
+    for pool in list(fleet.pools.values()):
+        reconcile(fleet, pool, now)
+
+
+def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
+    """Start, replace and drain what repair calls for in `pool`."""
+    if not (fleet.listed and fleet.config.enabled) or fleet.shutting_down:
+        return
+    for instance in list(pool.instances.values()):
+        if instance.state is State.HELD:
+            _release(fleet, pool, instance, now)
+        elif instance.state not in LEAVING and (pool.removed or not planner.fits(pool, instance.port)):
+            why = "pool is no longer configured" if pool.removed else "port is no longer in the pool's range"
+            departure.begin(fleet, instance, Purpose.CONFIGURATION, now, reason=why)
+        elif instance.state is State.FAILED and instance.retry_at and now >= instance.retry_at:
+            departure.start_again(fleet, instance, now)
+    if pool.removed:
+        return
+    for agent in pool.config.core:
+        if agent.port not in pool.used_ports():
+            arrival.start_new(fleet, pool, Purpose.CORE, now, port=agent.port)
+    if now >= fleet.recovering_until:
+        for instance in list(pool.instances.values()):
+            silent = instance.state is State.READY and instance.missed >= fleet.config.unhealthy_threshold
+            if silent and not instance.replaced_by:
+                _replace(fleet, pool, instance, now)
+    _fill_to_minimum(fleet, pool, now)
+    _restart_next(fleet, pool, now)
+
+
+def launch_waiting(fleet: Fleet) -> None:
+    """Hand pending instances to the driver, as many as may be on their way at once; core agents first."""
+    if not fleet.waiting or not fleet.listed or fleet.shutting_down:
+        return
+    waiting = [fleet.instances[ident] for ident in fleet.waiting]
+    for instance in waiting:
+        if instance.is_core:
+            fleet.launch(instance, instance.decision)
+    for instance in waiting:
+        if not instance.is_core and len(fleet.coming) < fleet.config.starting_max:
+            fleet.launch(instance, instance.decision)
+
+
+def deadline(fleet: Fleet, now: float) -> float | None:
+    """When a pool needs a pass that no instance's alarm announces."""
+    times = [pool.backoff_until for pool in fleet.pools.values() if pool.backoff_until > now]
+    if fleet.recovering_until > now:
+        times.append(fleet.recovering_until)
+    return min(times, default=None)
+
+
+def _listen(fleet: Fleet, instance: Instance, now: float) -> None:
+    """Count the heartbeats that `instance` has missed."""
+    missed = missed_beats(fleet, instance, now)
+    if missed <= instance.missed:
+        return
+    if instance.missed == 0:
+        silence_s = now - instance.heard_at
+        fleet.tell(EventType.LATE, f"no heartbeat for {silence_s:.1f} s", instance)
+    instance.missed = missed
+    fleet.touch(instance)
+
+
+def _replace(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:
+    """An unhealthy instance: a core agent in place; an elastic one by a new one that starts first."""
+    reason = f"Missed heartbeats: {instance.missed} >= {fleet.config.unhealthy_threshold}"
+    if instance.is_core:
+        fleet.tell(EventType.REPLACE, f"{reason}; restarting in place", instance)
+        departure.begin(fleet, instance, Purpose.REPLACE, now, reason=reason, again=True)
+        return
+    if now < pool.backoff_until:
+        return
+    roomy = all(more > 0 for more, _ in capacity.room(fleet, pool, NOTHING_PROMISED, now, memory_only=True))
+    successor = arrival.start_new(fleet, pool, Purpose.REPLACE, now) if roomy else None
+    if successor is None:
+        why = "no free port" if roomy else "no memory"
+        fleet.tell(EventType.REPLACE, f"{reason}; {why} for both, stopping it first", instance)
+        departure.begin(fleet, instance, Purpose.REPLACE, now, reason=reason, again=True)
+        return
+    successor.replaces = instance.id
+    instance.replaced_by = successor.id
+    fleet.touch(instance)
+    fleet.tell(EventType.REPLACE, f"{reason}; {successor.id} takes over", instance)
+
+
+def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
+    missing = pool.config.min - len(pool.committed())
+    if missing <= 0 or now < pool.backoff_until:
+        return
+    for more, _ in capacity.room(fleet, pool, NOTHING_PROMISED, now, memory_only=True):
+        missing = min(missing, more)
+    for _ in range(missing):
+        if arrival.start_new(fleet, pool, Purpose.MINIMUM, now) is None:
+            return
+
+
+def _restart_next(fleet: Fleet, pool: Pool, now: float) -> None:
+    """Go on with the restarts that a person asked for: the next one when the last is ready or has failed."""
+    current = fleet.instances.get(pool.restarting) if pool.restarting else None
+    if current is not None and (current.again or current.state not in (State.READY, State.FAILED)):
+        return
+    pool.restarting = None
+    while pool.restart_queue and pool.restarting is None:
+        ident = pool.restart_queue.pop(0)
+        instance = fleet.instances.get(ident)
+        if instance is not None and instance.state not in LEAVING:
+            pool.restarting = ident
+            departure.begin(fleet, instance, Purpose.RESTART, now, reason="restart asked for", again=True)
+        fleet.touch_pool(pool.name)
+
+
+def _release(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:
+    """A held instance whose pool is configured again takes part again."""
+    if pool.removed:
+        return
+    instance.started_at = instance.heard_at = now
+    fleet.move(instance, State.STARTING, now)
+    if pool.config.health is HealthCheck.NONE:
+        arrival.ready(fleet, instance, now)
+    else:
+        set_alarm(fleet, instance)

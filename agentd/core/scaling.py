@@ -1,0 +1,149 @@
+"""Evaluation of the pools and what follows from it: the only place where counts change by policy or by people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from agentd.core import arrival, departure, guards, planner
+from agentd.core.capacity import Promised
+from agentd.core.lifecycle import COMMITTED
+from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.model import AutoscalingMode, Decision, Direction, PoolName, Target
+from agentd.core.state import Fleet, Pool, Purpose
+
+
+def check(fleet: Fleet, now: float, names: Iterable[PoolName] | None = None) -> tuple[Decision, ...]:
+    """Evaluate pools (None: all) and apply the decisions. Where the host is short, priority goes first."""
+    if not (fleet.listed and fleet.config.enabled) or fleet.shutting_down:
+        return ()
+    wanted = fleet.pools if names is None else names
+    pools = [fleet.pools[name] for name in wanted if not fleet.pools[name].removed]
+    decisions = {}
+    for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
+        # What is granted becomes pending instances at once, so the next pool sees it as promised.
+        decisions[pool.name] = _apply(fleet, pool, guards.evaluate(fleet, pool, now), now)
+    return tuple(decisions[pool.name] for pool in pools)
+
+
+def recheck(fleet: Fleet, now: float) -> None:
+    """Look again at people's targets whose limits have lifted."""
+    due = [pool.name for pool in fleet.pools.values() if pool.recheck_at and now >= pool.recheck_at]
+    if due:
+        check(fleet, now, due)
+
+
+def expire_targets(fleet: Fleet, now: float) -> None:
+    """Let go of people's targets whose time has passed; while scaling is off they do not expire."""
+    for pool in fleet.pools.values():
+        target = pool.target
+        if target and target.expires is not None and target.expires <= now and fleet.mode.enabled:
+            pool.target = None
+            fleet.touch_pool(pool.name)
+            fleet.tell(EventType.TARGET_EXPIRED, f"target {target.count} of {target.owner}", pool=pool.name)
+
+
+def set_target(fleet: Fleet, event: SetTarget, now: float) -> TargetReply | Refusal:
+    """Take a person's wish, for one pool or divided over all, and evaluate at once."""
+    refusal = _refuse_target(fleet, event)
+    if refusal:
+        return refusal
+    wishes = {event.pool: event.count} if event.pool else planner.divide(fleet, event.count, now)
+    if event.dry_run:
+        return TargetReply(tuple(_preview(fleet, wishes, now)))
+    expires = None if event.for_s is None else now + event.for_s
+    for name, count in wishes.items():
+        fleet.pools[name].target = Target(count, event.owner, event.reason, expires)
+        fleet.touch_pool(name)
+        why = f" ({event.reason})" if event.reason else ""
+        fleet.tell(EventType.TARGET, f"{event.direction} to {count}{why}", pool=name, actor=event.owner)
+    return TargetReply(tuple(_grant(decision) for decision in check(fleet, now, wishes)))
+
+
+def set_autoscaling(fleet: Fleet, event: SetAutoscaling, now: float) -> None:
+    """Switch scaling on, which also ends people's targets, or off."""
+    fleet.mode = AutoscalingMode(event.enabled, event.owner, event.reason, fleet.wall(now))
+    fleet.mode_is_persons = True
+    fleet.touch_self()
+    if event.enabled:
+        for pool in fleet.pools.values():
+            if pool.target is not None:
+                pool.target = None
+                fleet.touch_pool(pool.name)
+    why = f": {event.reason}" if event.reason else ""
+    fleet.tell(EventType.AUTOSCALING, f"{'on' if event.enabled else 'off'}{why}", actor=event.owner)
+
+
+def _refuse_target(fleet: Fleet, event: SetTarget) -> Refusal | None:
+    if not fleet.config.enabled:
+        return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
+    if event.pool and (event.pool not in fleet.pools or fleet.pools[event.pool].removed):
+        known = ", ".join(fleet.config.pools)
+        return Refusal("UNKNOWN_POOL", f"no pool {event.pool!r} (there are {known})", "NOT_FOUND")
+    pools = [fleet.pools[event.pool]] if event.pool else list(fleet.pools.values())
+    present = sum(len(pool.committed()) for pool in pools)
+    if event.direction == "up" and event.count < present:
+        text = f"cannot go up to {event.count}: there are {present} now"
+        return Refusal("TARGET_BELOW_CURRENT", text, "INVALID_ARGUMENT")
+    if event.direction == "down" and event.count > present:
+        text = f"cannot go down to {event.count}: there are {present} now"
+        return Refusal("TARGET_ABOVE_CURRENT", text, "INVALID_ARGUMENT")
+    return None
+
+
+def _preview(fleet: Fleet, wishes: dict[PoolName, int], now: float) -> Iterable[Grant]:
+    """What `wishes` would get; each pool's grant is taken off the next one's headroom."""
+    extra = Promised()
+    for name in sorted(wishes, key=lambda name: (-fleet.pools[name].config.priority, name)):
+        pool = fleet.pools[name]
+        decision = guards.evaluate(fleet, pool, now, extra=extra, target=wishes[name])
+        more = max(0, decision.granted - decision.current)
+        extra = Promised(
+            extra.memory_bytes + more * pool.footprint_bytes, extra.cpu_cores + more * pool.footprint_cores
+        )
+        yield _grant(decision)
+
+
+def _grant(decision: Decision) -> Grant:
+    limits = tuple(f"{limit.code}: {limit.text}" for limit in decision.limits)
+    return Grant(decision.pool, decision.current, decision.wanted, decision.granted, limits)
+
+
+def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:
+    """Carry `decision` out and remember it. A hold that repeats the last one is not kept a second time."""
+    gist: list[int | str] = [decision.current, decision.wanted, *(limit.code for limit in decision.limits)]
+    if decision.direction is not Direction.NONE or (decision.held and gist != pool.last_gist):
+        decision = replace(decision, id=fleet.new_decision_id())
+        fleet.decisions.append(decision)
+    reason = "; ".join(reason.text for reason in decision.reasons)
+    match decision.direction:
+        case Direction.UP:
+            for _ in range(decision.granted - decision.current):
+                instance = arrival.start_new(fleet, pool, Purpose.SCALE_UP, now, decision=decision.id)
+                assert instance is not None, "broken invariant: the ports guard granted a port that is not there"
+                instance.reason = reason
+        case Direction.DOWN:
+            for ident in decision.victims:
+                victim = fleet.instances[ident]
+                assert not victim.is_core, f"broken invariant: {ident} is a core agent"
+                assert victim.state in COMMITTED, f"broken invariant: {ident} is leaving already"
+                fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
+                departure.begin(fleet, victim, Purpose.SCALE_DOWN, now, reason=reason, decision=decision.id)
+        case Direction.NONE if decision.id and not _at_rest(decision):
+            limits = "; ".join(limit.text for limit in decision.limits)
+            text = f"{reason}; wanted {decision.wanted}, stays at {decision.granted}: {limits}"
+            fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
+    pool.last_decision = decision
+    lifts = [limit.until for limit in decision.limits]
+    pool.recheck_at = 0.0
+    if pool.target and decision.held and all(until is not None for until in lifts):
+        pool.recheck_at = max(until for until in lifts if until is not None)
+    if gist != pool.last_gist or pool.target:
+        pool.last_gist = gist
+        fleet.touch_pool(pool.name)
+    return decision
+
+
+def _at_rest(decision: Decision) -> bool:
+    """An idle pool at its smallest is held all the time, and nobody waits for it."""
+    return any(limit.code in ("min_agents", "only_core_left") for limit in decision.limits)

@@ -1,0 +1,451 @@
+"""The mutable state of the fleet, and its form in the store.
+
+One `Fleet` belongs to one `Controller`. The modules of the core change it through the methods here, which
+also collect what a step brings about: actions, records and the rows to be saved. Everything that decides
+later behaviour is in the rows, so that a fleet loaded from them goes on exactly as the one that wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from agentd.core import lifecycle
+from agentd.core.health import Alarms
+from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Start
+from agentd.core.model import (
+    AutoscalingMode,
+    Decision,
+    FleetConfig,
+    HealthCheck,
+    HostSample,
+    Incarnation,
+    InstanceId,
+    InstanceSpec,
+    PoolConfig,
+    PoolName,
+    State,
+    Target,
+    Usage,
+    instance_id,
+)
+
+NO_INCARNATION = Incarnation("")
+FOOTPRINT_BYTES_DEFAULT = 100 * 1024 * 1024
+
+
+class Purpose(StrEnum):
+    """Why an instance was started, or why it is being stopped."""
+
+    CORE = "core"
+    MINIMUM = "minimum"
+    SCALE_UP = "scale_up"
+    SCALE_DOWN = "scale_down"
+    REPLACE = "replace"
+    RESTART = "restart"
+    ADOPTED = "adopted"
+    CONFIGURATION = "configuration"
+    NOT_READY = "not_ready"
+    SHUTDOWN = "shutdown"
+    STRAY = "stray"
+
+
+@dataclass(slots=True)
+class Instance:
+    """One instance. Times are monotonic; `wake_at` is when `Alarms` looks at it next (0: never)."""
+
+    id: InstanceId
+    pool: PoolName
+    port: int
+    state: State
+    since: float
+    created_at: float
+    purpose: Purpose
+    decision: str = ""
+    reason: str = ""  # of the scale-up that made it, until that is told
+    core_name: str | None = None
+    incarnation: Incarnation = NO_INCARNATION
+    pid: int = 0
+    cause: str = ""
+    started_at: float = 0.0
+    ever_ready: bool = False
+    restarts: int = 0
+    # health: silence counts from here
+    heard_at: float = 0.0
+    missed: int = 0
+    wake_at: float = 0.0
+    # what it last said
+    seq: int = 0
+    load: float | None = None
+    queue_length: int | None = None
+    in_flight: int | None = None
+    tasks_completed: int | None = None
+    response_time_p50_s: float | None = None
+    response_time_p95_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # leaving
+    stop_purpose: Purpose | None = None
+    stop_decision: str = ""
+    leaving_at: float = 0.0
+    directive: int = 0
+    directive_done: bool = False
+    launched: bool = True  # False: pending, and the driver has not been asked yet
+    retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself
+    again: bool = False  # start it again once it is gone
+    # replacement
+    replaces: InstanceId | None = None
+    replaced_by: InstanceId | None = None
+    usage: Usage | None = None
+
+    @property
+    def is_core(self) -> bool:
+        return self.core_name is not None
+
+    def forget_reports(self) -> None:
+        """A new process begins: what the old one said is no longer true."""
+        self.seq = 0
+        self.missed = 0
+        self.load = self.queue_length = self.in_flight = self.tasks_completed = None
+        self.response_time_p50_s = self.response_time_p95_s = None
+        self.labels = {}
+        self.usage = None
+
+
+@dataclass(slots=True)
+class Pool:
+    """What is remembered of one pool. `instances` is an index, kept by `Fleet`, and not saved."""
+
+    config: PoolConfig
+    instances: dict[InstanceId, Instance] = field(default_factory=dict)
+    last_up_at: float | None = None
+    last_down_at: float | None = None
+    start_failures: int = 0
+    backoff_until: float = 0.0
+    target: Target | None = None
+    footprint_bytes: int = FOOTPRINT_BYTES_DEFAULT
+    footprint_learned: bool = False
+    footprint_cores: float = 0.0
+    # ports found taken by somebody else -> when to try again
+    conflicts: dict[int, float] = field(default_factory=dict)
+    restart_queue: list[InstanceId] = field(default_factory=list)
+    restarting: InstanceId | None = None
+    removed: bool = False  # no longer configured; goes with its last instance
+    # The last evaluation, for people; and its gist, by which a repeated hold is known: current, wanted, limits.
+    last_decision: Decision | None = None
+    last_gist: list[int | str] = field(default_factory=list)
+    recheck_at: float = 0.0  # when a person's target that was held is looked at again; 0: at the next check
+
+    @property
+    def name(self) -> PoolName:
+        return self.config.name
+
+    def committed(self) -> list[Instance]:
+        """The instances that count: ready, starting, failed, restarting, and unhealthy not yet replaced."""
+        return [i for i in self.instances.values() if (i.state in lifecycle.COMMITTED or i.again) and not i.replaced_by]
+
+    def used_ports(self) -> set[int]:
+        return {i.port for i in self.instances.values()}
+
+
+class Fleet:
+    """All pools and instances, the host, the mode, and what the current step has brought about."""
+
+    def __init__(self, config: FleetConfig, epoch: int) -> None:
+        self.config = config
+        self.epoch = epoch
+        self.pools: dict[PoolName, Pool] = {}
+        self.instances: dict[InstanceId, Instance] = {}
+        self.alarms = Alarms()
+        # pending instances the driver has not been asked for yet, and those it has been, first come first
+        self.waiting: dict[InstanceId, None] = {}
+        self.coming: dict[InstanceId, None] = {}
+        self.host: HostSample | None = None
+        self.host_at = 0.0
+        self.mode = AutoscalingMode(enabled=config.autoscaling_enabled)
+        self.mode_is_persons = False
+        self.listed = False  # nothing is started before the host has been looked at
+        self.recovering_until = 0.0
+        self.next_check: float | None = None
+        self.shutting_down = False
+        self.capacity_max: int | None = None
+        self.scaling_events = 0
+        self.decisions_made = 0
+        self.directives_made = 0
+        self.wall_offset = 0.0
+        self.actions: list[Action] = []
+        self.records: list[Record] = []
+        self.decisions: list[Decision] = []
+        self._changed: dict[str, None] = {}
+        self.apply_config(config)
+
+    # -- configuration --------------------------------------------------------------------------
+
+    def apply_config(self, config: FleetConfig) -> None:
+        """Take over `config`: pools are added, changed, or marked removed; instances keep running."""
+        self.config = config
+        if not self.mode_is_persons:
+            self.mode = AutoscalingMode(enabled=config.autoscaling_enabled)
+        for name in sorted(config.pools):
+            if name in self.pools:
+                self.pools[name].config = config.pools[name]
+                self.pools[name].removed = False
+            else:
+                self.pools[name] = Pool(config=config.pools[name])
+                self.touch_pool(name)
+        for name, pool in list(self.pools.items()):
+            if name not in config.pools:
+                pool.removed = True
+                if not pool.instances:
+                    self.drop_pool(name)
+        self.pools = {name: self.pools[name] for name in sorted(self.pools)}
+        for instance in self.instances.values():
+            instance.core_name = self.pools[instance.pool].config.core_name(instance.port)
+
+    def drop_pool(self, name: PoolName) -> None:
+        del self.pools[name]
+        self._changed[f"pool/{name}"] = None
+
+    # -- instances ------------------------------------------------------------------------------
+
+    def add(self, pool: Pool, port: int, state: State, purpose: Purpose, now: float, decision: str = "") -> Instance:
+        """A new instance of `pool` on `port`, which nobody of ours uses."""
+        ident = instance_id(pool.name, port)
+        assert ident not in self.instances, f"broken invariant: two instances on port {port}"
+        instance = Instance(ident, pool.name, port, state, now, now, purpose, decision)
+        instance.core_name = pool.config.core_name(port)
+        instance.started_at = instance.heard_at = now
+        self._insert(pool, instance)
+        return instance
+
+    def _insert(self, pool: Pool, instance: Instance) -> None:
+        self.instances[instance.id] = instance
+        pool.instances[instance.id] = instance
+        self._index(instance)
+        self._changed[f"instance/{instance.id}"] = None
+
+    def move(self, instance: Instance, state: State, now: float, cause: str = "") -> None:
+        """Change the state of `instance`; `stopped` also removes it."""
+        lifecycle.check_move(instance.state, state)
+        instance.state = state
+        instance.since = now
+        instance.cause = cause
+        self._index(instance)
+        self.touch(instance)
+        if state is State.STOPPED:
+            self.remove(instance)
+
+    def _index(self, instance: Instance) -> None:
+        """Keep `waiting` and `coming` in step with the instance's state."""
+        self.waiting.pop(instance.id, None)
+        if instance.state in lifecycle.ON_ITS_WAY:
+            (self.coming if instance.launched else self.waiting)[instance.id] = None
+        if instance.state not in lifecycle.ON_ITS_WAY or not instance.launched:
+            self.coming.pop(instance.id, None)
+
+    def launch(self, instance: Instance, decision: str) -> None:
+        """Ask the driver to start `instance`, which waits in `pending`."""
+        assert instance.state is State.PENDING, f"broken invariant: {instance.id} is {instance.state}, not pending"
+        instance.launched = True
+        self._index(instance)
+        self.touch(instance)
+        self.actions.append(Start(self.spec(instance), decision))
+
+    def remove(self, instance: Instance) -> None:
+        self.waiting.pop(instance.id, None)
+        self.coming.pop(instance.id, None)
+        del self.instances[instance.id]
+        pool = self.pools[instance.pool]
+        del pool.instances[instance.id]
+        if pool.removed and not pool.instances:
+            self.drop_pool(pool.name)
+
+    def spec(self, instance: Instance) -> InstanceSpec:
+        """What a driver needs to start `instance` under the present configuration."""
+        config = self.pools[instance.pool].config
+        return InstanceSpec(
+            id=instance.id,
+            pool=instance.pool,
+            port=instance.port,
+            core_name=instance.core_name,
+            command=config.command,
+            env=config.env,
+            concurrency=config.concurrency,
+            health=config.health,
+            restart=config.restart,
+            resources=config.resources,
+        )
+
+    # -- what a step brings about ---------------------------------------------------------------
+
+    def touch(self, instance: Instance) -> None:
+        self._changed[f"instance/{instance.id}"] = None
+
+    def touch_pool(self, name: PoolName) -> None:
+        self._changed[f"pool/{name}"] = None
+
+    def touch_self(self) -> None:
+        self._changed["controller"] = None
+
+    def tell(
+        self, kind: EventType, reason: str, instance: Instance | None = None, *, pool: str = "", decision: str = "",
+        actor: str = "",
+    ) -> None:  # fmt: skip
+        """Record a change of state for people."""
+        if kind in SCALING_EVENTS:
+            self.scaling_events += 1
+            self.touch_self()
+        self.records.append(
+            Record(
+                type=kind,
+                reason=reason,
+                pool=instance.pool if instance else pool,
+                instance=instance.id if instance else "",
+                decision=decision,
+                actor=actor,
+            )
+        )
+
+    def new_decision_id(self) -> str:
+        self.decisions_made += 1
+        self.touch_self()
+        return f"{self.epoch}-{self.decisions_made}"
+
+    def new_directive_id(self) -> int:
+        self.directives_made += 1
+        self.touch_self()
+        return self.directives_made
+
+    def wall(self, now: float) -> float:
+        """The wall time of the monotonic `now`, as the last Tick had it."""
+        return now + self.wall_offset
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def take_rows(self) -> dict[str, str | None]:
+        """The rows that changed since the last call; None: the row is gone."""
+        keys = list(self._changed)
+        self._changed.clear()
+        return {key: self._row(key) for key in keys}
+
+    def snapshot(self) -> dict[str, str]:
+        """All rows."""
+        keys = ["controller", *(f"pool/{n}" for n in self.pools), *(f"instance/{i}" for i in self.instances)]
+        rows = {key: self._row(key) for key in keys}
+        return {key: row for key, row in rows.items() if row is not None}
+
+    def _row(self, key: str) -> str | None:
+        kind, _, name = key.partition("/")
+        value: dict[str, Any] | None = None
+        if kind == "controller":
+            value = {name: getattr(self, name) for name in _CONTROLLER_FIELDS}
+            value["mode"] = asdict(self.mode)
+        elif kind == "pool":
+            pool = self.pools.get(PoolName(name))
+            value = _pool_row(pool) if pool else None
+        else:
+            instance = self.instances.get(InstanceId(name))
+            if instance:
+                value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def load(self, rows: Mapping[str, str], shift: float = 0.0) -> None:
+        """Take over `rows`; saved monotonic times are moved by `shift`."""
+        if "controller" in rows:
+            value = json.loads(rows["controller"])
+            mode = AutoscalingMode(**value.pop("mode"))
+            for name in _CONTROLLER_FIELDS:
+                if name in value:
+                    setattr(self, name, value[name])
+            if self.mode_is_persons:
+                self.mode = mode
+        for key in sorted(rows):
+            kind, _, name = key.partition("/")
+            if kind == "pool":
+                self._load_pool(PoolName(name), json.loads(rows[key]), shift)
+        loaded = [_load_instance(json.loads(rows[key]), shift) for key in sorted(rows) if key.startswith("instance/")]
+        for instance in sorted(loaded, key=lambda i: (i.created_at, i.id)):
+            if instance.pool not in self.pools:
+                self.pools[instance.pool] = Pool(config=PoolConfig(name=instance.pool, min=0, max=0), removed=True)
+            pool = self.pools[instance.pool]
+            instance.core_name = pool.config.core_name(instance.port)
+            self._insert(pool, instance)
+            if instance.wake_at:
+                self.alarms.push(instance.wake_at, instance.id)
+        self.pools = {name: self.pools[name] for name in sorted(self.pools)}
+
+    def _load_pool(self, name: PoolName, value: dict[str, Any], shift: float) -> None:
+        pool = self.pools.get(name)
+        if pool is None:
+            return  # no longer configured; comes back with an instance if one still runs
+        for moved in ("last_up_at", "last_down_at"):
+            at = value[moved]
+            setattr(pool, moved, None if at is None else at + shift)
+        pool.start_failures = value["start_failures"]
+        pool.backoff_until = value["backoff_until"] + shift if value["backoff_until"] else 0.0
+        if value["target"]:
+            target = Target(**value["target"])
+            expires = None if target.expires is None else target.expires + shift
+            pool.target = Target(target.count, target.owner, target.reason, expires)
+        pool.footprint_bytes = value["footprint_bytes"]
+        pool.footprint_learned = value["footprint_learned"]
+        pool.footprint_cores = value["footprint_cores"]
+        pool.conflicts = {int(port): until + shift for port, until in value["conflicts"].items()}
+        pool.restart_queue = [InstanceId(name) for name in value["restart_queue"]]
+        pool.restarting = value["restarting"]
+        pool.last_gist = value["last_gist"]
+        pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
+
+
+# What is saved of the fleet itself; `listed` and `recovering_until` belong to one run of agentd and are
+# reset by `Restored`.
+_CONTROLLER_FIELDS = (
+    "mode_is_persons",
+    "listed",
+    "recovering_until",
+    "next_check",
+    "shutting_down",
+    "scaling_events",
+    "decisions_made",
+    "directives_made",
+    "wall_offset",
+)
+_TIMES = ("since", "created_at", "started_at", "heard_at")
+_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at")
+
+
+def _pool_row(pool: Pool) -> dict[str, Any]:
+    return {
+        "last_up_at": pool.last_up_at,
+        "last_down_at": pool.last_down_at,
+        "start_failures": pool.start_failures,
+        "backoff_until": pool.backoff_until,
+        "target": asdict(pool.target) if pool.target else None,
+        "footprint_bytes": pool.footprint_bytes,
+        "footprint_learned": pool.footprint_learned,
+        "footprint_cores": pool.footprint_cores,
+        "conflicts": pool.conflicts,
+        "restart_queue": pool.restart_queue,
+        "restarting": pool.restarting,
+        "last_gist": pool.last_gist,
+        "recheck_at": pool.recheck_at,
+    }
+
+
+def _load_instance(value: dict[str, Any], shift: float) -> Instance:
+    value["state"] = State(value["state"])
+    value["purpose"] = Purpose(value["purpose"])
+    value["stop_purpose"] = Purpose(value["stop_purpose"]) if value["stop_purpose"] else None
+    for name in _TIMES:
+        value[name] += shift
+    for name in _TIMES_OR_ZERO:
+        value[name] = value[name] + shift if value[name] else 0.0
+    known = {f.name for f in fields(Instance)}
+    return Instance(**{name: item for name, item in value.items() if name in known})
+
+
+def hears(config: PoolConfig) -> bool:
+    """Whether silence of this pool's instances means anything."""
+    return config.health is not HealthCheck.NONE

@@ -1,0 +1,219 @@
+"""A fleet in virtual time: the real controller, and a scripted host and agents around it.
+
+`World.run_until` is the runtime in small: it wakes the controller at the deadlines it asked for, delivers
+the agents' heartbeats, and carries out what the controller asks for at once. Nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agentd.core.controller import Controller
+from agentd.core.messages import (
+    Beat,
+    BeatReply,
+    Event,
+    InstanceExited,
+    InstancesListed,
+    InstanceStarted,
+    InstanceStopped,
+    Outcome,
+    Record,
+    Reply,
+    Restored,
+    Start,
+    StartFailed,
+    Stop,
+    Tick,
+)
+from agentd.core.model import (
+    DirectiveKind,
+    ExitCause,
+    ExitKind,
+    FleetConfig,
+    FleetView,
+    Incarnation,
+    InstanceId,
+    InstanceView,
+    Observed,
+    StartFailure,
+)
+
+WALL = 1_700_000_000.0
+
+
+@dataclass
+class Agent:
+    """A scripted agent: beats every interval with `load` unless `silent`."""
+
+    id: InstanceId
+    incarnation: Incarnation
+    pid: int
+    load: float = 0.5
+    silent: bool = False
+    next_beat: float = 0.0
+    seq: int = 0
+    acknowledge: list[int] = field(default_factory=list)
+
+
+class World:
+    def __init__(self, config: FleetConfig, *, start_delay_s: float = 0.0, stop_delay_s: float = 0.0) -> None:
+        self.config = config
+        self.now = 0.0
+        self.epoch = 1
+        self.start_delay_s = start_delay_s
+        self.stop_delay_s = stop_delay_s
+        self.controller = Controller(config, epoch=1)
+        self.agents: dict[InstanceId, Agent] = {}
+        self.loads: dict[str, float] = {}
+        self.taken_ports: dict[int, str] = {}
+        self.failing: dict[str, str] = {}
+        self.slow: set[str] = set()  # instances that never become ready
+        self.records: list[tuple[float, Record]] = []
+        self.outcomes: list[Outcome] = []
+        self.busy: set[InstanceId] = set()
+        self.saved: dict[str, str] = {}
+        self.on_step: Callable[[Event, Outcome], None] | None = None
+        self._later: list[tuple[float, int, Event]] = []
+        self._count = 0
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """agentd starts: it takes what was saved, looks at the host, and ticks once."""
+        self.step(Restored(rows=dict(self.saved), saved_at=self.now, saved_wall=WALL + self.now, wall=WALL + self.now))
+        self.relist()
+        self.step(Tick(wall=WALL + self.now))
+        self._deliver()
+
+    def reboot(self, config: FleetConfig | None = None) -> None:
+        """agentd is killed and starts again; the agents run on."""
+        self.config = config or self.config
+        self.epoch += 1
+        self.busy.clear()
+        self._later.clear()
+        self.controller = Controller(self.config, epoch=self.epoch)
+        self.boot()
+
+    def relist(self) -> None:
+        observed = tuple(Observed(a.id, a.incarnation, a.pid) for a in self.agents.values())
+        self.step(InstancesListed(observed, frozenset(self.busy)))
+
+    def step(self, event: Event) -> Reply | None:
+        outcome = self.controller.step(event, self.now)
+        for key, row in outcome.rows.items():
+            if row is None:
+                self.saved.pop(key, None)
+            else:
+                self.saved[key] = row
+        self.records += [(self.now, record) for record in outcome.records]
+        if not (isinstance(event, Beat) and not outcome.records and not outcome.actions):
+            self.outcomes.append(outcome)
+        for action in outcome.actions:
+            self._perform(action)
+        if self.on_step:
+            self.on_step(event, outcome)
+        return outcome.reply
+
+    def run_until(self, end: float) -> None:
+        """Let time pass, waking the controller and the agents when they want it."""
+        self._deliver()
+        while True:
+            deadline = self.controller.deadline
+            times = [agent.next_beat for agent in self.agents.values() if not agent.silent]
+            times += [self._later[0][0]] if self._later else []
+            times += [max(deadline, self.now)] if deadline is not None else []
+            if not times or min(times) > end:
+                break
+            self.now = max(self.now, min(times))
+            self._deliver()
+            self._beat_due()
+            deadline = self.controller.deadline
+            if deadline is not None and deadline <= self.now:
+                self.step(Tick(wall=WALL + self.now))
+                self._deliver()
+        self.now = end
+
+    # -- script ---------------------------------------------------------------------------------
+
+    def set_load(self, ident: str, load: float) -> None:
+        self.loads[ident] = load
+        if InstanceId(ident) in self.agents:
+            self.agents[InstanceId(ident)].load = load
+
+    def exit(self, ident: str, *, restart_in_s: float = 0.1) -> None:
+        """The agent's process dies; the driver restarts it."""
+        agent = self.agents.pop(InstanceId(ident))
+        cause = ExitCause(ExitKind.EXIT, 1)
+        self.step(InstanceExited(agent.id, agent.incarnation, cause, restart_in_s))
+        if restart_in_s >= 0:
+            self._schedule(restart_in_s, self._fresh(agent.id))
+
+    def view(self) -> FleetView:
+        return self.controller.view(self.now)
+
+    def instance(self, ident: str) -> InstanceView:
+        return next(i for i in self.view().instances if i.id == ident)
+
+    def texts(self) -> list[str]:
+        return [f"{record.type} {record.instance or record.pool}: {record.reason}" for _, record in self.records]
+
+    # -- host -----------------------------------------------------------------------------------
+
+    def _perform(self, action: Start | Stop) -> None:
+        if isinstance(action, Start):
+            ident = action.spec.id
+            self.busy.add(ident)
+            if action.spec.port in self.taken_ports:
+                text = f"port {action.spec.port} is taken by {self.taken_ports[action.spec.port]}"
+                self._schedule(0.0, StartFailed(ident, StartFailure.PORT_TAKEN, text))
+            elif ident in self.failing:
+                self._schedule(0.0, StartFailed(ident, StartFailure.SPAWN_FAILED, self.failing[ident]))
+            else:
+                self._schedule(self.start_delay_s, self._fresh(ident))
+        else:
+            self.busy.add(action.instance)
+            forced = action.instance in self.agents and self.agents[action.instance].silent
+            self._schedule(self.stop_delay_s, InstanceStopped(action.instance, forced))
+
+    def _fresh(self, ident: InstanceId) -> InstanceStarted:
+        self._count += 1
+        return InstanceStarted(ident, Incarnation(f"inc{self._count}"), 1000 + self._count)
+
+    def _schedule(self, delay_s: float, event: Event) -> None:
+        self._count += 1
+        heapq.heappush(self._later, (self.now + delay_s, self._count, event))
+
+    def _deliver(self) -> None:
+        while self._later and self._later[0][0] <= self.now:
+            _, _, event = heapq.heappop(self._later)
+            if isinstance(event, InstanceStarted):
+                silent = event.instance in self.slow
+                agent = Agent(event.instance, event.incarnation, event.pid, self.loads.get(event.instance, 0.5), silent)
+                agent.next_beat = self.now
+                self.agents[event.instance] = agent
+                self.busy.discard(event.instance)
+            elif isinstance(event, StartFailed | InstanceStopped):
+                self.busy.discard(event.instance)
+                self.agents.pop(event.instance, None)
+            self.step(event)
+            self._beat_due()
+
+    def _beat_due(self) -> None:
+        for agent in sorted(self.agents.values(), key=lambda a: a.id):
+            if not agent.silent and agent.next_beat <= self.now and agent.id in self.agents:
+                self._beat(agent)
+
+    def _beat(self, agent: Agent) -> None:
+        agent.seq += 1
+        done = tuple(agent.acknowledge)
+        agent.acknowledge = []
+        reply = self.step(Beat(agent.id, agent.incarnation, agent.seq, load=agent.load, directives_done=done))
+        agent.next_beat = self.now + self.config.heartbeat_interval_s
+        if isinstance(reply, BeatReply):
+            agent.next_beat = self.now + reply.interval_s
+            if reply.directive.kind is DirectiveKind.DRAIN:
+                agent.acknowledge.append(reply.directive.id)
+                agent.next_beat = self.now + 0.01

@@ -1,0 +1,210 @@
+"""Scenario transcripts: `tests/scenarios/*.txt`, each a story with what must come of it.
+
+A transcript has comment lines (`#`, beginning with the reason it exists), a `config` block (YAML, indented),
+commands, and under each command what the controller told and asked for (lines beginning with `| `). Run with
+AGENTD_REWRITE=1 to write what happens now into the files, then read the difference.
+
+    boot                           agentd starts
+    reboot [later S]               agentd is killed and starts again, S seconds later; the agents run on
+    run S                          let S seconds pass
+    load ID=L ...                  agents report these loads from now on
+    silence ID / speak ID          an agent stops / starts sending heartbeats
+    exit ID                        its process ends; the driver restarts it
+    take PORT NAME / free PORT     somebody else listens on a port
+    fail ID TEXT                   starting it fails
+    host available=MIB [total=MIB] [disk=MIB] [cpu=CORES] [memory_pressure=P] [io_pressure=P]
+    up N [POOL] / down N [POOL]    a person's target
+    auto on|off                    a person switches scaling
+    check                          evaluate now
+    restart ID ...                 a person restarts instances
+    reload                         a new `config` block follows
+    show                           every instance: id, state, load
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "core"))
+
+from world import World
+
+from agentd import config
+from agentd.core.messages import (
+    Check,
+    ConfigChanged,
+    HostSampled,
+    Refusal,
+    Restart,
+    SetAutoscaling,
+    SetTarget,
+    TargetReply,
+)
+from agentd.core.model import HostSample, InstanceId, PoolName
+
+MIB = 1024 * 1024
+SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# "), "a scenario begins with the reason it exists"
+    played = play(text)
+    if os.environ.get("AGENTD_REWRITE"):
+        path.write_text(played)
+    assert played == text
+
+
+def test_there_are_scenarios() -> None:
+    assert len(SCENARIOS) >= 10
+
+
+def play(text: str) -> str:
+    """The transcript `text` with its answers made anew."""
+    out: list[str] = []
+    story = Story()
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        at += 1
+        if line.startswith("| "):
+            continue
+        out.append(line)
+        if line == "config":
+            block = []
+            while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
+                block.append(lines[at])
+                at += 1
+            out += block
+            out += [f"| {told}" for told in story.configure("\n".join(block))]
+        elif line and not line.startswith("#"):
+            out += [f"| {told}" for told in story.command(line)]
+    return "\n".join(out) + "\n"
+
+
+class Story:
+    def __init__(self) -> None:
+        self.world: World | None = None
+        self.heard = 0
+
+    def configure(self, text: str) -> list[str]:
+        fleet = config.parse(text, "scenario").fleet
+        if self.world is None:
+            self.world = World(fleet)
+            return []
+        self.world.config = fleet
+        self.world.step(ConfigChanged(fleet))
+        self.world.run_until(self.world.now)
+        return self._news()
+
+    def command(self, line: str) -> list[str]:
+        assert self.world is not None, "a scenario needs a config block first"
+        verb, *words = line.split()
+        extra = getattr(self, f"do_{verb}")(self.world, words) or []
+        self.world.run_until(self.world.now)
+        return [*extra, *self._news()]
+
+    def _news(self) -> list[str]:
+        assert self.world is not None
+        records = self.world.records[self.heard :]
+        self.heard = len(self.world.records)
+        return [f"{at:7.2f}  {r.type} {r.instance or r.pool or '-'}: {r.reason}" for at, r in records]
+
+    def do_boot(self, world: World, _: list[str]) -> None:
+        world.boot()
+
+    def do_reboot(self, world: World, words: list[str]) -> None:
+        if words:
+            world.now += float(words[1])
+        world.reboot()
+
+    def do_run(self, world: World, words: list[str]) -> None:
+        world.run_until(world.now + float(words[0]))
+
+    def do_load(self, world: World, words: list[str]) -> None:
+        for word in words:
+            ident, load = word.split("=")
+            world.set_load(ident, float(load))
+
+    def do_silence(self, world: World, words: list[str]) -> None:
+        world.agents[InstanceId(words[0])].silent = True
+
+    def do_speak(self, world: World, words: list[str]) -> None:
+        agent = world.agents[InstanceId(words[0])]
+        agent.silent, agent.next_beat = False, world.now
+
+    def do_exit(self, world: World, words: list[str]) -> None:
+        world.exit(words[0])
+
+    def do_take(self, world: World, words: list[str]) -> None:
+        world.taken_ports[int(words[0])] = words[1]
+
+    def do_free(self, world: World, words: list[str]) -> None:
+        del world.taken_ports[int(words[0])]
+
+    def do_fail(self, world: World, words: list[str]) -> None:
+        world.failing[words[0]] = " ".join(words[1:])
+
+    def do_mend(self, world: World, words: list[str]) -> None:
+        del world.failing[words[0]]
+
+    def do_host(self, world: World, words: list[str]) -> None:
+        given = {key: float(value) for key, value in (word.split("=") for word in words)}
+        world.step(
+            HostSampled(
+                HostSample(
+                    cores=8,
+                    cpu_used_cores=given.get("cpu", 1.0),
+                    memory_total_bytes=int(given.get("total", 4096) * MIB),
+                    memory_available_bytes=int(given.get("available", 4096) * MIB),
+                    disk_free_bytes=int(given.get("disk", 100_000) * MIB),
+                    memory_pressure_percent=given.get("memory_pressure"),
+                    io_pressure_percent=given.get("io_pressure"),
+                )
+            )
+        )
+
+    def do_up(self, world: World, words: list[str]) -> list[str]:
+        return self._target(world, "up", words)
+
+    def do_down(self, world: World, words: list[str]) -> list[str]:
+        return self._target(world, "down", words)
+
+    def _target(self, world: World, direction: str, words: list[str]) -> list[str]:
+        pool = PoolName(words[1]) if len(words) > 1 else None
+        reply = world.step(SetTarget(direction, int(words[0]), pool, "alice", "", 3600.0))
+        if isinstance(reply, Refusal):
+            return [f"refused {reply.reason}: {reply.text}"]
+        assert isinstance(reply, TargetReply)
+        return [
+            f"{g.pool}: {g.current} now, {g.wanted} wanted, {g.granted} granted" + "".join(f"; {x}" for x in g.limits)
+            for g in reply.grants
+        ]
+
+    def do_auto(self, world: World, words: list[str]) -> None:
+        world.step(SetAutoscaling(words[0] == "on", "alice", ""))
+
+    def do_check(self, world: World, _: list[str]) -> list[str]:
+        reply = world.step(Check("alice"))
+        return [str(reply)] if isinstance(reply, Refusal) else []
+
+    def do_restart(self, world: World, words: list[str]) -> None:
+        world.step(Restart(tuple(InstanceId(word) for word in words), "alice"))
+
+    def do_reload(self, world: World, _: list[str]) -> None:
+        """The `config` block that follows does it."""
+
+    def do_show(self, world: World, _: list[str]) -> list[str]:
+        rows = []
+        for i in world.view().instances:
+            load = "-" if i.load is None else f"{i.load:.2f}"
+            cause = f" ({i.cause})" if i.cause else ""
+            rows.append(f"{i.id} {i.state} load {load}{cause}")
+        return [re.sub(r"\s+$", "", row) for row in rows]
