@@ -1,0 +1,262 @@
+"""The configuration: YAML text in, frozen values out, or every problem at once with file, line and column.
+
+`load` reads a file, `parse` a text, `default` is what holds without either. `scaled` and `describe_changes` are for
+the demo and for a reload. Every key's default and bounds are next to the code that reads it: `pools` (a pool),
+`settings` (host, addresses, history), this module (the sections and the rules that all pools share).
+
+A file may be shared with other programs: top-level sections that are not ours are left alone, with one warning,
+unless they look like a misspelt one of ours. Inside our sections every unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from agentd.config.changes import describe_changes, scaled
+from agentd.config.checks import check_pools, check_shared, warn_about_http_port
+from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
+from agentd.config.nodes import Problems, Section, Value, compose, line_of, nearest, shown_word
+from agentd.config.pools import POOL_KEYS, Shared, cooldown, policy, ratio, read_pools
+from agentd.config.readers import choice, flag, number, optional, seconds, whole
+from agentd.config.settings import (
+    HOST_KEYS,
+    http_port,
+    read_history,
+    read_listen,
+    read_operators,
+    read_reserve,
+    read_watch,
+    state_dir,
+)
+from agentd.core.model import FleetConfig, ThresholdTrigger
+from agentd.errors import ConfigError, Problem
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "History",
+    "Listen",
+    "WatchSpec",
+    "default",
+    "describe_changes",
+    "load",
+    "parse",
+    "scaled",
+]
+
+TOP_KEYS = (
+    "multi_agent",
+    "autoscaling",
+    "port_ranges",
+    "pools",
+    "host",
+    "watch",
+    "driver",
+    "listen",
+    "state_dir",
+    "history",
+    "operators",
+)
+MULTI_AGENT_KEYS = ("enabled", "autoscaling", "port_ranges")
+# The rules of `autoscaling`; without the section around them they may stand at the top level as well.
+RULE_KEYS = (
+    "policy",
+    "check_interval_sec",
+    "scale_up_threshold",
+    "scale_down_threshold",
+    "scale_up_cooldown_sec",
+    "scale_down_cooldown_sec",
+    "min_agents_per_type",
+    "max_agents_per_type",
+    "unhealthy_threshold",
+    "heartbeat_timeout_sec",
+)
+AUTOSCALING_KEYS = ("enabled", *RULE_KEYS, "port_ranges")
+
+FILE_BYTES_MAX = 1 << 20
+COUNT_MAX = 65_535
+# Above this likeness a foreign top-level key is taken for a misspelling: `autoscalling` is, `logging` is not.
+MISSPELT_RATIO = 0.8
+
+_HOMES = (
+    dict.fromkeys(POOL_KEYS, "in pools.<name>")
+    | dict.fromkeys(RULE_KEYS, "in autoscaling")
+    | dict.fromkeys(TOP_KEYS, "at the top level")
+)
+
+
+def load(path: Path) -> Config:
+    """The configuration in the file `path`.
+
+    Raises:
+        ConfigError: it cannot be read or used; carries every problem.
+    """
+    return replace(parse(_read(path), str(path)), source=path)
+
+
+def parse(text: str, name: str) -> Config:
+    """The configuration in `text`; `name` stands for the file in problems and warnings.
+
+    Raises:
+        ConfigError: it cannot be used; carries every problem.
+    """
+    node = compose(text, name)
+    if node is None:
+        node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+    problems = Problems(name, _HOMES)
+    config = Value("", node, problems).attempt(None, _read_config)
+    problems.raise_errors()
+    assert config is not None, "a configuration without problems was not read"
+    return replace(config, warnings=problems.warnings())
+
+
+def default() -> Config:
+    """What holds without a file."""
+    return parse("", "the defaults")
+
+
+_START = yaml.Mark("", 0, 0, 0, None, 0)
+
+
+def _read(path: Path) -> str:
+    def problem(text: str, line: int = 1, column: int = 1) -> ConfigError:
+        return ConfigError([Problem(str(path), line, column, text)])
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise problem(f"cannot read the file: {(error.strerror or str(error)).lower()}") from error
+    if len(content) > FILE_BYTES_MAX:
+        raise problem(f"cannot read the file: it is larger than {FILE_BYTES_MAX} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
+        cause = f"cannot read the file: byte 0x{content[error.start]:02x} is not UTF-8"
+        raise problem(cause, before.count(b"\n") + 1, column) from error
+
+
+def _read_config(value: Value) -> Config:
+    if not value.is_mapping and not value.is_null:
+        raise Value("the configuration", value.node, value.problems).must("a mapping of sections")
+    root = value.section(None)
+    _refuse_misspelt(root)
+    host = root.subsection("host", HOST_KEYS)
+    multi_agent = root.subsection("multi_agent", MULTI_AGENT_KEYS)
+    autoscaling = _only("autoscaling", [root, multi_agent]).subsection("autoscaling", AUTOSCALING_KEYS)
+    ranges = _only("port_ranges", [root, multi_agent, autoscaling]).subsection("port_ranges", None)
+    rules = _rules(root, autoscaling)
+    shared = _read_shared(rules)
+    check_shared(shared, value.node)
+    pools = root.get("pools")
+    drafts = read_pools(None if pools is None or pools.is_null else root.subsection("pools", None), ranges, shared)
+    if pools is not None and pools.is_mapping and not pools.node.value and not ranges:
+        root.problems.error(pools.node, "pools must name at least one pool")
+    check_pools(drafts, shared, root.problems, value.node)
+    fleet = FleetConfig(
+        pools={draft.pool.name: draft.pool for draft in drafts},
+        enabled=multi_agent.read("enabled", False, flag),
+        autoscaling_enabled=autoscaling.read("enabled", False, flag),
+        check_interval_s=rules.read("check_interval_sec", 60.0, seconds(0.1, 86_400)),
+        unhealthy_threshold=rules.read("unhealthy_threshold", 3, _count(1, 1000, math.ceil)),
+        heartbeat_timeout_s=rules.read("heartbeat_timeout_sec", 120.0, seconds(0.1, 86_400)),
+        scale_up_threshold=shared.trigger.scale_up_threshold,
+        scale_down_threshold=shared.trigger.scale_down_threshold,
+        min_agents_per_type=shared.min,
+        max_agents_per_type=shared.max,
+        reserve=read_reserve(host),
+        starting_max=host.read("starting_max", 16, whole(1, 10_000)),
+    )
+    if fleet.autoscaling_enabled and not fleet.enabled:
+        place = autoscaling.place("enabled") or value.node
+        root.problems.warn(place, "autoscaling.enabled does nothing while multi_agent.enabled is false")
+    listen = read_listen(root)
+    warn_about_http_port(drafts, http_port(listen), root.problems)
+    return Config(
+        fleet=fleet,
+        driver=root.read("driver", "auto", choice(DRIVERS)),
+        listen=listen,
+        state_dir=root.read("state_dir", None, optional(state_dir)),
+        watch=read_watch(root),
+        history=read_history(root),
+        operators=read_operators(root),
+    )
+
+
+def _read_shared(rules: Section) -> Shared:
+    return Shared(
+        section=rules,
+        policy=rules.read("policy", "threshold", policy),
+        trigger=ThresholdTrigger(
+            rules.read("scale_up_threshold", 0.75, ratio),
+            rules.read("scale_down_threshold", 0.25, ratio),
+        ),
+        scale_up_cooldown_s=rules.read("scale_up_cooldown_sec", 300.0, cooldown),
+        scale_down_cooldown_s=rules.read("scale_down_cooldown_sec", 600.0, cooldown),
+        # Counts are whole, so a fraction means the nearest count that satisfies it.
+        min=rules.read("min_agents_per_type", 1, _count(0, COUNT_MAX, math.ceil)),
+        max=rules.read("max_agents_per_type", 5, _count(0, COUNT_MAX, math.floor)),
+    )
+
+
+def _count(low: int, high: int, round_to: Callable[[float], int]) -> Callable[[Value], int]:
+    """A count in [low, high], a fraction of which is rounded to the whole count of the same effect."""
+    reader = number(low, high)
+    return lambda value: round_to(reader(value))
+
+
+def _only(key: str, sections: list[Section]) -> Section:
+    """The one of `sections` that has `key`; the first where none has."""
+    having = [section for section in sections if key in section]
+    for section in having[1:]:
+        _twice(section, having[0], key)
+    return having[0] if having else sections[0]
+
+
+def _rules(root: Section, autoscaling: Section) -> Section:
+    """The rules of `autoscaling` together with those that stand at the top level."""
+    rules = Section(autoscaling.name, root.problems)
+    for key in RULE_KEYS:
+        if key in autoscaling and key in root:
+            _twice(autoscaling, root, key)
+        if key in autoscaling or key in root:
+            rules.adopt(autoscaling if key in autoscaling else root, key)
+    return rules
+
+
+def _twice(one: Section, other: Section, key: str) -> None:
+    """At the later of two places, names both."""
+    if one.key_node(key).start_mark.index < other.key_node(key).start_mark.index:
+        one, other = other, one
+    first = other.key_node(key)
+    one.problems.error(
+        one.key_node(key),
+        f"{_name(one, key)} is given twice: also as {_name(other, key)} on line {line_of(first)}",
+    )
+
+
+def _name(section: Section, key: str) -> str:
+    return f"{section.name}.{key}" if section.name else key
+
+
+def _refuse_misspelt(root: Section) -> None:
+    foreign: list[str] = []
+    for key in root:
+        if key in TOP_KEYS or key in RULE_KEYS:
+            continue
+        near = nearest(key, (*TOP_KEYS, *RULE_KEYS), MISSPELT_RATIO)
+        if near:
+            root.problems.error(root.key_node(key), f"unknown section {shown_word(key)}: did you mean {near}?")
+        elif key == "enabled":
+            root.problems.error(root.key_node(key), "unknown section enabled: it belongs in multi_agent or autoscaling")
+        else:
+            foreign.append(key)
+    if foreign:
+        root.problems.warn(root.key_node(foreign[0]), f"ignored, not agentd's: {', '.join(map(shown_word, foreign))}")

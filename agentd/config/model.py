@@ -1,0 +1,67 @@
+"""What a configuration file says, as frozen values: the fleet for the core, and the rest for the daemon.
+
+The pools and the rules they share are `core.model.FleetConfig`; this module adds what only the shell around the
+core needs. It reads nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentd.core.model import FleetConfig
+
+DRIVERS = ("auto", "process", "systemd")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where agentd serves. None: the daemon's default for the place it runs in.
+
+    `control` is `unix:/path`, `agents` that or a loopback `host:port`, `http` a loopback `host:port`. Port 0 takes
+    a free one. Paths are absolute and fit a socket address.
+    """
+
+    agents: str | None = None
+    control: str | None = None
+    http: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSpec:
+    """A program shown beside the host's figures, by process name or by systemd unit.
+
+    Invariant: exactly one of `process` and `unit` is set.
+    """
+
+    name: str
+    process: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How much the store keeps; the oldest goes first."""
+
+    events_max: int = 100_000
+    decisions_max: int = 20_000
+    metrics_days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration, valid in itself.
+
+    `driver` is one of DRIVERS. `operators` are names of users who may change things over HTTP besides root and
+    agentd's own user. `warnings` are lines for people, each with its position. `source` is the file it came from.
+    """
+
+    fleet: FleetConfig
+    driver: str = "auto"
+    listen: Listen = Listen()
+    state_dir: Path | None = None
+    watch: tuple[WatchSpec, ...] = ()
+    history: History = History()
+    operators: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    source: Path | None = None

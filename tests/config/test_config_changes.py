@@ -1,0 +1,156 @@
+"""Faster time for the demo, and the lines that tell of a reload."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentd.config import (
+    Config,
+    History,
+    Listen,
+    WatchSpec,
+    default,
+    describe_changes,
+    parse,
+    scaled,
+)
+from agentd.core.model import (
+    CoreAgent,
+    FleetConfig,
+    HealthCheck,
+    HostReserve,
+    PoolConfig,
+    PoolName,
+    PortRange,
+    Resources,
+    RestartPolicy,
+    ThresholdTrigger,
+)
+
+RESEARCH = PoolName("research")
+
+
+# -- faster time -----------------------------------------------------------------------------------
+
+
+def test_scaled_divides_what_passes_and_keeps_the_rest() -> None:
+    fast = scaled(default(), 10)
+    pool = fast.fleet.pools[RESEARCH]
+    assert (fast.fleet.check_interval_s, fast.fleet.heartbeat_timeout_s) == (6, 12)
+    assert (pool.scale_up_cooldown_s, pool.scale_down_cooldown_s) == (30, 60)
+    assert (pool.start_timeout_s, pool.drain_timeout_s) == (6, 12)
+    assert (pool.restart.initial_s, pool.restart.max_s, pool.restart.healthy_s) == (0.01, 6, 6)
+    assert (pool.restart.factor, pool.restart.attempts_max) == (2, 10)
+    assert (pool.max, pool.ports, pool.triggers) == (5, PortRange(9101, 9150), (ThresholdTrigger(),))
+
+
+def test_scaled_leaves_processes_time_to_start_and_to_drain() -> None:
+    pool = scaled(parse("pools: {research: {drain_timeout_sec: 3}}", "f.yaml"), 1000).fleet.pools[RESEARCH]
+    assert (pool.start_timeout_s, pool.drain_timeout_s) == (5, 3)
+
+
+def test_scaled_by_one_changes_nothing() -> None:
+    assert scaled(default(), 1) == default()
+
+
+@pytest.mark.parametrize("speed", [0, -1, math.nan, math.inf])
+def test_time_cannot_stand_still_or_run_backwards(speed: float) -> None:
+    with pytest.raises(ValueError, match="cannot scale time by"):
+        scaled(default(), speed)
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def test_equal_configurations_have_no_changes() -> None:
+    assert describe_changes(default(), default()) == []
+
+
+def test_changes_have_the_names_of_the_file() -> None:
+    old = parse("pools: {research: {env: {KEY: secret}}, execution: {}}", "f.yaml")
+    new = parse(
+        "{scale_up_threshold: 0.8, driver: process, pools: {research: {env: {KEY: other}, max: 8}, testing: {}},"
+        " host: {reserve: {cpu_ratio: off}}}",
+        "f.yaml",
+    )
+    assert describe_changes(old, new) == [
+        "pool execution removed",
+        "pool testing added",
+        "autoscaling.scale_up_threshold: 0.75 -> 0.8",
+        "driver: auto -> process (from the next start of agentd)",
+        "host.reserve.cpu_ratio: 0.05 -> off",
+        "pools.research.env.KEY changed",
+        "pools.research.max: 5 -> 8",
+        "pools.research.triggers: 0.75/0.25 -> 0.8/0.25",
+    ]
+
+
+CHANGED_POOL = PoolConfig(
+    name=RESEARCH,
+    core=(CoreAgent("other", 9601),),
+    min=2,
+    max=6,
+    ports=PortRange(9101, 9102),
+    triggers=(ThresholdTrigger(0.8, 0.2),),
+    policy="other",
+    scale_up_cooldown_s=1.0,
+    scale_down_cooldown_s=2.0,
+    command=("run",),
+    env=(("A", "b"),),
+    concurrency=2,
+    priority=1,
+    health=HealthCheck.HTTP,
+    health_path="/x",
+    start_timeout_s=1.0,
+    drain_timeout_s=1.0,
+    restart=RestartPolicy(initial_s=1.0),
+    resources=Resources(memory_max_bytes=1 << 20),
+    cost_per_hour=1.0,
+)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(PoolConfig) if f.name != "name"])
+def test_no_change_of_a_pool_goes_unsaid(field: str) -> None:
+    old = dataclasses.replace(default().fleet.pools[RESEARCH], health=HealthCheck.HTTP)
+    value: Any = HealthCheck.NONE if field == "health" else getattr(CHANGED_POOL, field)
+    assert getattr(old, field) != value, "the field is not changed: give CHANGED_POOL another value"
+    new = dataclasses.replace(old, **{field: value})
+
+    def fleet(pool: PoolConfig) -> Config:
+        return Config(fleet=FleetConfig(pools={RESEARCH: pool}))
+
+    assert describe_changes(fleet(old), fleet(new))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FleetConfig) if f.name != "pools"])
+def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
+    fleet = default().fleet
+    value = getattr(fleet, field)
+    changed: Any = dataclasses.replace(value, disk_bytes=1) if isinstance(value, HostReserve) else value + 1
+    new = dataclasses.replace(fleet, **{field: changed})
+    assert describe_changes(Config(fleet=fleet), Config(fleet=new))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"driver": "process"},
+        {"listen": Listen(agents="unix:/a")},
+        {"listen": Listen(control="unix:/a")},
+        {"listen": Listen(http="127.0.0.1:1")},
+        {"state_dir": Path("/x")},
+        {"watch": (WatchSpec("a", process="b"),)},
+        {"history": History(events_max=7)},
+        {"history": History(decisions_max=7)},
+        {"history": History(metrics_days=7)},
+        {"operators": ("alice",)},
+    ],
+    ids=str,
+)
+def test_no_change_of_the_daemon_goes_unsaid(changed: dict[str, Any]) -> None:
+    assert len(describe_changes(default(), dataclasses.replace(default(), **changed))) == 1
