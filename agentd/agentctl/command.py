@@ -1,0 +1,164 @@
+"""What all commands share: their class with examples, the session, parameter types, failures and exit codes.
+
+Nothing here imports grpc; a session does when a command asks it for a client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentd.agentctl.text import printable
+
+if TYPE_CHECKING:
+    from agentd.sdk.control import ControlClient
+
+DONE, FAILED, USAGE, NO_DAEMON, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 130, 141
+
+FOREVER_S = 10 * 365 * 86400.0
+COUNT_MAX = 2**32 - 1  # what the protocol carries
+
+# A count on the wrong side of the present one is a mistake in the command, not a failure of agentd.
+_USAGE_REASONS = ("TARGET_BELOW_CURRENT", "TARGET_ABOVE_CURRENT")
+
+
+class Failure(Exception):
+    """Trouble of the user's or of agentd's, told in one line on standard error. `code` is the exit code."""
+
+    def __init__(self, text: str, code: int = FAILED, program: str = "agentctl") -> None:
+        self.code = code
+        super().__init__(f"{program}: {printable(text)}")
+
+
+class Command(click.Command):
+    """A command with examples, which its help and the reference show.
+
+    What a command function returns is its exit code; None is 0.
+    """
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.append(_output_option())
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+            for example in self.examples:
+                formatter.write_text(example)
+
+
+@dataclass
+class Session:
+    """What the global options say, and the way to agentd. `address` None: look for it."""
+
+    address: str | None = None
+    timeout_s: float = 10.0
+    output: str = "table"
+
+    @property
+    def json(self) -> bool:
+        return self.output == "json"
+
+    @contextmanager
+    def client(self) -> Iterator[ControlClient]:
+        """A connection to agentd.
+
+        Raises:
+            Failure: whatever goes wrong with a call inside the block, with the exit code that belongs to it.
+        """
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines would mix with ours
+        from agentd.sdk.control import ControlClient, ControlError, NoDaemonError
+
+        try:
+            with ControlClient(self.address, timeout_s=self.timeout_s) as client:
+                yield client
+        except NoDaemonError as error:
+            text = f"{error}; start one with: agentd, or: systemctl start agentd"
+            raise Failure(text, NO_DAEMON, program="agentd") from error
+        except ControlError as error:
+            text = f"{error} ({error.reason})" if error.reason else str(error)
+            raise Failure(text, USAGE if error.reason in _USAGE_REASONS else FAILED) from error
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
+    """Seconds above 0, written 30s, 10m, 1h, 1d, 1h30m or as a plain number."""
+
+    name = "duration"
+    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012
+    _WHOLE = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?[smhd])+|[0-9]{1,12}(?:\.[0-9]{1,9})?")
+    _PART = re.compile(r"([0-9.]+)([smhd]?)")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        seconds = 0.0
+        if self._WHOLE.fullmatch(text):
+            seconds = sum(float(number) * self._UNITS[unit] for number, unit in self._PART.findall(text))
+        if not 0 < seconds <= FOREVER_S:
+            self.fail(f"{text!r} is no duration above 0; write for example 30s, 10m, 1h or 1d", param, ctx)
+        return seconds
+
+
+class Count(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
+    """A whole number from 0 up."""
+
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > COUNT_MAX:
+            self.fail(f"{text!r} is no whole number from 0 up; for example: agentctl up 12", param, ctx)
+        return int(text)
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
+    """An address in gRPC syntax; a path alone is taken as a socket."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text.startswith("/"):
+            text = f"unix:{text}"
+        path = text.removeprefix("unix:")
+        if path == text and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", text):
+            self.fail(f"{text!r} is no address; write unix:/run/agentd/control.sock or 127.0.0.1:8767", param, ctx)
+        if path != text and not 0 < len(os.fsencode(path)) < 108:
+            self.fail(f"{text!r}: the path of a socket has 1 to 107 bytes", param, ctx)
+        return text
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output. A number that JSON cannot carry is a defect, and raises."""
+    print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+
+
+def show_json_line(value: Any) -> None:
+    """One JSON object on one line, at once."""
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def _output_option() -> click.Option:
+    return click.Option(
+        ["--output", "-o"],
+        type=click.Choice(["table", "json"]),
+        expose_value=False,
+        callback=_set_output,
+        help="For people (table, the default) or for programs (json).",
+    )
+
+
+def _set_output(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    del param
+    session = ctx.find_object(Session)
+    if value is not None and session is not None:  # none while a shell completes a word
+        session.output = value

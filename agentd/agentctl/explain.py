@@ -1,0 +1,108 @@
+"""`agentctl explain`: why a pool has the size it has, what limits it and what would change it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.status import limit_text, outcome, target_text
+from agentd.agentctl.terminal import show, styled, text_width
+from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
+
+if TYPE_CHECKING:
+    from agentd.v1 import control_pb2 as pb
+
+HISTORY_MAX = 1000
+
+
+@click.command(cls=Command, examples=("agentctl explain research", "agentctl explain research --history 3"))
+@click.argument("pool")
+@click.option(
+    "--history",
+    type=click.IntRange(0, HISTORY_MAX),
+    default=10,
+    show_default=True,
+    help="How many earlier decisions to show.",
+)
+@click.pass_obj
+def explain(session: Session, pool: str, history: int) -> None:
+    """Tell why POOL has the size it has, and what would change it.
+
+    First what an evaluation now would decide: the reasons with their numbers, the limits that hold it, and
+    what would have to be different. Then the decisions before, newest first.
+    """
+    with session.client() as client:
+        # To the protocol 0 means the default number.
+        answer = client.explain(pool, max(history, 1))
+        del answer.decisions[history:]
+        if session.json:
+            from agentd.agentctl.values import as_value
+
+            show_json(as_value(answer))
+        else:
+            show(explain_lines(answer, now=time.time()))
+
+
+def explain_lines(answer: pb.ExplainResponse, *, now: float) -> list[str]:
+    """The page, `now` being the wall-clock time."""
+    width = text_width()
+    pool = answer.pool
+    lines = [styled(f"{pool.name}: {outcome(pool.next)}", "strong")]
+    lines += _facts(pool, width)
+    lines += _chain(pool.next, width)
+    if answer.decisions:
+        lines += ["", styled("HISTORY", "dim")]
+        lines += [line for decision in answer.decisions for line in _past(decision, width, now)]
+    return lines
+
+
+def _facts(pool: pb.Pool, width: int) -> list[str]:
+    load = ratio(pool.load) if pool.HasField("load") else "unknown"
+    footprint = "measured" if pool.footprint_learned else "assumed"
+    facts = [
+        f"{plural(pool.count, 'instance')} ({pool.ready} ready, {pool.starting} starting, {pool.unhealthy} unhealthy), "
+        f"{pool.core} core; besides {pool.draining} draining, {pool.failed} failed; min {pool.min}, max {pool.max}, "
+        f"capacity {pool.capacity}",
+        f"load {load}, policy {pool.policy}: fewer below {ratio(pool.scale_down_threshold)}, "
+        f"more above {ratio(pool.scale_up_threshold)}; {pool.queue_length} tasks wait, {pool.in_flight} of "
+        f"{pool.concurrency} run",
+        f"an instance takes {size(pool.footprint_bytes)} ({footprint})"
+        + (f"; headroom: {pool.headroom.text}" if pool.headroom.text else ""),
+    ]
+    if pool.up_cooldown_s or pool.down_cooldown_s:
+        facts.append(f"cooldown: up for {duration(pool.up_cooldown_s)}, down for {duration(pool.down_cooldown_s)}")
+    if pool.HasField("target"):
+        facts.append(target_text(pool.target))
+    return [line for fact in facts for line in wrapped(printable(fact), width=width, first="  ", rest="    ")]
+
+
+def _chain(decision: pb.Decision, width: int) -> list[str]:
+    lines = ["", styled("REASONS", "dim")]
+    for reason in decision.reasons:
+        lines += wrapped(printable(f"{reason.code}: {reason.text}"), width=width, first="  ", rest="    ")
+    if not decision.reasons:
+        lines.append("  none: nothing is asked of this pool")
+    lines += ["", styled("LIMITS", "dim")]
+    for limit in decision.limits:
+        lines += wrapped(printable(limit_text(limit)), width=width, first="  ", rest="    ")
+    if not decision.limits:
+        lines.append("  none in force")
+    if decision.victims:
+        lines.append(f"  would retire: {', '.join(decision.victims)}")
+    if decision.counterfactual:
+        lines += ["", styled("WOULD CHANGE", "dim")]
+        lines += wrapped(printable(decision.counterfactual), width=width, first="  ", rest="  ")
+    return lines
+
+
+def _past(decision: pb.Decision, width: int, now: float) -> list[str]:
+    links = [reason.text for reason in decision.reasons] + [limit_text(limit) for limit in decision.limits]
+    if decision.victims:
+        links.append(f"retires {', '.join(decision.victims)}")
+    text = f"{outcome(decision)}: {'; '.join(links)}" if links else outcome(decision)
+    return wrapped(
+        printable(f"{moment(decision.wall, now=now)}  {text} [{decision.id}]"), width=width, first="  ", rest="    "
+    )

@@ -1,0 +1,231 @@
+"""`agentctl status`: the fleet, the host and what happens next, on one page."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.terminal import Column, Table, show, styled, table_width, text_width
+from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
+
+if TYPE_CHECKING:
+    from agentd.v1 import control_pb2 as pb
+
+_POOL_COLUMNS = (
+    Column("POOL"),
+    Column("COUNT", right=True),
+    Column("CAPACITY", right=True),
+    Column("MIN", right=True),
+    Column("MAX", right=True),
+    Column("LOAD", right=True),
+    Column("DOWN<", right=True),
+    Column("UP>", right=True),
+    Column("QUEUE", right=True, drop=1),
+    Column("BUSY", right=True, drop=2),
+)
+_INDENT = " " * 11
+
+
+@click.command(cls=Command, examples=("agentctl status", "agentctl status --output json"))
+@click.pass_obj
+def status(session: Session) -> None:
+    """Show the fleet, the host and what happens next.
+
+    For each pool: how many instances there are and how many there could be, the load against the thresholds
+    (fewer below DOWN<, more above UP>), tasks waiting and tasks begun of those it can run at once, what an
+    evaluation now would do, and what holds it back. What is wrong with agentd itself comes first.
+    """
+    with session.client() as client:
+        answer = client.status()
+        if session.json:
+            from agentd.agentctl.values import as_value
+
+            show_json(as_value(answer))
+        else:
+            show(status_lines(answer, now=time.time()))
+
+
+def status_lines(status: pb.Status, *, now: float) -> list[str]:
+    """The page, `now` being the wall-clock time."""
+    width = text_width()
+    lines = _head(status, width, now)
+    lines += ["", *_pools(status, width)]
+    lines += ["", styled("NEXT", "dim"), *(line for pool in status.pools for line in _next(pool, width))]
+    if status.HasField("host"):
+        lines += ["", styled("HOST", "dim"), *_host(status.host, width)]
+    cost = sum(pool.cost_per_hour for pool in status.pools)
+    if cost:
+        priced = ", ".join(f"{pool.name} {pool.cost_per_hour:.2f}" for pool in status.pools if pool.cost_per_hour)
+        lines += ["", *wrapped(printable(f"{cost:.2f} per hour: {priced}"), width=width, first="cost     ")]
+    return lines
+
+
+def _head(status: pb.Status, width: int, now: float) -> list[str]:
+    """Trouble first, then who runs and in which mode."""
+    lines = [
+        styled(line, "bad")
+        for text in status.degraded
+        for line in wrapped(printable(text), width=width, first="DEGRADED ", rest=" " * 9)
+    ]
+    config = status.config_file or "built-in defaults"
+    count = sum(pool.count for pool in status.pools)
+    facts = [
+        f"agentd {status.version}, up {duration(status.uptime_s)}, {plural(count, 'instance')} in "
+        f"{plural(len(status.pools), 'pool')}, {status.driver} driver, configuration: {config}"
+    ]
+    if status.http_address:
+        facts.append(f"dashboard: http://{status.http_address.removeprefix('http://')}")
+    lines += [line for fact in facts for line in wrapped(printable(fact), width=width, rest="  ")]
+    if not status.enabled:
+        lines.append(styled("multi_agent.enabled is false: agentd starts nothing and stops nothing", "warn"))
+    lines += wrapped(printable(_mode(status, now)), width=width, rest="  ")
+    if status.recovering_s > 0:
+        lines.append(styled(f"recovering: nothing is replaced for {duration(status.recovering_s)}", "warn"))
+    if status.unhealthy_agents:
+        lines.append(styled(f"{plural(status.unhealthy_agents, 'instance')} late with heartbeats", "warn"))
+    bundled = [pool.name for pool in status.pools if pool.bundled_agent]
+    if bundled:
+        text = f"the bundled sample agent runs in: {', '.join(bundled)} (no command is configured)"
+        lines += wrapped(printable(text), width=width, rest="  ")
+    return lines
+
+
+def _mode(status: pb.Status, now: float) -> str:
+    mode = status.autoscaling
+    text = f"autoscaling {'on' if mode.enabled else 'off'}"
+    if mode.owner:
+        text += f", set by {mode.owner}"
+    if mode.since_wall:
+        text += f" at {moment(mode.since_wall, now=now)}"
+    if mode.reason:
+        text += f': "{mode.reason}"'
+    if status.HasField("next_check_s"):
+        text += f"; next check in {duration(status.next_check_s)}"
+    return f"{text}; scaled {plural(status.scaling_events, 'time')} so far"
+
+
+def _pools(status: pb.Status, width: int) -> list[str]:
+    table = Table(_POOL_COLUMNS)
+    notes: list[str] = []
+    for pool in status.pools:
+        load = pool.load if pool.HasField("load") else None
+        table.add(
+            pool.name,
+            pool.count,
+            pool.capacity,
+            pool.min,
+            pool.max,
+            None if load is None else ratio(load),
+            ratio(pool.scale_down_threshold),
+            ratio(pool.scale_up_threshold),
+            pool.queue_length,
+            f"{pool.in_flight}/{pool.concurrency}",
+            load="warn" if load is not None and load > pool.scale_up_threshold else "",
+        )
+        if note := _note(pool):
+            lines = wrapped(printable(f"{pool.name}: {note}"), width=width, rest="  ")
+            notes += [styled(line, "bad" if pool.failed else "warn") for line in lines]
+    return table.lines(table_width()) + notes
+
+
+def _note(pool: pb.Pool) -> str:
+    """How many instances are something else than ready."""
+    counts = (
+        (pool.failed, "failed"),
+        (pool.unhealthy, "unhealthy"),
+        (pool.starting, "starting"),
+        (pool.draining, "draining"),
+    )
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
+def _next(pool: pb.Pool, width: int) -> list[str]:
+    """What an evaluation now would do, and the person who set a target."""
+    lines = decision_lines(pool.next, width, pool.name)
+    if pool.HasField("target"):
+        lines += wrapped(printable(target_text(pool.target)), width=width, first=_INDENT, rest=_INDENT + "  ")
+    if pool.headroom.text:
+        lines += wrapped(printable(f"headroom: {pool.headroom.text}"), width=width, first=_INDENT, rest=_INDENT + "  ")
+    return lines
+
+
+def decision_lines(decision: pb.Decision, width: int, pool: str) -> list[str]:
+    """A decision about `pool`: what it does, why, what limits it, what would change it."""
+    reasons = "; ".join(reason.text for reason in decision.reasons)
+    head = f"{outcome(decision)}: {reasons}" if reasons else outcome(decision)
+    lines = wrapped(printable(head), width=width, first=pool.ljust(10) + " ", rest=_INDENT)
+    more = [f"limit: {limit_text(limit)}" for limit in decision.limits]
+    if decision.counterfactual:
+        more.append(f"would change: {decision.counterfactual}")
+    for text in more:
+        lines += wrapped(printable(text), width=width, first=_INDENT, rest=_INDENT + "  ")
+    return lines
+
+
+def outcome(decision: pb.Decision) -> str:
+    """What a decision does, in a few words: `3 -> 4`, `stays at 3`, `stays at 3, wants 4`."""
+    text = (
+        f"{decision.current} -> {decision.granted}"
+        if decision.granted != decision.current
+        else f"stays at {decision.current}"
+    )
+    return text if decision.wanted == decision.granted else f"{text}, wants {decision.wanted}"
+
+
+def limit_text(limit: pb.Limit) -> str:
+    """A limit with its name and, where known, how long it still holds."""
+    left = f" (lifts in {duration(limit.lifts_in_s)})" if limit.HasField("lifts_in_s") else ""
+    return f"{limit.code}: {limit.text}{left}"
+
+
+def target_text(target: pb.Target) -> str:
+    """The count a person set, with owner, expiry and reason."""
+    until = f"for another {duration(target.expires_in_s)}" if target.HasField("expires_in_s") else "without expiry"
+    reason = f': "{target.reason}"' if target.reason else ""
+    return f"target {target.count} set by {target.owner}, {until}{reason}"
+
+
+def _host(host: pb.Host, width: int) -> list[str]:
+    cores_free = max(host.cores - host.cpu_used_cores, 0.0)
+    memory_left = max(host.memory_available_bytes - host.memory_reserve_bytes, 0)
+    rows: list[tuple[str, str, float | None]] = [
+        (
+            "cpu",
+            f"{cores_free:.1f} of {host.cores} cores free, load average {host.load_average:.2f}",
+            host.cpu_pressure_percent if host.HasField("cpu_pressure_percent") else None,
+        ),
+        (
+            "memory",
+            f"{size(host.memory_available_bytes)} of {size(host.memory_total_bytes)} available, "
+            f"reserve {size(host.memory_reserve_bytes)}, so {size(memory_left)} to use",
+            host.memory_pressure_percent if host.HasField("memory_pressure_percent") else None,
+        ),
+        (
+            "disk",
+            f"{size(host.disk_free_bytes)} free, reads {size(host.disk_read_bytes_per_s)}/s, "
+            f"writes {size(host.disk_write_bytes_per_s)}/s",
+            host.io_pressure_percent if host.HasField("io_pressure_percent") else None,
+        ),
+    ]
+    rows += [(process.name, _watched(process), None) for process in host.watched]
+    lines: list[str] = []
+    for name, text, percent in rows:
+        lines += wrapped(
+            printable(text + _pressure(percent)), width=width, first=f"{printable(name):<8} ", rest=" " * 9
+        )
+    return lines
+
+
+def _pressure(percent: float | None) -> str:
+    """The share of the last 10 s in which something waited for the resource; nothing where unknown."""
+    return "" if percent is None else f", pressure {percent:.1f} %"
+
+
+def _watched(process: pb.WatchedProcess) -> str:
+    if not process.running:
+        return "not running"
+    count = "1 process" if process.pids == 1 else f"{process.pids} processes"
+    return f"running, {count}, {size(process.memory_bytes)}, {process.cpu_cores:.1f} cores"

@@ -1,0 +1,295 @@
+"""What a program uses to be an agent of agentd.
+
+    async with Agent.from_env() as agent:
+        agent.on_drain(stop_accepting)
+        ...
+        async with agent.task():
+            await work()
+
+`Agent` counts the tasks, reports them by heartbeat, and says when to stop taking new ones. It never ends the
+process, never handles signals and never fails because agentd is away. Started by hand, without agentd's
+environment, the same program runs and reports to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from agentd.sdk.latch import Latch, call_in_loop
+from agentd.sdk.workload import Workload
+
+if TYPE_CHECKING:
+    from agentd.sdk.reporter import Reporter
+
+log = logging.getLogger("agentd.sdk")
+
+LABELS_MAX = 16
+LABEL_BYTES_MAX = 128
+
+
+class Task:
+    """One task from acceptance to end, as a context manager, plain or `async`; made by `Agent.task`."""
+
+    def __init__(self, workload: Workload, since: float) -> None:
+        self._workload = workload
+        self._since = since
+
+    def __enter__(self) -> Self:
+        self._workload.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._workload.end(self._since)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+class Agent:
+    """This process as an agent. Use it once, as a context manager: `with` or `async with`.
+
+    The first heartbeat, sent on entering, tells agentd that the agent is ready: enter when the port listens.
+    All methods may be called from any thread.
+
+    Attributes:
+        instance: the id agentd gave, for example `research-9101`; empty without agentd.
+        incarnation: the mark of this one life of the instance; empty without agentd.
+        port: the port to serve on; 0 without agentd, which lets the kernel choose one.
+        concurrency: tasks to work on at a time, at least 1.
+        stopping: set when agentd has no more use for this process: finish the tasks and exit.
+        superseded: another incarnation took this one's place, or agentd does not know it.
+    """
+
+    def __init__(
+        self, *, endpoint: str = "", instance: str = "", incarnation: str = "", port: int = 0, concurrency: int = 1
+    ) -> None:
+        """An agent that reports to `endpoint` (gRPC syntax); to nobody when that is empty.
+
+        Raises:
+            ValueError: a value is out of range, or `endpoint` comes without `instance` and `incarnation`.
+        """
+        if endpoint and not (instance and incarnation):
+            raise ValueError("cannot report to agentd: instance and incarnation are needed with an endpoint")
+        if concurrency < 1:
+            raise ValueError(f"cannot work on {concurrency} tasks at a time: concurrency must be at least 1")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"cannot serve on port {port}: expected 0 to 65535")
+        self.instance = instance
+        self.incarnation = incarnation
+        self.port = port
+        self.concurrency = concurrency
+        self.stopping = Latch()
+        self.superseded = False
+        self._endpoint = endpoint
+        self._load: float | None = None
+        self._labels: dict[str, str] = {}
+        self._workload = Workload(concurrency, self._changed)
+        self._reporter: Reporter | None = None
+        self._entered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = Latch()
+        self._deadline: float | None = None
+        self._lock = threading.Lock()  # guards _callbacks against a drain that comes meanwhile
+        self._callbacks: list[Callable[[], object]] = []
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """The agent that agentd started this process as, from the AGENTD_* variables.
+
+        Raises:
+            ValueError: a variable is missing or no number.
+        """
+        endpoint = env.get("AGENTD_ENDPOINT", "")
+        for name in ("AGENTD_INSTANCE", "AGENTD_INCARNATION"):
+            if endpoint and not env.get(name):
+                raise ValueError(f"cannot report to agentd: {name} is not set, though AGENTD_ENDPOINT is")
+        return cls(
+            endpoint=endpoint,
+            instance=env.get("AGENTD_INSTANCE", ""),
+            incarnation=env.get("AGENTD_INCARNATION", ""),
+            port=_whole_number(env, "AGENTD_PORT", 0),
+            concurrency=_whole_number(env, "AGENTD_CONCURRENCY", 1),
+        )
+
+    # -- work ------------------------------------------------------------------------------------
+
+    def task(self, *, queued_at: float | None = None) -> Task:
+        """A task, for `with` or `async with`: in flight inside, completed after, also when it raised.
+
+        The response time counts from this call, or from `queued_at` (`time.monotonic()` when it was accepted).
+        """
+        return Task(self._workload, time.monotonic() if queued_at is None else queued_at)
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks begun and not finished."""
+        return self._workload.in_flight
+
+    @property
+    def queue_length(self) -> int:
+        """Tasks accepted and not begun, as the program last said."""
+        return self._workload.queue_length
+
+    @queue_length.setter
+    def queue_length(self, tasks: int) -> None:
+        self.queue(tasks)
+
+    def queue(self, tasks: int) -> None:
+        """Say how many tasks are accepted and not begun.
+
+        Raises:
+            ValueError: `tasks` is negative.
+        """
+        if tasks < 0:
+            raise ValueError(f"cannot report a queue of {tasks} tasks: the length must be at least 0")
+        self._workload.set_queue_length(tasks)
+
+    @property
+    def load(self) -> float | None:
+        """The load that the program gives; None: the SDK measures it.
+
+        Measured is the mean over the last interval of min(1, (in flight + queued) / concurrency). A given load
+        is limited to 0..1 and reported until it is changed.
+
+        Raises:
+            ValueError: on setting it to something that is not a number.
+        """
+        return self._load
+
+    @load.setter
+    def load(self, load: float | None) -> None:
+        if load is not None and math.isnan(load):
+            raise ValueError("cannot report a load that is not a number")
+        self._load = None if load is None else min(1.0, max(0.0, load))
+        self._workload.set_load(self._load)
+
+    def label(self, name: str, value: str) -> None:
+        """Show `name`=`value` beside the agent, for example its model. At most 16, of at most 128 bytes each.
+
+        Raises:
+            ValueError: too many, too long, or no name.
+        """
+        if not name or any(len(text.encode()) > LABEL_BYTES_MAX for text in (name, value)):
+            raise ValueError(f"cannot set label {name!r}: name and value may have 128 bytes, the name at least one")
+        if name not in self._labels and len(self._labels) >= LABELS_MAX:
+            raise ValueError(f"cannot set label {name!r}: there are {LABELS_MAX} already")
+        self._labels = {**self._labels, name: value}  # replaced, never changed: the heartbeat thread reads it
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """agentd asked to finish what is accepted and to take nothing new."""
+        return self._draining.is_set()
+
+    @property
+    def drain_left_s(self) -> float | None:
+        """Seconds left to finish, at least 0; None while not draining or without a deadline."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    async def wait_draining(self) -> None:
+        """Wait until agentd asks to drain."""
+        await self._draining.wait_async()
+
+    def on_drain(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, when draining begins; at once if it has begun.
+
+        In the event loop of `async with`, otherwise in a thread of its own; so it may take its time
+        without stopping the heartbeats.
+        """
+        with self._lock:
+            if not self._draining.is_set():
+                self._callbacks.append(callback)
+                return
+        self._call((callback,))
+
+    # -- the context -----------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("cannot enter an Agent twice: make a new one")
+        self._entered = True
+        if not self._endpoint:
+            log.info("AGENTD_ENDPOINT is not set: running on its own, reporting to nobody")
+            return self
+        # Imported here, so that a program on its own does not pay for gRPC.
+        from agentd.sdk.reporter import Listener, Reporter
+
+        self._reporter = Reporter(
+            endpoint=self._endpoint,
+            instance=self.instance,
+            incarnation=self.incarnation,
+            workload=self._workload,
+            labels=lambda: self._labels,
+            listener=Listener(drain=self._drain, superseded=self._supersede),
+        )
+        self._reporter.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._reporter is not None:
+            self._reporter.close()
+            self._reporter = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # In a thread, for the heartbeat thread may need a moment to end and the loop has other work.
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
+
+    def _changed(self) -> None:
+        if (reporter := self._reporter) is not None:
+            reporter.change()
+
+    def _drain(self, deadline_s: float) -> None:
+        with self._lock:
+            if self._draining.is_set():
+                return
+            self._deadline = time.monotonic() + deadline_s if deadline_s > 0 else None
+            self._draining.set()
+            callbacks = tuple(self._callbacks)
+        log.info("agentd asks to drain", extra={"instance": self.instance})
+        self._call(callbacks)
+
+    def _supersede(self, why: str) -> None:
+        self.superseded = True
+        log.warning("this agent is no longer needed, finishing: %s", why, extra={"instance": self.instance})
+        self._drain(0.0)
+        self.stopping.set()
+
+    def _call(self, callbacks: tuple[Callable[[], object], ...]) -> None:
+        for callback in callbacks:
+            if self._loop is not None:
+                call_in_loop(self._loop, callback)
+            else:
+                threading.Thread(target=callback, name="agentd-drain", daemon=True).start()
+
+
+def _whole_number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise ValueError(f"cannot read {name}={text!r}: expected a whole number")
+    return int(text)

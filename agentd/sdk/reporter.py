@@ -1,0 +1,259 @@
+"""The heartbeats of an agent: a thread that tells agentd the agent's numbers and hears directives.
+
+A thread with a blocking gRPC channel, so that an agent whose event loop is busy still reports. Beats are made
+when they are due and never stored: while agentd is away they are lost without harm (the totals in the next one
+catch up), and the agent notices nothing. At most one call is under way, so memory is bounded.
+
+`Pace` decides when, `Reporter` what; neither decides what a directive means to the agent.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from agentd.sdk.status import error_reason
+from agentd.sdk.workload import Report, Workload
+from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2
+
+log = logging.getLogger("agentd.sdk")
+
+INTERVAL_DEFAULT_S = 5.0  # until agentd has told one
+CHANGE_INTERVAL_S = 1.0  # the soonest that a change is told after the last beat
+CALL_TIMEOUT_S = 5.0
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 5.0
+UNKNOWN_MAX = 3  # refusals in a row as unknown before the agent believes it
+
+_UINT32_MAX = 2**32 - 1
+# gRPC's own reconnection stays faster than `Pace`, so that `Pace` alone spaces the attempts.
+_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 400),
+    ("grpc.enable_retries", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What the reporter calls, from its thread; the calls must return at once."""
+
+    drain: Callable[[float], None]  # seconds left to finish; 0: no deadline
+    superseded: Callable[[str], None]  # why
+
+
+class Pace:
+    """When the next beat is due. Pure: `now` and `chance` in [0, 1) are arguments."""
+
+    def __init__(self) -> None:
+        self.interval_s = INTERVAL_DEFAULT_S
+        self._last: float | None = None
+        self._wait_s = 0.0
+        self._failures = 0
+        self._changed = False
+        self._urgent = False
+
+    def change(self) -> bool:
+        """The agent's numbers changed. Whether that is news since the last beat."""
+        news = not self._changed
+        self._changed = True
+        return news
+
+    def urge(self) -> None:
+        """The next beat is due at once, for it carries an acknowledgement."""
+        self._urgent = True
+
+    def due_in_s(self, now: float) -> float:
+        if self._last is None or self._urgent:
+            return 0.0
+        wait_s = self._wait_s
+        if self._changed and self._failures == 0:
+            wait_s = min(wait_s, CHANGE_INTERVAL_S)
+        return self._last + wait_s - now
+
+    def begin(self, now: float) -> None:
+        """A beat is being sent; later changes are news again."""
+        self._last = now
+        self._changed = self._urgent = False
+
+    def succeed(self, interval_s: float, chance: float) -> None:
+        """agentd answered. The wait is up to a tenth shorter than the interval: many agents stay spread."""
+        if 0.0 < interval_s < 3600.0:
+            self.interval_s = interval_s
+        self._failures = 0
+        self._wait_s = self.interval_s * (1.0 - 0.1 * chance)
+
+    def fail(self, chance: float) -> None:
+        """agentd did not answer: try again after a wait that grows and is spread."""
+        self._failures += 1
+        base_s = min(RETRY_MAX_S, self.interval_s, RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10))
+        self._wait_s = base_s * (0.5 + 0.5 * chance)
+
+
+class Reporter:
+    """One thread, one channel. `start` once, `close` once."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        instance: str,
+        incarnation: str,
+        workload: Workload,
+        labels: Callable[[], Mapping[str, str]],
+        listener: Listener,
+    ) -> None:
+        self._reference = common_pb2.InstanceRef(id=instance, incarnation=incarnation)
+        self._endpoint = endpoint
+        self._workload = workload
+        self._labels = labels
+        self._listener = listener
+        self._condition = threading.Condition()
+        self._pace = Pace()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="agentd-heartbeat", daemon=True)
+        # Below: only touched by the thread.
+        self._seq = 0
+        self._away = False
+        self._unknown = 0
+        self._heard: set[int] = set()  # ids of directives that were acted on
+        self._owed: set[int] = set()  # of those, the ones that agentd has not confirmed
+        self._complaint = ""
+
+    def start(self) -> None:
+        self._channel = grpc.insecure_channel(self._endpoint, options=_CHANNEL_OPTIONS)
+        self._stub = agent_pb2_grpc.AgentServiceStub(self._channel)
+        self._thread.start()
+
+    def change(self) -> None:
+        """The agent's numbers changed: tell agentd soon. Called for every task, so mostly a flag check."""
+        with self._condition:
+            if self._pace.change():
+                self._condition.notify()
+
+    def close(self) -> None:
+        """End the thread; a call under way is cancelled."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._channel.close()
+        self._thread.join(CALL_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while self._wait_until_due():
+            try:
+                self._beat()
+            except Exception:
+                # A beat must never be the reason for an agent to fall silent, which agentd reads as a hang.
+                if self._closed:
+                    return
+                log.exception("cannot send heartbeat")
+                self._failed()
+
+    def _wait_until_due(self) -> bool:
+        with self._condition:
+            while not self._closed:
+                now = time.monotonic()
+                wait_s = self._pace.due_in_s(now)
+                if wait_s <= 0.0:
+                    self._pace.begin(now)
+                    return True
+                self._condition.wait(wait_s)
+        return False
+
+    def _beat(self) -> None:
+        owed = frozenset(self._owed)
+        self._seq += 1
+        beat = self._message(self._workload.report(self._pace.interval_s), owed)
+        try:
+            response = self._stub.Heartbeat(
+                agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=max(CALL_TIMEOUT_S, self._pace.interval_s)
+            )
+        except grpc.RpcError as error:
+            self._refused(error)
+            return
+        self._owed -= owed
+        if self._away:
+            self._away = False
+            log.info("agentd is back", extra={"instance": self._reference.id})
+        self._unknown, self._complaint = 0, ""
+        reply = response.replies[0] if response.replies else agent_pb2.HeartbeatReply()
+        with self._condition:
+            self._pace.succeed(reply.interval_s, random.random())
+        self._obey(reply.directive)
+
+    def _message(self, report: Report, owed: frozenset[int]) -> agent_pb2.Heartbeat:
+        return agent_pb2.Heartbeat(
+            instance=self._reference,
+            seq=self._seq,
+            load=report.load,
+            queue_length=min(report.queue_length, _UINT32_MAX),
+            in_flight=min(report.in_flight, _UINT32_MAX),
+            tasks_completed=report.tasks_completed,
+            response_time_p50_s=report.response_time_p50_s,
+            response_time_p95_s=report.response_time_p95_s,
+            labels=dict(self._labels()),
+            directives_done=sorted(owed),
+        )
+
+    def _obey(self, directive: agent_pb2.Directive) -> None:
+        if directive.kind == agent_pb2.Directive.KIND_DRAIN:
+            if self._accept(directive.id):
+                self._listener.drain(directive.deadline_s)
+        elif directive.kind == agent_pb2.Directive.KIND_SHUT_DOWN and self._accept(directive.id):
+            self._listener.superseded("agentd asked it to finish and exit")
+
+    def _accept(self, directive_id: int) -> bool:
+        """Note a directive as to be acknowledged; whether it is new. 0 needs no acknowledgement."""
+        if directive_id in self._heard:
+            self._owed.add(directive_id)  # the acknowledgement was lost; the next beat in its time repeats it
+            return False
+        if directive_id:
+            self._heard.add(directive_id)
+            self._owed.add(directive_id)
+            with self._condition:
+                self._pace.urge()
+        return True
+
+    def _refused(self, error: grpc.RpcError) -> None:
+        assert isinstance(error, grpc.Call), f"an RpcError of a call is a grpc.Call: {error!r}"
+        code, details = error.code(), error.details() or ""
+        if self._closed or code is grpc.StatusCode.CANCELLED:
+            return
+        if code is grpc.StatusCode.FAILED_PRECONDITION and error_reason(error) == "SUPERSEDED":
+            self._retire(details)
+        elif code is grpc.StatusCode.NOT_FOUND:
+            self._unknown += 1
+            if self._unknown >= UNKNOWN_MAX:
+                self._retire(details)
+            else:
+                with self._condition:
+                    self._pace.succeed(0.0, random.random())  # agentd is there: ask again in an interval
+        elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if not self._away:
+                self._away = True
+                log.warning("agentd is away, going on without it: %s", details, extra={"instance": self._reference.id})
+            self._failed()
+        else:
+            complaint = f"{code.name}: {details}"
+            if complaint != self._complaint:
+                self._complaint = complaint
+                log.warning("agentd refused a heartbeat: %s", complaint, extra={"instance": self._reference.id})
+            self._failed()
+
+    def _failed(self) -> None:
+        with self._condition:
+            self._pace.fail(random.random())
+
+    def _retire(self, why: str) -> None:
+        """agentd counts on another incarnation, or on none: more beats would tell it nothing."""
+        with self._condition:
+            self._closed = True
+        self._listener.superseded(why)

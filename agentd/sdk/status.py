@@ -1,0 +1,24 @@
+"""The machine-readable reason in an error of agentd."""
+
+from __future__ import annotations
+
+import grpc
+
+
+def error_reason(call: grpc.Call) -> str:
+    """The reason of the google.rpc.ErrorInfo in a failed call's details; empty where there is none."""
+    for key, value in call.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        # Only errors need these modules; most programs never meet one.
+        from google.protobuf.message import DecodeError
+        from google.rpc.error_details_pb2 import ErrorInfo
+        from google.rpc.status_pb2 import Status
+
+        info = ErrorInfo()
+        try:
+            if any(detail.Unpack(info) for detail in Status.FromString(value).details):
+                return str(info.reason)
+        except DecodeError:
+            return ""  # details of another make; the status code and text remain
+    return ""

@@ -1,0 +1,365 @@
+"""A fake agentd on a Unix socket with a busy fleet, and a way to run agentctl against it in this process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from agentd.agentctl.app import run
+from agentd.v1 import common_pb2, control_pb2_grpc
+from agentd.v1 import control_pb2 as pb
+
+WALL = 1_700_000_000.0
+
+
+def refused(reason: str, text: str, code: grpc.StatusCode) -> Any:
+    """A google.rpc status as agentd answers it."""
+    detail = AnyMessage()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="agentd"))
+    return rpc_status.to_status(status_pb2.Status(code=code.value[0], message=text, details=[detail]))
+
+
+class FakeControl(control_pb2_grpc.ControlServiceServicer):
+    """Answers from its attributes and keeps every request. `refusals`: method name -> status to abort with."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.requests: list[Message] = []
+        self.refusals: dict[str, Any] = {}
+        self.status = fleet()
+        self.grants = [pb.Grant(pool="research", current=2, wanted=4, granted=4)]
+        self.past = [event(n) for n in range(1, 6)]
+        self.streams: list[list[pb.Event] | Any] = []
+        self.log = b"one\ntwo\nthree\n"
+        self.reloaded = pb.ReloadResponse(config_file="/etc/agentd.yaml")
+
+    def _take(self, name: str, request: Message, context: grpc.ServicerContext) -> None:
+        self.requests.append(request)
+        if name in self.refusals:
+            context.abort_with_status(self.refusals[name])
+
+    def GetStatus(self, request: Any, context: Any) -> Any:
+        self._take("GetStatus", request, context)
+        return pb.GetStatusResponse(status=self.status)
+
+    def ListInstances(self, request: Any, context: Any) -> Any:
+        self._take("ListInstances", request, context)
+        wanted = [one for one in self.status.instances if request.pool in ("", one.pool)]
+        return pb.ListInstancesResponse(instances=wanted)
+
+    def Scale(self, request: Any, context: Any) -> Any:
+        self._take("Scale", request, context)
+        return pb.ScaleResponse(grants=self.grants)
+
+    def SetAutoscaling(self, request: Any, context: Any) -> Any:
+        self._take("SetAutoscaling", request, context)
+        mode = pb.AutoscalingMode(enabled=request.enabled, owner=request.owner, reason=request.reason, since_wall=WALL)
+        return pb.SetAutoscalingResponse(autoscaling=mode)
+
+    def Check(self, request: Any, context: Any) -> Any:
+        self._take("Check", request, context)
+        return pb.CheckResponse(decisions=[pool.next for pool in self.status.pools])
+
+    def Explain(self, request: Any, context: Any) -> Any:
+        self._take("Explain", request, context)
+        pool = next(pool for pool in self.status.pools if pool.name == request.pool)
+        past = [decision(f"d-{n}", wall=WALL - n) for n in range(request.history)]
+        return pb.ExplainResponse(pool=pool, decisions=past)
+
+    def ListEvents(self, request: Any, context: Any) -> Any:
+        self._take("ListEvents", request, context)
+        wanted = [
+            one
+            for one in reversed(self.past)
+            if request.pool in ("", one.pool)
+            and request.instance in ("", one.instance)
+            and (not request.types or one.type in request.types)
+        ]
+        return pb.ListEventsResponse(events=wanted[: request.limit or 100])
+
+    def WatchEvents(self, request: Any, context: Any) -> Any:
+        """Each call plays the next of `streams`: events, or a status to end with; then the stream ends."""
+        self._take("WatchEvents", request, context)
+        for one in self.streams.pop(0) if self.streams else []:
+            if not isinstance(one, pb.Event):
+                context.abort_with_status(one)
+            yield pb.WatchEventsResponse(event=one)
+
+    def ReadLogs(self, request: Any, context: Any) -> Any:
+        self._take("ReadLogs", request, context)
+        for start in range(0, len(self.log), 3):
+            yield pb.ReadLogsResponse(data=self.log[start : start + 3])
+
+    def Restart(self, request: Any, context: Any) -> Any:
+        self._take("Restart", request, context)
+        return pb.RestartResponse(instances=["research-9002", "research-9101"])
+
+    def Reload(self, request: Any, context: Any) -> Any:
+        self._take("Reload", request, context)
+        return self.reloaded
+
+    def Shutdown(self, request: Any, context: Any) -> Any:
+        self._take("Shutdown", request, context)
+        return pb.ShutdownResponse(stopping=0 if request.keep_agents else 3)
+
+
+def event(number: int, **changes: str) -> pb.Event:
+    """Event `number` of the fake's history."""
+    values = {
+        "type": "scale_up",
+        "pool": "research",
+        "instance": f"research-{9100 + number}",
+        "reason": "High load: 0.88 > 0.75",
+    } | changes
+    return pb.Event(resume_token=f"t{number}", wall=WALL + number, decision=f"d-{number}", **values)
+
+
+def decision(name: str, *, wall: float = WALL) -> pb.Decision:
+    """A scale-up that headroom cut short."""
+    return pb.Decision(
+        id=name,
+        pool="research",
+        wall=wall,
+        current=2,
+        wanted=4,
+        granted=3,
+        reasons=[pb.Reason(code="threshold", text="High load: 0.88 > 0.75")],
+        limits=[
+            pb.Limit(code="headroom", text="memory headroom allows 3 (needs 310 MiB more)"),
+            pb.Limit(code="up_cooldown", text="last scale-up 90 s ago", lifts_in_s=210.0),
+        ],
+        counterfactual="with 310 MiB more memory it would grow to 4",
+    )
+
+
+def fleet() -> pb.Status:
+    """Two pools, one of them hot, limited and with a target; four instances in various states."""
+    return pb.Status(
+        version="0.1.0",
+        controller_epoch=7,
+        driver="process",
+        uptime_s=11_520.0,
+        enabled=True,
+        autoscaling=pb.AutoscalingMode(enabled=False, owner="bob", reason="measuring", since_wall=WALL),
+        pools=[hot_pool(), calm_pool()],
+        instances=instances(),
+        host=host(),
+        recovering_s=8.0,
+        next_check_s=42.0,
+        scaling_events=5,
+        unhealthy_agents=1,
+        degraded=["the store is read-only: disk full; history is not kept"],
+        state_dir="/var/lib/agentd",
+        config_file="/etc/agentd/agentd.yaml",
+        http_address="127.0.0.1:8766",
+        agents_address="unix:/run/agentd/agents.sock",
+    )
+
+
+def hot_pool() -> pb.Pool:
+    """A pool at work: overloaded, cut short by headroom, with a person's target."""
+    return pb.Pool(
+        name="research",
+        count=3,
+        ready=2,
+        starting=1,
+        draining=1,
+        unhealthy=1,
+        failed=1,
+        min=1,
+        max=5,
+        capacity=3,
+        core=1,
+        load=0.88,
+        queue_length=12,
+        in_flight=3,
+        concurrency=3,
+        policy="threshold",
+        scale_up_threshold=0.75,
+        scale_down_threshold=0.25,
+        target=pb.Target(count=4, owner="alice", reason="batch run", expires_in_s=2520.0),
+        headroom=pb.Headroom(instances=1, resource="memory", text="memory allows 1 more"),
+        footprint_bytes=104_857_600,
+        footprint_learned=True,
+        next=decision("d-9"),
+        up_cooldown_s=210.0,
+        cost_per_hour=1.5,
+    )
+
+
+def calm_pool() -> pb.Pool:
+    """A pool with nothing to do, which runs the bundled sample agent."""
+    return pb.Pool(
+        name="execution",
+        count=1,
+        ready=1,
+        min=1,
+        max=5,
+        capacity=5,
+        core=1,
+        concurrency=1,
+        policy="threshold",
+        scale_up_threshold=0.75,
+        scale_down_threshold=0.25,
+        headroom=pb.Headroom(resource="unknown"),
+        footprint_bytes=104_857_600,
+        next=pb.Decision(id="d-8", pool="execution", current=1, wanted=1, granted=1),
+        bundled_agent=True,
+    )
+
+
+def instances() -> list[pb.Instance]:
+    """A busy core agent, one that has not spoken yet, one late, one failed."""
+    young = pb.Instance(
+        id="research-9101",
+        pool="research",
+        endpoint=common_pb2.Endpoint(port=9101),
+        incarnation="b2",
+        pid=4243,
+        state=common_pb2.INSTANCE_STATE_STARTING,
+        age_s=1.0,
+        health="heartbeat",
+    )
+    late = pb.Instance(
+        id="execution-9003",
+        pool="execution",
+        endpoint=common_pb2.Endpoint(port=9003),
+        core_name="executor",
+        incarnation="c3",
+        pid=4244,
+        state=common_pb2.INSTANCE_STATE_READY,
+        age_s=90_000.0,
+        load=0.1,
+        last_beat_age_s=130.0,
+        missed_beats=1,
+        health="heartbeat",
+    )
+    failed = pb.Instance(
+        id="research-9102",
+        pool="research",
+        endpoint=common_pb2.Endpoint(port=9102),
+        incarnation="d4",
+        state=common_pb2.INSTANCE_STATE_FAILED,
+        cause="crash_loop: exit code 1,\n10 times in a row",
+        age_s=60.0,
+        restarts=10,
+        health="heartbeat",
+    )
+    return [late, busy_instance(), young, failed]
+
+
+def busy_instance() -> pb.Instance:
+    return pb.Instance(
+        id="research-9002",
+        pool="research",
+        endpoint=common_pb2.Endpoint(port=9002),
+        core_name="researcher",
+        incarnation="a1",
+        pid=4242,
+        state=common_pb2.INSTANCE_STATE_READY,
+        age_s=3700.0,
+        state_age_s=3690.0,
+        load=0.9,
+        queue_length=7,
+        in_flight=1,
+        tasks_completed=2**53 + 1,
+        response_time_p50_s=0.4,
+        response_time_p95_s=1.25,
+        last_beat_age_s=3.2,
+        restarts=2,
+        memory_bytes=2**33,
+        cpu_cores=0.5,
+        labels={"model": "small", "gpu": "none"},
+        health="heartbeat",
+    )
+
+
+def host() -> pb.Host:
+    return pb.Host(
+        cores=4,
+        cpu_used_cores=1.5,
+        memory_total_bytes=16 * 2**30,
+        memory_available_bytes=3 * 2**30,
+        memory_reserve_bytes=int(1.6 * 2**30),
+        disk_free_bytes=20 * 2**30,
+        memory_pressure_percent=2.5,
+        io_pressure_percent=0.0,
+        disk_read_bytes_per_s=1024.0,
+        disk_write_bytes_per_s=2_000_000.0,
+        load_average=1.75,
+        watched=[
+            pb.WatchedProcess(name="ollama", running=True, pids=2, memory_bytes=4 * 2**30, cpu_cores=1.25),
+            pb.WatchedProcess(name="redis"),
+        ],
+    )
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Daemon:
+    """The fake and where it answers."""
+
+    fake: FakeControl
+    address: str
+    refused: Callable[[str, str, grpc.StatusCode], Any] = field(default=refused)
+    event: Callable[..., pb.Event] = field(default=event)
+
+
+@pytest.fixture(scope="session")
+def _served() -> Iterator[Daemon]:
+    directory = Path(tempfile.mkdtemp(prefix="agentctl-"))  # short: a socket's path has at most 107 bytes
+    fake = FakeControl()
+    server = grpc.server(ThreadPoolExecutor(4))
+    control_pb2_grpc.add_ControlServiceServicer_to_server(fake, server)
+    address = f"unix:{directory}/control.sock"
+    server.add_insecure_port(address)
+    server.start()
+    yield Daemon(fake, address)
+    server.stop(0).wait()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def daemon(_served: Daemon) -> Daemon:
+    _served.fake.reset()
+    return _served
+
+
+@pytest.fixture
+def agentctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run agentctl in this process, with an environment in which only the test's options decide."""
+    for name in ("AGENTD_ADDRESS", "SUDO_USER", "NO_COLOR", "COLUMNS", "RUNTIME_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def invoke(*arguments: str) -> Result:
+        code = run(arguments)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return invoke
+
+
+@pytest.fixture
+def ctl(agentctl: Callable[..., Result], daemon: Daemon) -> Callable[..., Result]:
+    """Run agentctl against the fake."""
+    return lambda *arguments: agentctl("--address", daemon.address, *arguments)

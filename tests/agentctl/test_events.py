@@ -1,0 +1,90 @@
+"""events: the past, the present, and nothing twice or lost in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+
+def tokens(text: str) -> list[str]:
+    return [json.loads(line)["resume_token"] for line in text.splitlines()]
+
+
+def test_the_past_is_shown_oldest_first(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past.append(daemon.event(6, type="autoscaling", instance="", pool="", actor="bob", reason="off"))
+    lines = ctl("events", "-n", "3").out.splitlines()
+    assert [line.split()[2:4] for line in lines] == [
+        ["scale_up", "research-9104"],
+        ["scale_up", "research-9105"],
+        ["autoscaling", "agentd"],
+    ]
+    assert lines[-1].endswith("off (by bob)")
+
+
+def test_events_as_json_are_a_list(ctl: Callable[..., Any]) -> None:
+    value = json.loads(ctl("events", "-n", "2", "-o", "json").out)
+    assert [one["resume_token"] for one in value] == ["t4", "t5"]
+    assert value[0] == {
+        "resume_token": "t4",
+        "wall": 1_700_000_004.0,
+        "type": "scale_up",
+        "pool": "research",
+        "instance": "research-9104",
+        "reason": "High load: 0.88 > 0.75",
+        "decision": "d-4",
+        "actor": "",
+    }
+
+
+def test_no_events_are_an_empty_list_and_no_text(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past = []
+    assert ctl("events").out == ""
+    assert json.loads(ctl("events", "-o", "json").out) == []
+
+
+def test_filters_go_to_agentd_and_names_become_ids(ctl: Callable[..., Any], daemon: Any) -> None:
+    ctl("events", "--pool", "research", "--instance", "researcher", "--type", "exit", "--type", "ready")
+    request = daemon.fake.requests[-1]
+    assert (request.pool, request.instance, list(request.types)) == ("research", "research-9002", ["exit", "ready"])
+
+
+def test_following_shows_each_event_once(ctl: Callable[..., Any], daemon: Any) -> None:
+    """An event between the token and the list of the past comes twice from agentd."""
+    event = daemon.event
+    daemon.fake.streams = [[event(5), event(6), event(7)]]
+    result = ctl("events", "-f", "-n", "2", "-o", "json")
+    assert tokens(result.out) == ["t4", "t5", "t6", "t7"]
+    assert daemon.fake.requests[-1].resume_token == "t5"
+
+
+def test_following_filters_what_comes(ctl: Callable[..., Any], daemon: Any) -> None:
+    event = daemon.event
+    daemon.fake.streams = [[event(6, type="late"), event(7, instance="research-9101"), event(8)]]
+    result = ctl("events", "-f", "-n", "0", "--type", "scale_up", "--instance", "research-9108", "-o", "json")
+    assert tokens(result.out) == ["t8"]
+
+
+def test_the_end_of_the_stream_is_the_end_of_agentd(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.streams = [[]]
+    result = ctl("events", "-f")
+    assert (result.code, result.err) == (3, "agentctl: the stream of events ended: agentd is stopping\n")
+
+
+def test_lost_events_are_told_and_following_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
+    expired = daemon.refused("TOKEN_EXPIRED", "the oldest is t90", grpc.StatusCode.OUT_OF_RANGE)
+    daemon.fake.streams = [[daemon.event(6), expired], [daemon.event(99)]]
+    result = ctl("events", "-f", "-n", "0", "-o", "json")
+    assert tokens(result.out) == ["t6", "t99"]
+    assert result.err.startswith("agentctl: some events were lost (the oldest is t90)\n")
+    assert daemon.fake.requests[-1].resume_token == ""
+
+
+def test_a_refusal_that_repeats_ends_it(ctl: Callable[..., Any], daemon: Any) -> None:
+    expired = daemon.refused("TOKEN_EXPIRED", "too slow", grpc.StatusCode.OUT_OF_RANGE)
+    daemon.fake.streams = [[expired], [expired], [expired]]
+    result = ctl("events", "-f", "-n", "0")
+    assert result.code == 1
+    assert len(daemon.fake.streams) == 1

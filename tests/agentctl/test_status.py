@@ -1,0 +1,140 @@
+"""What `agentctl status` and `agentctl explain` show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentd.agentctl.status import outcome, status_lines
+from agentd.v1 import control_pb2 as pb
+
+
+def test_trouble_with_agentd_itself_comes_first(ctl: Callable[..., Any]) -> None:
+    lines = ctl("status").out.splitlines()
+    assert lines[0] == "DEGRADED the store is read-only: disk full; history is not kept"
+
+
+def test_status_answers_what_people_ask(ctl: Callable[..., Any]) -> None:
+    out = ctl("status").out
+    flat = " ".join(out.split())
+    for fact in (
+        "4 instances in 2 pools",
+        "configuration: /etc/agentd/agentd.yaml",
+        "http://127.0.0.1:8766",
+        "autoscaling off, set by bob",
+        '"measuring"',
+        "next check in 42s",
+        "nothing is replaced for 8s",
+        "1 instance late",
+        "sample agent runs in: execution",
+        "research 3 3 1 5 0.88 0.25 0.75 12 3/3",
+        "research: 1 failed, 1 unhealthy, 1 starting, 1 draining",
+        "execution 1 5 1 5 - 0.25 0.75 0 0/1",
+        "2 -> 3, wants 4: High load: 0.88 > 0.75",
+        "limit: headroom: memory headroom allows 3 (needs 310 MiB more)",
+        "limit: up_cooldown: last scale-up 90 s ago (lifts in 3m30s)",
+        "would change: with 310 MiB more memory it would grow to 4",
+        'target 4 set by alice, for another 42m: "batch run"',
+        "2.5 of 4 cores free",
+        "3.0 GiB of 16 GiB available, reserve 1.6 GiB, so 1.4 GiB to use, pressure 2.5 %",
+        "20 GiB free",
+        "ollama running, 2 processes, 4.0 GiB, 1.2 cores",
+        "redis not running",
+        "1.50 per hour: research 1.50",
+    ):
+        assert fact in flat
+
+
+@pytest.mark.parametrize("command", [("status",), ("explain", "research"), ("check",), ("ps",)])
+def test_everything_fits_into_80_columns(
+    ctl: Callable[..., Any], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = ctl(*command)
+    assert result.code == 0
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_a_fleet_without_trouble_shows_no_trouble() -> None:
+    quiet = pb.Status(version="0.1.0", enabled=True, pools=[pb.Pool(name="research", count=1, ready=1)])
+    text = "\n".join(status_lines(quiet, now=0.0))
+    for word in ("DEGRADED", "recovering", "late", "sample", "HOST", "per hour", "failed"):
+        assert word not in text
+
+
+def test_a_disabled_fleet_says_that_nothing_is_started_or_stopped() -> None:
+    assert any("starts nothing and stops nothing" in line for line in status_lines(pb.Status(), now=0.0))
+
+
+def test_texts_of_others_cannot_move_the_cursor(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.status.degraded.append("\x1b[2Jgone\nand more")
+    assert "?[2Jgone and more" in " ".join(ctl("status").out.split())
+
+
+def test_output_to_a_pipe_has_no_colours(ctl: Callable[..., Any]) -> None:
+    assert "\x1b" not in ctl("status").out
+
+
+def test_status_as_json_has_the_fields_of_the_protocol(ctl: Callable[..., Any]) -> None:
+    value = json.loads(ctl("status", "--output", "json").out)
+    assert set(value) == set(pb.Status.DESCRIPTOR.fields_by_name)
+    assert value["autoscaling"] == {
+        "enabled": False,
+        "owner": "bob",
+        "reason": "measuring",
+        "since_wall": 1_700_000_000.0,
+    }
+    research, execution = value["pools"]
+    assert (research["name"], research["count"], research["load"]) == ("research", 3, 0.88)
+    assert research["target"]["expires_in_s"] == 2520.0
+    assert (execution["load"], execution["target"], execution["headroom"]["instances"]) == (None, None, None)
+    assert research["next"]["limits"][0] == {
+        "code": "headroom",
+        "text": "memory headroom allows 3 (needs 310 MiB more)",
+        "lifts_in_s": None,
+    }
+    assert value["host"]["cpu_pressure_percent"] is None
+    assert value["host"]["memory_available_bytes"] == 3 * 2**30
+    assert value["instances"][0]["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "granted", "text"),
+    [(3, 3, 3, "stays at 3"), (3, 4, 3, "stays at 3, wants 4"), (3, 4, 4, "3 -> 4"), (5, 2, 4, "5 -> 4, wants 2")],
+)
+def test_the_outcome_of_a_decision_in_words(current: int, wanted: int, granted: int, text: str) -> None:
+    assert outcome(pb.Decision(current=current, wanted=wanted, granted=granted)) == text
+
+
+def test_explain_shows_the_chain_the_limits_and_the_way_out(ctl: Callable[..., Any]) -> None:
+    flat = " ".join(ctl("explain", "research", "--history", "2").out.split())
+    for fact in (
+        "research: 2 -> 3, wants 4",
+        "min 1, max 5, capacity 3",
+        "fewer below 0.25, more above 0.75; 12 tasks wait, 3 of 3 run",
+        "an instance takes 100 MiB (measured)",
+        "cooldown: up for 3m30s",
+        "REASONS threshold: High load: 0.88 > 0.75",
+        "LIMITS headroom: memory headroom allows 3",
+        "WOULD CHANGE with 310 MiB more memory",
+        "[d-0]",
+        "[d-1]",
+    ):
+        assert fact in flat
+
+
+def test_explain_without_history_asks_for_none_to_be_shown(ctl: Callable[..., Any]) -> None:
+    value = json.loads(ctl("explain", "research", "--history", "0", "--output", "json").out)
+    assert (value["pool"]["name"], value["decisions"]) == ("research", [])
+
+
+def test_check_shows_each_decision(ctl: Callable[..., Any], daemon: Any) -> None:
+    result = ctl("check", "research")
+    assert result.code == 0
+    assert "research   2 -> 3, wants 4: High load: 0.88 > 0.75" in result.out
+    assert daemon.fake.requests[0].pool == "research"
+    value = json.loads(ctl("check", "--output", "json").out)
+    assert [one["pool"] for one in value["decisions"]] == ["research", "execution"]
