@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agentd.core import arrival, departure, metrics, repair, scaling, views
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
-from agentd.core.lifecycle import LEAVING
+from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
     Beat,
     BeatReply,
@@ -37,7 +37,7 @@ from agentd.core.messages import (
     StartFailed,
     Tick,
 )
-from agentd.core.model import Directive, DirectiveKind, FleetConfig, FleetView, State
+from agentd.core.model import Directive, DirectiveKind, FleetConfig, FleetView, InstanceSpec, Running, State
 from agentd.core.state import Fleet, Instance, Purpose
 
 _CONTINUE = Directive(DirectiveKind.CONTINUE)
@@ -92,8 +92,32 @@ class Controller:
 
     @property
     def instances_left(self) -> int:
-        """How many instances there are, in whatever state."""
-        return len(self._fleet.instances)
+        """How many instances there are, in whatever state; those agentd leaves alone aside."""
+        return sum(1 for i in self._fleet.instances.values() if i.state is not State.HELD)
+
+    def running(self) -> tuple[Running, ...]:
+        """The processes that ought to be on the host, in the order of their start."""
+        pools = self._fleet.pools
+        return tuple(
+            Running(
+                i.id,
+                i.pool,
+                i.port,
+                i.pid,
+                i.incarnation,
+                pools[i.pool].config.health,
+                pools[i.pool].config.health_path,
+            )
+            for i in self._fleet.instances.values()
+            if i.state in RUNNING and i.pid
+        )
+
+    def specs(self) -> tuple[InstanceSpec, ...]:
+        """What every instance that agentd may restart would be started with now."""
+        fleet = self._fleet
+        if not fleet.config.enabled:
+            return ()
+        return tuple(fleet.spec(i) for i in fleet.instances.values() if not fleet.pools[i.pool].removed)
 
     def set_capacity(self, instances_max: int | None) -> None:
         """How many instances the driver can run; None: no bound known."""

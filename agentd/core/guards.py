@@ -74,7 +74,14 @@ def evaluate(
                     granted = min(granted, allowed) if situation.up else max(granted, allowed)
     let_go = planner.victims(pool)[: max(0, sums.count - granted)]
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
+    if at_rest(decision):
+        return replace(decision, counterfactual=_steady(fleet, pool, sums))
     return replace(decision, counterfactual=_otherwise(decision, now))
+
+
+def at_rest(decision: Decision) -> bool:
+    """An idle pool at its smallest is held all the time, and nobody waits for it."""
+    return any(limit.code in ("min_agents", "only_core_left") for limit in decision.limits)
 
 
 def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[int, list[Reason]]:

@@ -441,6 +441,19 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A process that ought to be on the host, and how to ask it whether it is well."""
+
+    id: InstanceId
+    pool: PoolName
+    port: int
+    pid: int
+    incarnation: Incarnation
+    kind: HealthCheck
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Headroom:
     """How many more instances of a pool the host can carry now, and what says so. None: unknown."""
 

@@ -129,7 +129,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
                 assert victim.state in COMMITTED, f"broken invariant: {ident} is leaving already"
                 fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
                 departure.begin(fleet, victim, Purpose.SCALE_DOWN, now, reason=reason, decision=decision.id)
-        case Direction.NONE if decision.id and not _at_rest(decision):
+        case Direction.NONE if decision.id and not guards.at_rest(decision):
             limits = "; ".join(limit.text for limit in decision.limits)
             text = f"{reason}; wanted {decision.wanted}, stays at {decision.granted}: {limits}"
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
@@ -142,8 +142,3 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
         pool.last_gist = gist
         fleet.touch_pool(pool.name)
     return decision
-
-
-def _at_rest(decision: Decision) -> bool:
-    """An idle pool at its smallest is held all the time, and nobody waits for it."""
-    return any(limit.code in ("min_agents", "only_core_left") for limit in decision.limits)

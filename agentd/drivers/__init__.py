@@ -10,7 +10,7 @@ methods are idempotent: starting what runs and stopping what is gone are both su
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,12 @@ class Driver(Protocol):
 
     def watch(self) -> AsyncIterator[DriverEvent]:
         """Exits, restarts in place and surrenders, as they happen. One consumer."""
+
+    def learn(self, specs: Iterable[InstanceSpec]) -> None:
+        """Give adopted instances the specification that their restarts in place need.
+
+        One that exits before is reported with `restart_in_s` -1 and not restarted. Unknown ids are ignored.
+        """
 
     async def capacity(self) -> Capacity: ...
 

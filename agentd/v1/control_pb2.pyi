@@ -1120,7 +1120,7 @@ class ReadLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
     lines: _builtins.int
-    """Lines from the end to begin with."""
+    """Lines from the end to begin with; 0: none."""
     follow: _builtins.bool
     def __init__(
         self,

@@ -1,0 +1,302 @@
+"""The composition root: read the configuration, build the parts, run them, end them in order.
+
+    agentd [--config FILE] [--state-dir DIR]
+
+Owns the signals. SIGINT (a person at the terminal) drains and stops every agent first, a second one hurries;
+SIGTERM (the service manager) ends agentd alone and the agents run on; SIGHUP reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import sdnotify
+
+from agentd import __version__, config, log, ports, statedir
+from agentd.clock import SystemClock
+from agentd.collectors import HostCollector
+from agentd.config import Config
+from agentd.core.controller import Controller
+from agentd.core.messages import EventType, Probed, Record, Shutdown
+from agentd.core.model import Running
+from agentd.drivers import Driver
+from agentd.drivers.process import ProcessDriver
+from agentd.drivers.process_limits import raise_fd_limit
+from agentd.errors import AgentdError, ConfigError, Refused, StateDirError
+from agentd.logfiles import LogFiles
+from agentd.probes import Prober, ProbeTarget
+from agentd.rpc.agents import AgentService
+from agentd.rpc.control import ControlService, Reloaded
+from agentd.rpc.server import Servers
+from agentd.runtime import About, Runtime
+from agentd.sdk import address
+from agentd.store import Bounds, Store
+from agentd.web.app import create_app
+from agentd.web.server import HttpServer
+
+HTTP_DEFAULT = "127.0.0.1:8766"
+EX_CONFIG = 78
+# Of a socket address; the kernel takes 107 bytes and a zero.
+SOCKET_PATH_BYTES_MAX = 107
+
+_log = log.get("daemon")
+
+
+class Daemon:
+    """One agentd, from the lock on its directories to its last word."""
+
+    def __init__(self, configuration: Config, state_dir: Path) -> None:
+        self._config = configuration
+        self._state_dir = state_dir
+        self._clock = SystemClock()
+        self._ending = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._notifier = sdnotify.SystemdNotifier()
+        self._runtime: Runtime
+        self._collector: HostCollector
+
+    async def run(self) -> None:
+        """Run until asked to end. Errors of any part come out here."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._build(stack)
+            self._catch_signals()
+            self._notifier.notify(f"READY=1\nSTATUS=managing {len(self._runtime.view().instances)} agents")
+            parts = asyncio.create_task(self._runtime.run(), name="runtime")
+            stack.push_async_callback(_cancelled, parts)
+            ended = asyncio.create_task(self._ending.wait())
+            await asyncio.wait((parts, ended), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            self._notifier.notify("STOPPING=1")
+            if parts.done():
+                parts.result()
+            self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
+
+    # -- Operations, for ControlService ---------------------------------------------------------
+
+    async def reload(self, owner: str) -> Reloaded:
+        """Read the configuration file again. A bad one changes nothing.
+
+        Raises:
+            Refused: NO_CONFIG_FILE, or CONFIG_INVALID with every problem.
+        """
+        source = self._config.source
+        if source is None:
+            raise Refused("NO_CONFIG_FILE", "agentd was started without a configuration file")
+        self._notifier.notify("RELOADING=1")
+        try:
+            fresh = config.load(source)
+        except ConfigError as error:
+            text = f"kept the old configuration, {len(error.problems)} problems: {error}"
+            self._runtime.tell(Record(EventType.CONFIG_REJECTED, text.replace("\n", " | "), actor=owner))
+            raise Refused("CONFIG_INVALID", str(error), status="INVALID_ARGUMENT") from None
+        finally:
+            self._notifier.notify("READY=1")
+        changes = tuple(config.describe_changes(self._config, fresh))
+        self._config = fresh
+        self._collector.watch(fresh.watch)
+        await self._runtime.reconfigure(fresh.fleet)
+        self._runtime.tell(Record(EventType.CONFIG, "; ".join(changes) or "nothing changed", actor=owner))
+        return Reloaded(str(source), fresh.warnings, changes)
+
+    async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
+        """Begin to end; return how many instances are being stopped. Repeated: hurry."""
+        stopping = 0 if keep_agents else len(self._runtime.view().instances)
+        if keep_agents:
+            await self._runtime.submit(Shutdown(keep_agents=True, owner=owner))
+            self._ending.set()
+        elif self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop_agents(owner), name="stop agents")
+        else:
+            await self._runtime.hurry()
+        return stopping
+
+    async def _stop_agents(self, owner: str) -> None:
+        try:
+            await self._runtime.submit(Shutdown(keep_agents=False, owner=owner))
+            await self._runtime.gone()
+        finally:
+            self._ending.set()
+
+    # -- building -------------------------------------------------------------------------------
+
+    async def _build(self, stack: contextlib.AsyncExitStack) -> None:
+        runtime_dir = address.runtime_dir_default(os.environ, os.geteuid(), self._state_dir)
+        for directory in (self._state_dir, runtime_dir):
+            statedir.prepare(directory)
+            stack.callback(os.close, statedir.lock(directory))
+        listen = self._config.listen
+        servers = Servers(
+            listen.agents or _socket(runtime_dir / address.AGENTS_SOCKET),
+            listen.control or _socket(runtime_dir / address.CONTROL_SOCKET),
+        )
+        logs = LogFiles(self._state_dir / "logs")
+        driver = self._driver(servers.agents_address, logs)
+        stack.push_async_callback(driver.close)
+        history = self._config.history
+        bounds = Bounds(history.events_max, history.decisions_max, history.metrics_days)
+        store = Store.open(self._state_dir / "agentd.db", bounds, self._clock)
+        stack.push_async_callback(store.close)
+        epoch = store.load().epoch
+        self._collector = HostCollector(self._state_dir, self._config.watch)
+        self._runtime = runtime = Runtime(
+            Controller(self._config.fleet, epoch),
+            driver,
+            store,
+            self._clock,
+            epoch=epoch,
+            collector=self._collector,
+            prober=self._prober,
+            housekeeping=lambda: self._tend_logs(logs),
+        )
+        stack.push_async_callback(runtime.flush)
+        await runtime.start()
+        about = About(
+            version=__version__,
+            driver=driver.name,
+            state_dir=self._state_dir,
+            config_file=self._config.source,
+            http_address="",
+            agents_address=servers.agents_address,
+            started=self._clock.now(),
+            operators=_uids(self._config.operators),
+        )
+        host, _, port = (listen.http or HTTP_DEFAULT).rpartition(":")
+        http = HttpServer(create_app(runtime, about), host.strip("[]"), int(port))
+        stack.push_async_callback(http.stop)
+        await http.start()
+        about.http_address = http.address
+        stack.push_async_callback(servers.stop)
+        await servers.serve(AgentService(runtime, epoch), ControlService(runtime, about, self, logs))
+        self._say_started(about, servers)
+
+    def _driver(self, agents_address: str, logs: LogFiles) -> Driver:
+        if self._config.driver == "systemd":
+            raise AgentdError("driver: systemd is not part of this version; use driver: process")
+        return ProcessDriver(
+            state_id=statedir.identity(self._state_dir),
+            agent_endpoint=agents_address,
+            log_dir=logs.directory,
+            port_probe=ports.probe,
+            sample_command=(sys.executable, "-m", "agentd.sample"),
+            clock=self._clock,
+            fd_soft_limit=raise_fd_limit(),
+        )
+
+    def _prober(self, running: Callable[[], tuple[Running, ...]], take: Callable[[Probed], None]) -> Prober:
+        def targets() -> list[ProbeTarget]:
+            return [ProbeTarget(r.id, r.incarnation, r.port, r.kind, r.path) for r in running()]
+
+        return Prober(targets, take, lambda: self._runtime.config.heartbeat_interval_s)
+
+    async def _tend_logs(self, logs: LogFiles) -> None:
+        live = {running.id for running in self._runtime.view().instances}
+        for instance in await asyncio.to_thread(logs.rotate):
+            _log.info("log rotated", instance=instance)
+        await asyncio.to_thread(logs.prune, live, self._clock.wall())
+
+    def _say_started(self, about: About, servers: Servers) -> None:
+        moved = self._runtime.store.load().moved_aside
+        if moved is not None:
+            text = f"the state file was damaged; it is now {moved.name}, and the state was rebuilt from the host"
+            self._runtime.tell(Record(EventType.STORE, text))
+        for warning in self._config.warnings:
+            _log.warning("configuration", cause=warning)
+        fleet = self._config.fleet
+        text = f"agentd {__version__}, {len(self._runtime.view().instances)} agents known"
+        if not fleet.enabled:
+            text += "; multi_agent.enabled is false: nothing is started or stopped"
+        self._runtime.tell(Record(EventType.AGENTD_START, text))
+        _log.info("listening", control=servers.control_address, agents=servers.agents_address, http=about.http_address)
+
+    # -- signals --------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        background: set[asyncio.Task[object]] = set()
+
+        def then(make: Callable[[], object]) -> Callable[[], None]:
+            def handle() -> None:
+                task: asyncio.Task[object] = loop.create_task(make())  # type: ignore[arg-type]
+                background.add(task)
+                task.add_done_callback(background.discard)
+
+            return handle
+
+        loop.add_signal_handler(signal.SIGINT, then(self._interrupt))
+        loop.add_signal_handler(signal.SIGTERM, then(lambda: self.shutdown(keep_agents=True, owner="SIGTERM")))
+        loop.add_signal_handler(signal.SIGHUP, then(self._hang_up))
+
+    async def _interrupt(self) -> None:
+        count = await self.shutdown(keep_agents=False, owner="Ctrl-C")
+        if count:
+            _log.info("stopping agents; interrupt again to end their grace", count=count)
+
+    async def _hang_up(self) -> None:
+        with contextlib.suppress(Refused):  # told as a record already
+            await self.reload("SIGHUP")
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _socket(path: Path) -> str:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        text = f"{path} is longer than the {SOCKET_PATH_BYTES_MAX} bytes of a socket address"
+        raise StateDirError(f"{text}; set listen: or use a shorter --state-dir")
+    return f"unix:{path}"
+
+
+def _uids(names: tuple[str, ...]) -> frozenset[int]:
+    uids = set()
+    for name in names:
+        try:
+            uids.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            _log.warning("configuration", cause=f"operators: there is no user {name!r}")
+    return frozenset(uids)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of agentd."""
+    made = argparse.ArgumentParser(
+        prog="agentd",
+        description="Keep a fleet of AI agents alive and the right size on this machine.",
+        epilog="example: agentd --config /etc/agentd/agentd.yaml    then: agentctl status",
+    )
+    made.add_argument("--config", type=Path, metavar="FILE", help="configuration (without: built-in defaults)")
+    made.add_argument("--state-dir", type=Path, metavar="DIR", help="where agentd keeps its state")
+    made.add_argument("--log-level", choices=log.LEVELS, default="info", help="how much to log (info)")
+    made.add_argument("--version", action="version", version=f"agentd {__version__}")
+    return made
+
+
+def main() -> None:
+    """The entry point `agentd`. Exit status 78: the configuration or the state directory cannot be used."""
+    options = parser().parse_args()
+    log.setup(options.log_level)
+    try:
+        configuration = config.load(options.config) if options.config else config.default()
+        chosen = options.state_dir or configuration.state_dir
+        state_dir = chosen or address.state_dir_default(os.environ, os.geteuid())
+        asyncio.run(_run(configuration, state_dir.absolute()))
+    except (ConfigError, StateDirError) as error:
+        print(f"agentd: {error}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except AgentdError as error:
+        print(f"agentd: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def _run(configuration: Config, state_dir: Path) -> None:
+    await Daemon(configuration, state_dir).run()

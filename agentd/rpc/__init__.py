@@ -1,0 +1,1 @@
+"""gRPC: AgentService for agents, ControlService for people, each on its own socket."""

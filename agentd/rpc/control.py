@@ -1,0 +1,317 @@
+"""ControlService: what people and programs ask of agentd.
+
+Calls that change something are done once per `request_id`: a repetition, also one that comes while the first
+is under way, gets the first one's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
+from grpc import aio
+
+from agentd.core.messages import Check, CheckReply, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.model import FleetView, InstanceId, PoolName
+from agentd.errors import Refused
+from agentd.rpc import convert
+from agentd.rpc.errors import abort
+from agentd.runtime import About, Runtime
+from agentd.v1 import control_pb2 as pb
+from agentd.v1 import control_pb2_grpc
+
+EVENTS_DEFAULT, EVENTS_MAX = 100, 10_000
+HISTORY_DEFAULT, HISTORY_MAX = 10, 1_000
+LINES_MAX = 100_000
+TARGET_S_DEFAULT = 3600.0
+COUNT_MAX = 100_000
+TEXT_MAX = 200
+# Answers are remembered for repetitions; the oldest go first.
+REQUESTS_MAX = 1_000
+
+_Answer = TypeVar("_Answer", bound=Message)
+_Context = aio.ServicerContext[Any, Any]
+_DIRECTIONS = {pb.ScaleRequest.DIRECTION_UP: "up", pb.ScaleRequest.DIRECTION_DOWN: "down"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did."""
+
+    config_file: str
+    warnings: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+class Operations(Protocol):
+    """What the daemon itself does when asked."""
+
+    async def reload(self, owner: str) -> Reloaded:
+        """Raises Refused: CONFIG_INVALID, with every problem; nothing was changed."""
+
+    async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
+        """Begin to end agentd; return how many instances are being stopped."""
+
+
+class Logs(Protocol):
+    """What instances have written."""
+
+    def path(self, instance: str) -> Path:
+        """Raises ValueError: no instance id."""
+
+    def tail(self, instance: str, lines: int) -> bytes: ...
+
+    def follow(self, instance: str, lines: int) -> AsyncIterator[bytes]: ...
+
+
+def _answers(
+    method: Callable[[ControlService, Any, _Context], Awaitable[_Answer]],
+) -> Callable[[ControlService, Any, _Context], Awaitable[_Answer]]:
+    """A unary method whose Refused becomes the call's status."""
+
+    @functools.wraps(method)
+    async def answer(self: ControlService, request: Any, context: _Context) -> _Answer:
+        try:
+            return await method(self, request, context)
+        except Refused as refused:
+            await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
+
+    return answer
+
+
+def _once(
+    method: Callable[[ControlService, Any, _Context], Awaitable[_Answer]],
+) -> Callable[[ControlService, Any, _Context], Awaitable[_Answer]]:
+    """A method that changes something: done once per request_id."""
+
+    @functools.wraps(method)
+    async def answer(self: ControlService, request: Any, context: _Context) -> _Answer:
+        if not request.request_id:
+            return await method(self, request, context)
+        body = (type(request).__name__, request.SerializeToString(deterministic=True))
+        known = self._requests.get(request.request_id)
+        if known is None:
+            known = body, asyncio.ensure_future(method(self, request, context))
+            self._requests[request.request_id] = known
+            while len(self._requests) > REQUESTS_MAX:
+                self._requests.popitem(last=False)
+        if known[0] != body:
+            text = f"request_id {request.request_id!r} was used for another request"
+            raise Refused("REQUEST_ID_REUSED", text, status="INVALID_ARGUMENT")
+        # The client may go away; what was begun is finished, and a repetition finds its answer.
+        return await asyncio.shield(known[1])
+
+    return _answers(answer)
+
+
+class ControlService(control_pb2_grpc.ControlServiceServicer):
+    """See proto/agentd/v1/control.proto."""
+
+    def __init__(self, runtime: Runtime, about: About, operations: Operations, logs: Logs | None) -> None:
+        self._runtime = runtime
+        self._about = about
+        self._operations = operations
+        self._logs = logs
+        self._requests: OrderedDict[str, tuple[tuple[str, bytes], asyncio.Future[Any]]] = OrderedDict()
+
+    # -- looking --------------------------------------------------------------------------------
+
+    @_answers
+    async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
+        del request, context
+        runtime = self._runtime
+        status = convert.status(
+            runtime.view(), runtime.config, self._about, now=runtime.clock.now(), degraded=runtime.degraded()
+        )
+        return pb.GetStatusResponse(status=status)
+
+    @_answers
+    async def ListInstances(self, request: pb.ListInstancesRequest, context: _Context) -> pb.ListInstancesResponse:
+        del context
+        view = self._runtime.view()
+        if request.pool:
+            self._known_pool(view, request.pool)
+        shown = [item for item in view.instances if request.pool in ("", item.pool)]
+        return pb.ListInstancesResponse(instances=[convert.instance(item) for item in shown])
+
+    @_answers
+    async def Explain(self, request: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
+        del context
+        view = self._runtime.view()
+        self._known_pool(view, request.pool)
+        now = self._runtime.clock.now()
+        pool = next(item for item in view.pools if item.name == request.pool)
+        history = await self._runtime.decisions(request.pool, min(request.history or HISTORY_DEFAULT, HISTORY_MAX))
+        return pb.ExplainResponse(
+            pool=convert.pool(pool, now), decisions=[convert.decision(decision, now) for decision in history]
+        )
+
+    @_answers
+    async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
+        del context
+        stored = await self._runtime.events(
+            limit=_at_most("limit", request.limit or EVENTS_DEFAULT, EVENTS_MAX),
+            pool=request.pool,
+            instance=request.instance,
+            types=tuple(_event_type(name) for name in request.types),
+        )
+        return pb.ListEventsResponse(events=[convert.event(item) for item in stored])
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        try:
+            async for stored in self._runtime.watch(_resume_token(request.resume_token)):
+                if request.pool in ("", stored.record.pool):
+                    yield pb.WatchEventsResponse(event=convert.event(stored))
+        except Refused as refused:
+            await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: _Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        try:
+            if self._logs is None:
+                raise Refused("LOGS_ELSEWHERE", f"the {self._about.driver} driver keeps no log files")
+            (ident,) = self._resolve(request.instance, pools=False)
+            lines = _at_most("lines", request.lines, LINES_MAX)
+            if not self._has_log(ident):
+                raise Refused("NO_LOG", f"{ident} has written nothing yet", status="NOT_FOUND")
+            if not request.follow:
+                for chunk in _chunks(await asyncio.to_thread(self._logs.tail, ident, lines)):
+                    yield pb.ReadLogsResponse(data=chunk)
+                return
+            async for data in self._logs.follow(ident, lines):
+                for chunk in _chunks(data):
+                    yield pb.ReadLogsResponse(data=chunk)
+        except Refused as refused:
+            await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
+
+    # -- changing -------------------------------------------------------------------------------
+
+    @_once
+    async def Scale(self, request: pb.ScaleRequest, context: _Context) -> pb.ScaleResponse:
+        del context
+        if request.direction not in _DIRECTIONS:
+            raise Refused("DIRECTION_MISSING", "direction must be UP or DOWN", status="INVALID_ARGUMENT")
+        _at_most("count", request.count, COUNT_MAX)
+        for_s = request.for_s if request.HasField("for_s") else TARGET_S_DEFAULT
+        if not 0.0 < for_s < 10 * 366 * 86400:
+            text = f"for_s: {for_s} is not a duration in seconds, more than 0"
+            raise Refused("INVALID_DURATION", text, status="INVALID_ARGUMENT")
+        reply = await self._runtime.submit(
+            SetTarget(
+                direction=_DIRECTIONS[request.direction],
+                count=request.count,
+                pool=PoolName(request.pool) if request.pool else None,
+                owner=_text("owner", request.owner) or "somebody",
+                reason=_text("reason", request.reason),
+                for_s=for_s,
+                dry_run=request.dry_run,
+            )
+        )
+        assert isinstance(reply, TargetReply)
+        return pb.ScaleResponse(grants=convert.grants(reply.grants))
+
+    @_once
+    async def SetAutoscaling(
+        self, request: pb.SetAutoscalingRequest, context: _Context
+    ) -> pb.SetAutoscalingResponse:  # fmt: skip
+        del context
+        owner = _text("owner", request.owner) or "somebody"
+        await self._runtime.submit(SetAutoscaling(request.enabled, owner, _text("reason", request.reason)))
+        return pb.SetAutoscalingResponse(autoscaling=convert.autoscaling(self._runtime.view().autoscaling))
+
+    @_once
+    async def Check(self, request: pb.CheckRequest, context: _Context) -> pb.CheckResponse:
+        del context
+        owner = _text("owner", request.owner) or "somebody"
+        reply = await self._runtime.submit(Check(owner, PoolName(request.pool) if request.pool else None))
+        assert isinstance(reply, CheckReply)
+        now = self._runtime.clock.now()
+        return pb.CheckResponse(decisions=[convert.decision(decision, now) for decision in reply.decisions])
+
+    @_once
+    async def Restart(self, request: pb.RestartRequest, context: _Context) -> pb.RestartResponse:
+        del context
+        idents = self._resolve(request.name)
+        await self._runtime.submit(Restart(idents, _text("owner", request.owner) or "somebody"))
+        return pb.RestartResponse(instances=list(idents))
+
+    @_once
+    async def Reload(self, request: pb.ReloadRequest, context: _Context) -> pb.ReloadResponse:
+        del context
+        done = await self._operations.reload(_text("owner", request.owner) or "somebody")
+        return pb.ReloadResponse(config_file=done.config_file, warnings=done.warnings, changes=done.changes)
+
+    @_once
+    async def Shutdown(self, request: pb.ShutdownRequest, context: _Context) -> pb.ShutdownResponse:
+        del context
+        owner = _text("owner", request.owner) or "somebody"
+        stopping = await self._operations.shutdown(keep_agents=request.keep_agents, owner=owner)
+        return pb.ShutdownResponse(stopping=stopping)
+
+    # -- names ----------------------------------------------------------------------------------
+
+    def _resolve(self, name: str, *, pools: bool = True) -> tuple[InstanceId, ...]:
+        """The instances that a person means by `name`: an id, a core agent's name, or a pool."""
+        view = self._runtime.view()
+        exact = [item.id for item in view.instances if name and name in (item.id, item.core_name)]
+        if not exact and pools:
+            exact = [item.id for item in view.instances if item.pool == name]
+        if not exact and not pools and self._has_log(name):
+            exact = [InstanceId(name)]  # it is gone, what it wrote is not
+        if not exact:
+            what = "instance, core agent or pool" if pools else "instance or core agent"
+            raise Refused("UNKNOWN_INSTANCE", f"no {what} is called {name!r}", status="NOT_FOUND")
+        return tuple(exact)
+
+    def _has_log(self, name: str) -> bool:
+        try:
+            return self._logs is not None and self._logs.path(name).exists()
+        except ValueError:
+            return False
+
+    @staticmethod
+    def _known_pool(view: FleetView, name: str) -> None:
+        if name not in [pool.name for pool in view.pools]:
+            known = ", ".join(pool.name for pool in view.pools)
+            raise Refused("UNKNOWN_POOL", f"no pool {name!r} (there are {known})", status="NOT_FOUND")
+
+
+def _at_most(field: str, value: int, most: int) -> int:
+    if value > most:
+        raise Refused("OUT_OF_BOUNDS", f"{field}: {value} is more than {most}", status="INVALID_ARGUMENT")
+    return value
+
+
+def _text(field: str, value: str) -> str:
+    if len(value) > TEXT_MAX or not value.isprintable():
+        text = f"{field}: must be one printable line of at most {TEXT_MAX} characters"
+        raise Refused("INVALID_TEXT", text, status="INVALID_ARGUMENT")
+    return value
+
+
+def _event_type(name: str) -> EventType:
+    try:
+        return EventType(name)
+    except ValueError:
+        known = ", ".join(EventType)
+        text = f"no event type {name!r} (there are {known})"
+        raise Refused("UNKNOWN_EVENT_TYPE", text, status="INVALID_ARGUMENT") from None
+
+
+def _resume_token(token: str) -> int | None:
+    if not token:
+        return None
+    if not (token.isascii() and token.isdecimal() and len(token) <= 18):
+        raise Refused("INVALID_TOKEN", f"{token[:40]!r} is no resume token", status="INVALID_ARGUMENT")
+    return int(token)
+
+
+def _chunks(data: bytes, size: int = 64 * 1024) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]

@@ -1,0 +1,344 @@
+"""Between protobuf and the core: the only module that knows both.
+
+What comes in is checked here, field by field, so that the core only ever sees values in range. What goes out
+is made from the core's frozen views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from agentd.core.messages import Beat, BeatReply, Grant, Refusal, StoredRecord
+from agentd.core.model import (
+    AutoscalingMode,
+    Decision,
+    DirectiveKind,
+    FleetConfig,
+    FleetView,
+    HostSample,
+    Incarnation,
+    InstanceId,
+    InstanceView,
+    PoolView,
+    State,
+    parse_instance_id,
+)
+from agentd.rpc import errors
+from agentd.runtime import About
+from agentd.v1 import agent_pb2, common_pb2, control_pb2
+
+BEATS_MAX = 1_000
+LABELS_MAX = 16
+LABEL_BYTES_MAX = 128
+INCARNATION_MAX = 64
+DIRECTIVES_MAX = 32
+
+_STATES = {state: common_pb2.InstanceState.Value(f"INSTANCE_STATE_{state.name}") for state in State}
+_KINDS = {
+    DirectiveKind.CONTINUE: agent_pb2.Directive.KIND_CONTINUE,
+    DirectiveKind.DRAIN: agent_pb2.Directive.KIND_DRAIN,
+    DirectiveKind.SHUT_DOWN: agent_pb2.Directive.KIND_SHUT_DOWN,
+}
+
+
+class Invalid(ValueError):
+    """A message that cannot be taken. `field` says where, the text what would be right."""
+
+    def __init__(self, field: str, text: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {text}")
+
+
+# -- what agents say ----------------------------------------------------------------------------
+
+
+def beat(message: agent_pb2.Heartbeat) -> Beat:
+    """A heartbeat, checked.
+
+    Raises:
+        Invalid: a field is missing or out of range.
+    """
+    who = message.instance
+    has = message.HasField
+    if not who.id:
+        raise Invalid("instance.id", "missing; expected <pool>-<port>, for example research-9101")
+    if not 0 < len(who.incarnation) <= INCARNATION_MAX:
+        raise Invalid("instance.incarnation", "missing or too long; send AGENTD_INCARNATION as it was given")
+    if message.seq == 0:
+        raise Invalid("seq", "must count up from 1")
+    load = None
+    if has("load"):
+        load = message.load
+        if not 0.0 <= load <= 1.0:
+            raise Invalid("load", f"{load} is not between 0 and 1")
+    labels = None
+    if message.labels:
+        labels = _labels(message)
+    if has("endpoint"):
+        _check_endpoint(message)
+    return Beat(
+        instance=InstanceId(who.id),
+        incarnation=Incarnation(who.incarnation),
+        seq=message.seq,
+        load=load,
+        queue_length=message.queue_length if has("queue_length") else None,
+        in_flight=message.in_flight if has("in_flight") else None,
+        tasks_completed=message.tasks_completed if has("tasks_completed") else None,
+        response_time_p50_s=_time(message, "response_time_p50_s") if has("response_time_p50_s") else None,
+        response_time_p95_s=_time(message, "response_time_p95_s") if has("response_time_p95_s") else None,
+        labels=labels,
+        directives_done=_directives(message) if message.directives_done else (),
+    )
+
+
+def beats(request: agent_pb2.HeartbeatRequest) -> list[Beat]:
+    """All heartbeats of a message, checked; one bad one refuses the message.
+
+    Raises:
+        Invalid: naming the field, with its index where there are several.
+    """
+    messages = request.heartbeats
+    if not 1 <= len(messages) <= BEATS_MAX:
+        raise Invalid("heartbeats", f"{len(messages)} heartbeats; expected 1 to {BEATS_MAX}")
+    checked = []
+    for index, message in enumerate(messages):
+        try:
+            checked.append(beat(message))
+        except Invalid as error:
+            raise Invalid(f"heartbeats[{index}].{error.field}", str(error).partition(": ")[2]) from None
+    return checked
+
+
+def check_id(text: str) -> None:
+    """Tell a malformed instance id from an unknown one.
+
+    Raises:
+        Invalid: `text` is no instance id.
+    """
+    try:
+        parse_instance_id(text)
+    except ValueError as error:
+        raise Invalid("instance.id", str(error)) from None
+
+
+def _time(message: agent_pb2.Heartbeat, field: str) -> float:
+    value: float = getattr(message, field)
+    if not (value >= 0.0 and math.isfinite(value)):
+        raise Invalid(field, f"{value} is not a time in seconds, 0 or more")
+    return value
+
+
+def _labels(message: agent_pb2.Heartbeat) -> dict[str, str]:
+    if len(message.labels) > LABELS_MAX:
+        raise Invalid("labels", f"{len(message.labels)} pairs; at most {LABELS_MAX}")
+    labels = dict(message.labels)
+    for key, value in labels.items():
+        if len(key.encode()) > LABEL_BYTES_MAX or len(value.encode()) > LABEL_BYTES_MAX:
+            raise Invalid("labels", f"{key[:20]!r} is longer than {LABEL_BYTES_MAX} bytes")
+    return labels
+
+
+def _directives(message: agent_pb2.Heartbeat) -> tuple[int, ...]:
+    if len(message.directives_done) > DIRECTIVES_MAX:
+        raise Invalid("directives_done", f"{len(message.directives_done)} ids; at most {DIRECTIVES_MAX}")
+    return tuple(message.directives_done)
+
+
+def _check_endpoint(message: agent_pb2.Heartbeat) -> None:
+    """With one node, an agent can only be where its id says it is."""
+    node, port = message.endpoint.node, message.endpoint.port
+    if node:
+        raise Invalid("endpoint.node", f"{node!r}; this agentd knows one node only, leave it empty")
+    if port and not message.instance.id.endswith(f"-{port}"):
+        raise Invalid("endpoint.port", f"{port} is not the port in {message.instance.id!r}")
+
+
+# -- what agents hear ---------------------------------------------------------------------------
+
+
+def heartbeat_reply(reply: BeatReply | Refusal) -> agent_pb2.HeartbeatReply:
+    if isinstance(reply, Refusal):
+        refusal = agent_pb2.Refusal(code=errors.code(reply.status), reason=reply.reason, message=reply.text)
+        return agent_pb2.HeartbeatReply(refusal=refusal)
+    directive = reply.directive
+    return agent_pb2.HeartbeatReply(
+        directive=agent_pb2.Directive(kind=_KINDS[directive.kind], id=directive.id, deadline_s=directive.deadline_s),
+        interval_s=reply.interval_s,
+    )
+
+
+# -- what people see ----------------------------------------------------------------------------
+
+
+def status(
+    view: FleetView, config: FleetConfig, about: About, *, now: float, degraded: Iterable[str]
+) -> control_pb2.Status:
+    return control_pb2.Status(
+        version=about.version,
+        controller_epoch=view.epoch,
+        driver=about.driver,
+        uptime_s=now - about.started,
+        enabled=view.enabled,
+        autoscaling=autoscaling(view.autoscaling),
+        pools=[pool(item, now) for item in view.pools],
+        instances=[instance(item) for item in view.instances],
+        host=host(view.host, config) if view.host else None,
+        recovering_s=view.recovering_s,
+        next_check_s=view.next_check_s,
+        scaling_events=view.scaling_events,
+        unhealthy_agents=view.unhealthy,
+        degraded=list(degraded),
+        state_dir=str(about.state_dir),
+        config_file=str(about.config_file or ""),
+        http_address=about.http_address,
+        agents_address=about.agents_address,
+    )
+
+
+def autoscaling(mode: AutoscalingMode) -> control_pb2.AutoscalingMode:
+    return control_pb2.AutoscalingMode(
+        enabled=mode.enabled, owner=mode.owner, reason=mode.reason, since_wall=mode.since_wall
+    )
+
+
+def pool(view: PoolView, now: float) -> control_pb2.Pool:
+    target = None
+    if view.target is not None:
+        target = control_pb2.Target(
+            count=view.target.count,
+            owner=view.target.owner,
+            reason=view.target.reason,
+            expires_in_s=view.target_expires_in_s,
+        )
+    return control_pb2.Pool(
+        name=view.name,
+        count=view.count,
+        ready=view.ready,
+        starting=view.starting,
+        draining=view.draining,
+        unhealthy=view.unhealthy,
+        failed=view.failed,
+        min=view.min,
+        max=view.max,
+        capacity=view.capacity,
+        core=view.core,
+        load=view.load,
+        queue_length=view.queue_length,
+        in_flight=view.in_flight,
+        concurrency=view.concurrency,
+        policy=view.policy,
+        scale_up_threshold=view.scale_up_threshold,
+        scale_down_threshold=view.scale_down_threshold,
+        target=target,
+        headroom=control_pb2.Headroom(
+            instances=view.headroom.instances, resource=view.headroom.resource, text=view.headroom.text
+        ),
+        footprint_bytes=view.footprint_bytes,
+        footprint_learned=view.footprint_learned,
+        next=decision(view.next, now),
+        up_cooldown_s=view.up_cooldown_s,
+        down_cooldown_s=view.down_cooldown_s,
+        bundled_agent=view.bundled_agent,
+        cost_per_hour=view.cost_per_hour,
+    )
+
+
+def instance(view: InstanceView) -> control_pb2.Instance:
+    return control_pb2.Instance(
+        id=view.id,
+        pool=view.pool,
+        endpoint=common_pb2.Endpoint(port=view.port),
+        core_name=view.core_name or "",
+        incarnation=view.incarnation,
+        pid=view.pid,
+        state=_STATES[view.state],
+        cause=view.cause,
+        age_s=view.age_s,
+        state_age_s=view.state_age_s,
+        load=view.load,
+        queue_length=view.queue_length,
+        in_flight=view.in_flight,
+        tasks_completed=view.tasks_completed,
+        response_time_p50_s=view.response_time_p50_s,
+        response_time_p95_s=view.response_time_p95_s,
+        last_beat_age_s=view.last_beat_age_s,
+        missed_beats=view.missed_beats,
+        restarts=view.restarts,
+        memory_bytes=view.memory_bytes,
+        cpu_cores=view.cpu_cores,
+        labels=view.labels,
+        health=view.health.value,
+    )
+
+
+def host(sample: HostSample, config: FleetConfig) -> control_pb2.Host:
+    return control_pb2.Host(
+        cores=sample.cores,
+        cpu_used_cores=sample.cpu_used_cores,
+        memory_total_bytes=sample.memory_total_bytes,
+        memory_available_bytes=sample.memory_available_bytes,
+        memory_reserve_bytes=config.reserve.memory_reserve_bytes(sample.memory_total_bytes),
+        disk_free_bytes=sample.disk_free_bytes,
+        memory_pressure_percent=sample.memory_pressure_percent,
+        cpu_pressure_percent=sample.cpu_pressure_percent,
+        io_pressure_percent=sample.io_pressure_percent,
+        disk_read_bytes_per_s=sample.disk_read_bytes_per_s,
+        disk_write_bytes_per_s=sample.disk_write_bytes_per_s,
+        load_average=sample.load_average,
+        watched=[
+            control_pb2.WatchedProcess(
+                name=item.name,
+                running=item.running,
+                pids=item.pids,
+                memory_bytes=item.memory_bytes,
+                cpu_cores=item.cpu_cores,
+            )
+            for item in sample.watched
+        ],
+    )
+
+
+def decision(made: Decision, now: float) -> control_pb2.Decision:
+    return control_pb2.Decision(
+        id=made.id,
+        pool=made.pool,
+        wall=made.wall,
+        current=made.current,
+        wanted=made.wanted,
+        granted=made.granted,
+        reasons=[control_pb2.Reason(code=reason.code, text=reason.text) for reason in made.reasons],
+        limits=[
+            control_pb2.Limit(
+                code=limit.code,
+                text=limit.text,
+                lifts_in_s=limit.until - now if limit.until is not None and limit.until > now else None,
+            )
+            for limit in made.limits
+        ],
+        counterfactual=made.counterfactual,
+        victims=list(made.victims),
+    )
+
+
+def event(stored: StoredRecord) -> control_pb2.Event:
+    record = stored.record
+    return control_pb2.Event(
+        resume_token=str(stored.id),
+        wall=stored.wall,
+        type=record.type.value,
+        pool=record.pool,
+        instance=record.instance,
+        reason=record.reason,
+        decision=record.decision,
+        actor=record.actor,
+    )
+
+
+def grants(given: Iterable[Grant]) -> list[control_pb2.Grant]:
+    return [
+        control_pb2.Grant(
+            pool=item.pool, current=item.current, wanted=item.wanted, granted=item.granted, limits=list(item.limits)
+        )
+        for item in given
+    ]

@@ -1,0 +1,447 @@
+"""The loop around the controller: event, step, persist, perform, and the results as events again.
+
+Owns the order of things. A step is synchronous and touches no disk; what it asks for is stored first and
+performed after that. Actions on one instance happen one after the other. It decides nothing.
+
+    submit, beat, timers, driver, collectors  ->  Controller.step  ->  _unsaved  ->  Store.write  ->  driver
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentd import log
+from agentd.clock import Clock
+from agentd.core.controller import Controller
+from agentd.core.messages import (
+    NOTHING,
+    Action,
+    Beat,
+    ConfigChanged,
+    Event,
+    EventType,
+    HostSampled,
+    InstancesListed,
+    InstanceStarted,
+    InstanceStopped,
+    Outcome,
+    Probed,
+    Record,
+    Refusal,
+    Reply,
+    Restored,
+    Start,
+    StartFailed,
+    Stop,
+    StoredRecord,
+    Tick,
+)
+from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceId, Running
+from agentd.drivers import Driver
+from agentd.errors import Refused, StartError
+from agentd.store import Batch, Intent, Metric, Store
+
+RELIST_S = 30.0
+SAMPLE_S = 5.0
+METRICS_S = 60.0
+HOUSEKEEPING_S = 60.0
+STORE_RETRY_S = 5.0
+# A watcher that falls this many records behind is sent away.
+WATCHER_BACKLOG = 1_000
+PAGE = 500
+
+_log = log.get("runtime")
+
+
+@dataclass(slots=True)
+class About:
+    """Facts of this agentd, for those who show them; the addresses are known once they are bound.
+
+    `started` is monotonic. `operators` are the uids that may steer the fleet over HTTP, besides root and our own.
+    """
+
+    version: str
+    driver: str
+    state_dir: Path
+    config_file: Path | None
+    http_address: str
+    agents_address: str
+    started: float
+    operators: frozenset[int] = frozenset()
+
+
+class Collector(Protocol):
+    """Reads the host; called in a thread."""
+
+    def sample(self, pids: Mapping[InstanceId, int]) -> HostSample: ...
+
+
+class Prober(Protocol):
+    """Asks instances from outside whether they are well."""
+
+    async def run(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """What a step asked for, on its way to the store. `done` is resolved when it is there."""
+
+    outcome: Outcome
+    wall: float
+    finished: tuple[str, ...] = ()
+    done: asyncio.Future[None] | None = None
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """The driver call on one instance that is under way, or the last of several."""
+
+    task: asyncio.Task[None]
+    action: Action
+
+
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    queue: asyncio.Queue[StoredRecord] = field(default_factory=lambda: asyncio.Queue(WATCHER_BACKLOG))
+    lost: bool = False
+
+
+class Runtime:
+    """Runs one fleet. Everything happens in one event loop; only `Collector.sample` is called in a thread."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        driver: Driver,
+        store: Store,
+        clock: Clock,
+        *,
+        epoch: int,
+        collector: Collector | None = None,
+        prober: Callable[[Callable[[], tuple[Running, ...]], Callable[[Probed], None]], Prober] | None = None,
+        housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.store = store
+        self._controller = controller
+        self._driver = driver
+        self._epoch = epoch
+        self._collector = collector
+        self._housekeeping = housekeeping
+        self._prober = prober(controller.running, self._take) if prober else None
+        self._unsaved: list[_Unsaved] = []
+        self._something_unsaved = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._deadline_moved = asyncio.Event()
+        self._under_way: dict[InstanceId, _UnderWay] = {}
+        self._moved_while_listing: set[InstanceId] = set()
+        self._watchers: set[_Watcher] = set()
+        self._troubles: dict[str, str] = {}
+        self._intents = 0
+
+    # -- what others use ------------------------------------------------------------------------
+
+    @property
+    def config(self) -> FleetConfig:
+        return self._controller.config
+
+    def view(self) -> FleetView:
+        """The fleet as people see it now."""
+        return self._controller.view(self.clock.now())
+
+    def beat(self, beat: Beat) -> Reply:
+        """Take a heartbeat and answer it at once: no disk, no lock, no await."""
+        outcome = self._controller.step(beat, self.clock.now())
+        if outcome.rows or outcome.records or outcome.actions:
+            self._keep(outcome)
+        assert outcome.reply is not None
+        return outcome.reply
+
+    async def submit(self, event: Event) -> Reply:
+        """Take a person's event; return its reply when its effects are stored.
+
+        Raises:
+            Refused: the controller did not take it.
+        """
+        outcome = self._controller.step(event, self.clock.now())
+        await self._kept(outcome)
+        if isinstance(outcome.reply, Refusal):
+            raise Refused(outcome.reply.reason, outcome.reply.text, status=outcome.reply.status)
+        assert outcome.reply is not None
+        return outcome.reply
+
+    async def reconfigure(self, config: FleetConfig) -> None:
+        """Take over a new configuration."""
+        await self.submit(ConfigChanged(config))
+        self._driver.learn(self._controller.specs())
+
+    def tell(self, record: Record) -> None:
+        """Record something that happened around the controller."""
+        self._keep(Outcome(records=(record,)))
+
+    async def events(
+        self, *, limit: int, pool: str = "", instance: str = "", types: tuple[EventType, ...] = ()
+    ) -> list[StoredRecord]:
+        """Records, newest first."""
+        return await self.store.events(limit=limit, pool=pool, instance=instance, types=types)
+
+    async def decisions(self, pool: str, limit: int) -> list[Decision]:
+        """Decisions on `pool`, newest first."""
+        return await self.store.decisions(pool, limit)
+
+    async def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
+        """Records from the one after id `after` on; None: from now on.
+
+        Raises:
+            Refused: TOKEN_EXPIRED, where records after `after` are gone or the consumer is too slow.
+        """
+        watcher = _Watcher()
+        self._watchers.add(watcher)
+        try:
+            last = self.store.last_id if after is None else after
+            if after is not None:
+                if not self.store.oldest_id - 1 <= after <= self.store.last_id:
+                    raise _expired(f"events after {after} are not kept; the oldest is {self.store.oldest_id}")
+                while page := await self.store.events_after(last, PAGE):
+                    for stored in page:
+                        last = stored.id
+                        yield stored
+            while not watcher.lost:
+                stored = await watcher.queue.get()
+                if stored.id > last:
+                    last = stored.id
+                    yield stored
+            raise _expired("too slow: events were dropped; list again")
+        finally:
+            self._watchers.discard(watcher)
+
+    def degraded(self) -> tuple[str, ...]:
+        """What is wrong with agentd itself, a sentence each."""
+        store = (f"state is kept in memory only: {self.store.degraded}",) if self.store.degraded else ()
+        return (*store, *(self._troubles[name] for name in sorted(self._troubles)))
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over what was saved and what runs. Nothing is started before `run`."""
+        saved = self.store.load()
+        wall = self.clock.wall()
+        saved_at, saved_wall = saved.saved_at or (self.clock.now(), wall)
+        self._take(Restored(saved.rows, saved_at, saved_wall, wall))
+        if self._collector is not None:
+            self._take(HostSampled(await asyncio.to_thread(self._collector.sample, {})))
+        self._controller.set_capacity((await self._driver.capacity()).instances_max)
+        self._take(InstancesListed(await self._driver.list()))
+        self._driver.learn(self._controller.specs())
+        self._keep(NOTHING, finished=tuple(intent.id for intent in saved.intents))
+        self._take(Tick(wall))
+
+    async def run(self) -> None:
+        """Keep the fleet until cancelled. An error in any part ends it: the service manager restarts agentd."""
+        parts: list[Coroutine[Any, Any, None]] = [
+            self._keep_time(),
+            self._carry_out(),
+            self._hear_driver(),
+            self._every(RELIST_S, self._relist),
+            self._every(METRICS_S, self._add_metrics),
+            self._every(STORE_RETRY_S, self.store.retry),
+        ]
+        if self._collector is not None:
+            parts.append(self._every(SAMPLE_S, self._sample))
+        if self._housekeeping is not None:
+            parts.append(self._every(HOUSEKEEPING_S, self._housekeeping))
+        if self._prober is not None:
+            parts.append(self._prober.run())
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for part in parts:
+                group.create_task(part)
+
+    async def gone(self) -> None:
+        """Return when no instance is left that agentd answers for."""
+        while self._controller.instances_left:
+            self._stepped.clear()
+            await self._stepped.wait()
+
+    async def hurry(self) -> None:
+        """End the grace of every stop that is under way."""
+        stopping = [ident for ident, under_way in self._under_way.items() if isinstance(under_way.action, Stop)]
+        await asyncio.gather(*(self._driver.stop(ident, 0.0) for ident in stopping))
+
+    async def flush(self) -> None:
+        """Store everything that is not stored yet. For the end, when `run` has been cancelled."""
+        await self._store_unsaved()
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def _take(self, event: Event, finished: tuple[str, ...] = ()) -> None:
+        """Take an event that nobody waits for."""
+        outcome = self._controller.step(event, self.clock.now())
+        self._keep(outcome, finished)
+
+    def _keep(self, outcome: Outcome, finished: tuple[str, ...] = ()) -> None:
+        self._deadline_moved.set()
+        self._stepped.set()
+        if outcome.rows or outcome.records or outcome.actions or finished:
+            self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished))
+            self._something_unsaved.set()
+
+    async def _kept(self, outcome: Outcome) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._unsaved.append(_Unsaved(outcome, self.clock.wall(), (), done))
+        self._something_unsaved.set()
+        self._deadline_moved.set()
+        self._stepped.set()
+        await done
+
+    async def _keep_time(self) -> None:
+        """Wake the controller at the deadlines it asks for."""
+        while True:
+            self._deadline_moved.clear()
+            deadline = self._controller.deadline
+            left_s = None if deadline is None else deadline - self.clock.now()
+            if left_s is not None and left_s <= 0:
+                self._take(Tick(self.clock.wall()))
+                await asyncio.sleep(0)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._deadline_moved.wait(), left_s)
+
+    # -- persist, then perform ------------------------------------------------------------------
+
+    async def _carry_out(self) -> None:
+        while True:
+            await self._something_unsaved.wait()
+            for action, intent in await self._store_unsaved():
+                self._perform(action, intent)
+
+    async def _store_unsaved(self) -> list[tuple[Action, str]]:
+        """Store what has come together, tell it, and return the actions that may now be performed."""
+        self._something_unsaved.clear()
+        work, self._unsaved = self._unsaved, []
+        actions = [(action, item.wall) for item in work for action in item.outcome.actions]
+        intents = tuple(self._intent(action, wall) for action, wall in actions)
+        rows: dict[str, str | None] = {}
+        for item in work:
+            rows.update(item.outcome.rows)
+        degraded = self.store.degraded
+        stored = await self.store.write(
+            Batch(
+                records=tuple((item.wall, record) for item in work for record in item.outcome.records),
+                decisions=tuple(decision for item in work for decision in item.outcome.decisions),
+                rows=rows,
+                intents=intents,
+                done=tuple(intent for item in work for intent in item.finished),
+            )
+        )
+        decisions = {decision.id: decision for item in work for decision in item.outcome.decisions}
+        for record in stored:
+            log.record(record.record, decisions.get(record.record.decision))
+            self._publish(record)
+        for item in work:
+            if item.done is not None and not item.done.done():
+                item.done.set_result(None)
+        if self.store.degraded != degraded:
+            text = f"degraded: {self.store.degraded}" if self.store.degraded else "all is stored again"
+            self.tell(Record(EventType.STORE, text))
+        return [(action, intent.id) for (action, _), intent in zip(actions, intents, strict=True)]
+
+    def _intent(self, action: Action, wall: float) -> Intent:
+        self._intents += 1
+        ident = f"{self._epoch}-{self._intents}"
+        if isinstance(action, Start):
+            return Intent(ident, "start", action.spec.id, action.decision, wall)
+        return Intent(ident, "stop", action.instance, action.decision, wall)
+
+    def _publish(self, stored: StoredRecord) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.queue.put_nowait(stored)
+            except asyncio.QueueFull:
+                watcher.lost = True
+
+    def _perform(self, action: Action, intent: str) -> None:
+        ident = action.spec.id if isinstance(action, Start) else action.instance
+        before = self._under_way.get(ident)
+        # A stop may overtake a stop, to shorten its grace; everything else waits for its turn.
+        both_stop = before is not None and isinstance(action, Stop) and isinstance(before.action, Stop)
+        waits_for = None if before is None or both_stop else before.task
+        assert self._group is not None
+        task = self._group.create_task(self._act(ident, action, intent, waits_for))
+        self._under_way[ident] = _UnderWay(task, action)
+        self._moved_while_listing.add(ident)
+
+    async def _act(self, ident: InstanceId, action: Action, intent: str, waits_for: asyncio.Task[None] | None) -> None:
+        if waits_for is not None:
+            await asyncio.wait((waits_for,))
+        result: Event
+        if isinstance(action, Start):
+            try:
+                observed = await self._driver.start(action.spec)
+                result = InstanceStarted(observed.id, observed.incarnation, observed.pid)
+            except StartError as error:
+                result = StartFailed(ident, error.cause, str(error))
+        else:
+            result = InstanceStopped(ident, await self._driver.stop(ident, action.grace_s))
+        self._moved_while_listing.add(ident)
+        under_way = self._under_way.get(ident)
+        if under_way is not None and under_way.task is asyncio.current_task():
+            del self._under_way[ident]
+        self._take(result, (intent,))
+
+    # -- what comes from outside ----------------------------------------------------------------
+
+    async def _hear_driver(self) -> None:
+        async for event in self._driver.watch():
+            self._moved_while_listing.add(event.instance)
+            self._take(event)
+
+    async def _relist(self) -> None:
+        """Signals only hint; the list decides. What moved while the list was made is left to the next one."""
+        self._moved_while_listing = set(self._under_way)
+        observed = await self._driver.list()
+        self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
+
+    async def _sample(self) -> None:
+        assert self._collector is not None
+        pids = {process.id: process.pid for process in self._controller.running()}
+        try:
+            sample = await asyncio.to_thread(self._collector.sample, pids)
+        except OSError as error:
+            self._trouble("host", f"the host cannot be measured: {error}")
+            return
+        self._trouble("host", None)
+        self._take(HostSampled(sample))
+
+    async def _add_metrics(self) -> None:
+        wall = self.clock.wall()
+        await self.store.add_metrics(
+            [
+                Metric(wall, pool.name, pool.count, pool.ready, pool.load, pool.queue_length, pool.in_flight)
+                for pool in self.view().pools
+            ]
+        )
+
+    async def _every(self, interval_s: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            await work()
+
+    def _trouble(self, name: str, text: str | None) -> None:
+        """Remember what is wrong with a part of agentd, None: nothing any more; say it once."""
+        if text is None:
+            if self._troubles.pop(name, None) is not None:
+                _log.info("well again", part=name)
+        elif self._troubles.get(name) != text:
+            self._troubles[name] = text
+            _log.warning("degraded", part=name, cause=text)
+
+
+def _expired(text: str) -> Refused:
+    return Refused("TOKEN_EXPIRED", text, status="OUT_OF_RANGE")

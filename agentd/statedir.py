@@ -1,0 +1,81 @@
+"""The directories that one agentd owns: locks and the identity that its agents carry.
+
+A lock on both the state and the runtime directory keeps a second agentd out: grpcio would take over the
+sockets of a running one without a word. The identity is a random word that every agent has in its environment;
+it is what makes an agent ours, also when the database is lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+from agentd.errors import StateDirError
+
+LOCK = "lock"
+IDENTITY = "identity"
+
+
+def prepare(directory: Path, *, mode: int = 0o700) -> None:
+    """Make `directory` where it is missing.
+
+    Raises:
+        StateDirError: it cannot be made or written.
+    """
+    try:
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateDirError(f"cannot make {directory}: {error.strerror}") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        owner = directory.stat().st_uid
+        text = f"cannot write to {directory}: it belongs to uid {owner}, mode {directory.stat().st_mode & 0o777:o}"
+        raise StateDirError(f"{text}; agentd runs as uid {os.geteuid()}")
+
+
+def lock(directory: Path) -> int:
+    """Take the lock of `directory`; the descriptor holds it until it is closed or agentd ends.
+
+    Raises:
+        StateDirError: another agentd holds it.
+    """
+    path = directory / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirError(f"cannot open {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StateDirError(
+            f"another agentd (pid {holder}) uses {directory}; stop it with `agentctl shutdown`, "
+            "or give this one another --state-dir"
+        ) from None
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def identity(directory: Path) -> str:
+    """The identity of the state directory, made with the first call. The caller holds the lock.
+
+    Raises:
+        StateDirError: it cannot be written.
+    """
+    path = directory / IDENTITY
+    try:
+        if path.exists() and (known := path.read_text(encoding="ascii", errors="replace").strip()):
+            return known
+        fresh = uuid.uuid4().hex
+        part = path.with_suffix(".new")
+        with part.open("w", encoding="ascii") as file:
+            file.write(f"{fresh}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise StateDirError(f"cannot write {path}: {error.strerror}") from None
+    return fresh
