@@ -78,6 +78,7 @@ class Daemon:
             if parts.done():
                 parts.result()
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
+            await self._runtime.settled()
 
     # -- Operations, for ControlService ---------------------------------------------------------
 

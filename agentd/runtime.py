@@ -274,6 +274,10 @@ class Runtime:
         stopping = [ident for ident, under_way in self._under_way.items() if isinstance(under_way.action, Stop)]
         await asyncio.gather(*(self._driver.stop(ident, 0.0) for ident in stopping))
 
+    async def settled(self) -> None:
+        """Return when everything that has happened until now is stored and told. Needs `run`."""
+        await self._kept(NOTHING)
+
     async def flush(self) -> None:
         """Store everything that is not stored yet. For the end, when `run` has been cancelled."""
         await self._store_unsaved()
@@ -310,8 +314,10 @@ class Runtime:
                 self._take(Tick(self.clock.wall()))
                 await asyncio.sleep(0)
                 continue
+            # Not wait_for: until Python 3.12 that loses a cancellation which comes with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._deadline_moved.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._deadline_moved.wait()
 
     # -- persist, then perform ------------------------------------------------------------------
 

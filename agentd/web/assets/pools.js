@@ -1,0 +1,145 @@
+// One card for each pool: how many, how loaded, what would happen next and why not now.
+
+import { byId, make, makeBar, reconcile, setAttribute, setBar, setHidden, setText } from "./dom.js";
+import { age, bytes, duration, percent, plural, sentence } from "./format.js";
+import { Spark } from "./spark.js";
+
+export function showPools(pools, at) {
+  reconcile(byId("pools"), pools, (pool) => pool.name, makeCard, (card, pool) => fillCard(card, pool, at));
+  setHidden(byId("pools-empty"), pools.length > 0);
+  const total = pools.reduce((sum, pool) => sum + pool.count, 0);
+  setText(byId("pools-sum"), pools.length ? `${plural(total, "instance")} in ${plural(pools.length, "pool")}` : "");
+}
+
+function makeCard(pool) {
+  const part = (tag, classes) => make(tag, classes);
+  const card = {
+    number: part("span", "number-now"),
+    bounds: part("span", "quiet"),
+    badges: part("ul", "badges"),
+    load: part("span", "load-now"),
+    work: part("span", "quiet"),
+    bar: makeBar(`Load of ${pool.name}`),
+    spark: new Spark(),
+    span: part("span"),
+    next: part("p", "next"),
+    limits: part("ul", "limits"),
+    unless: part("p", "quiet"),
+    small: part("p", "quiet small"),
+  };
+  const title = make("h3", "", pool.name);
+  title.id = `pool-${pool.name}`;
+  const legend = make("p", "legend quiet", "load", make("span", "key key-count"), "count", card.span);
+  legend.prepend(make("span", "key key-load"));
+  card.root = make(
+    "article",
+    "card",
+    make("header", "", title, make("p", "numbers", card.number, card.bounds)),
+    card.badges,
+    make("div", "load-line", card.load, card.work),
+    card.bar.root,
+    card.spark.root,
+    legend,
+    card.next,
+    card.limits,
+    card.unless,
+    card.small,
+  );
+  card.root.dataset.pool = pool.name;
+  card.root.setAttribute("aria-labelledby", title.id);
+  return card;
+}
+
+function fillCard(card, pool, at) {
+  setText(card.number, pool.count);
+  setText(card.bounds, ` of ${pool.min}–${pool.max}` + (pool.capacity < pool.max ? `, room for ${pool.capacity}` : ""));
+  reconcile(card.badges, badges(pool), (badge) => badge.name, makeBadge, fillBadge);
+  const tone = loadTone(pool);
+  setText(card.load, pool.load === null ? "no load yet" : `${percent(pool.load)} load`);
+  setText(card.work, `${pool.queue_length} waiting, ${pool.in_flight} in flight`);
+  setBar(card.bar, pool.load, {
+    tone,
+    text: pool.load === null ? "unknown" : percent(pool.load),
+    marks: [
+      { at: pool.scale_down_threshold, label: `shrinks below ${percent(pool.scale_down_threshold)}` },
+      { at: pool.scale_up_threshold, label: `grows above ${percent(pool.scale_up_threshold)}` },
+    ],
+  });
+  card.spark.add(at, pool);
+  setText(card.span, `, last ${duration(card.spark.span_s)}`);
+  setText(card.next, nextSentence(pool.next));
+  setAttribute(card.next, "data-move", pool.next.direction === "none" && pool.next.held ? "held" : pool.next.direction);
+  const limits = pool.next.limits.map((limit, place) => ({ ...limit, place }));
+  reconcile(card.limits, limits, (limit) => limit.place, makeLimit, fillLimit);
+  setText(card.unless, sentence(pool.next.counterfactual));
+  setHidden(card.unless, !pool.next.counterfactual);
+  setText(card.small, smallPrint(pool));
+}
+
+function loadTone(pool) {
+  if (pool.load === null) return "";
+  if (pool.load > pool.scale_up_threshold) return "bad";
+  return pool.load < pool.scale_down_threshold ? "idle" : "good";
+}
+
+export function nextSentence(next) {
+  const { current, wanted, granted } = next;
+  let what;
+  if (granted !== current) {
+    what = `Next: ${granted > current ? "grow" : "shrink"} from ${current} to ${granted}`;
+    if (wanted !== granted) what += ` (wants ${wanted})`;
+  } else {
+    what = wanted === current ? `Next: stay at ${current}` : `Next: wants ${wanted}, stays at ${current}`;
+  }
+  const why = next.reasons.map((reason) => reason.text).join("; ");
+  return why ? `${what}. ${sentence(why)}` : what;
+}
+
+function badges(pool) {
+  const known = [
+    ["ready", pool.ready],
+    ["starting", pool.starting],
+    ["draining", pool.draining],
+    ["late", pool.unhealthy],
+    ["failed", pool.failed],
+  ];
+  return known.filter(([name, number]) => number > 0 || name === "ready").map(([name, number]) => ({ name, number }));
+}
+
+function makeBadge(badge) {
+  const root = make("li", `badge state-${badge.name}`);
+  return { root };
+}
+
+function fillBadge(row, badge) {
+  setText(row.root, `${badge.number} ${badge.name}`);
+}
+
+function makeLimit() {
+  const text = make("span");
+  const wait = make("span", "wait");
+  return { root: make("li", "", text, wait), text, wait };
+}
+
+function fillLimit(row, limit) {
+  setText(row.text, limit.text);
+  setText(row.wait, limit.lifts_in_s === null ? "" : ` · ${age(limit.lifts_in_s)} left`);
+}
+
+function smallPrint(pool) {
+  const parts = [];
+  if (pool.target) {
+    const until = pool.target.expires_in_s === null ? "until changed" : `for ${age(pool.target.expires_in_s)} more`;
+    parts.push(`${pool.target.owner} set ${pool.target.count} ${until}: ${pool.target.reason || "no reason given"}`);
+  }
+  parts.push(pool.policy);
+  if (pool.core) parts.push(`${pool.core} core`);
+  parts.push(`${bytes(pool.footprint_bytes)} each${pool.footprint_learned ? "" : " (assumed)"}`);
+  const room = pool.headroom.instances;
+  if (room !== null) parts.push(room > 0 ? `host has room for ${room} more` : pool.headroom.text || "host has no room");
+  if (pool.up_cooldown_s > 0) parts.push(`may grow in ${age(pool.up_cooldown_s)}`);
+  if (pool.down_cooldown_s > 0) parts.push(`may shrink in ${age(pool.down_cooldown_s)}`);
+  if (pool.cost_per_hour > 0) parts.push(`${pool.cost_per_hour.toFixed(2)} an hour`);
+  if (pool.bundled_agent) parts.push("runs the bundled sample agent");
+  return parts.join(" · ");
+}

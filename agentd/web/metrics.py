@@ -1,0 +1,150 @@
+"""The metrics page in Prometheus' text format, version 0.0.4.
+
+Owns the names of the metrics, which are an interface: they are added to, never renamed. Series are per pool, never
+per instance, so that their number follows the configuration and not the load. It never computes what the view
+does not say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from agentd.core.model import FleetConfig, FleetView, HostSample, PoolView, State
+from agentd.web.fleet import About
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Sample = tuple[Mapping[str, str], float | None]
+
+
+def render(view: FleetView, config: FleetConfig, about: About, degraded: tuple[str, ...], now: float) -> str:
+    """The whole page. A value that is unknown has no line."""
+    page = _Page()
+    page.one("agentd_info", "Always 1; what runs here.", 1, version=about.version, driver=about.driver)
+    page.one("agentd_epoch", "Counts up with every start of agentd.", view.epoch)
+    page.one("agentd_uptime_seconds", "Time since agentd started.", max(0.0, now - about.started))
+    page.one("agentd_enabled", "1 when agentd manages the fleet.", view.enabled)
+    page.one("agentd_autoscaling_enabled", "1 when agentd scales.", view.autoscaling.enabled)
+    page.one("agentd_recovering_seconds", "Time left in which nothing is replaced.", view.recovering_s)
+    page.one("agentd_degraded", "How many things are wrong with agentd itself.", len(degraded))
+    page.one("agentd_unhealthy_agents", "Agents late with their heartbeats.", view.unhealthy)
+    page.one(
+        "agentd_scaling_events_total", "Scale-ups, scale-downs and replacements ever.", view.scaling_events, "counter"
+    )
+    _pools(page, view)
+    if view.host is not None:
+        _host(page, view.host, config)
+    return page.text()
+
+
+def _pools(page: _Page, view: FleetView) -> None:
+    states = Counter((instance.pool, instance.state) for instance in view.instances)
+    page.many(
+        "agentd_pool_agents",
+        "Agents by state.",
+        (
+            ({"pool": pool.name, "state": state.value}, states[pool.name, state])
+            for pool in view.pools
+            for state in State
+        ),
+    )
+
+    def gauge(name: str, text: str, values: Mapping[str, float | None]) -> None:
+        page.many(f"agentd_pool_{name}", text, (({"pool": pool}, value) for pool, value in values.items()))
+
+    def each(read: str) -> dict[str, float | None]:
+        return {pool.name: getattr(pool, read) for pool in view.pools}
+
+    gauge("count", "Committed capacity: ready, starting and unhealthy not yet replaced.", each("count"))
+    gauge("min", "Fewest agents.", each("min"))
+    gauge("max", "Most agents.", each("max"))
+    gauge("capacity", "How many it could have: the least of max, ports and headroom.", each("capacity"))
+    gauge("load_ratio", "Mean load of the ready agents.", each("load"))
+    gauge("queue_length", "Tasks accepted and not begun.", each("queue_length"))
+    gauge("in_flight", "Tasks begun and not finished.", each("in_flight"))
+    gauge("concurrency", "Tasks one agent works on at a time.", each("concurrency"))
+    gauge("scale_up_threshold_ratio", "Load above which it grows.", each("scale_up_threshold"))
+    gauge("scale_down_threshold_ratio", "Load below which it shrinks.", each("scale_down_threshold"))
+    gauge("up_cooldown_seconds", "Time until it may grow.", each("up_cooldown_s"))
+    gauge("down_cooldown_seconds", "Time until it may shrink.", each("down_cooldown_s"))
+    gauge("footprint_bytes", "Memory of one agent.", each("footprint_bytes"))
+    gauge("cost_per_hour", "Cost of all its agents.", each("cost_per_hour"))
+    gauge("wanted", "Agents the next evaluation asks for.", {pool.name: pool.next.wanted for pool in view.pools})
+    gauge("granted", "Agents it gets, after all limits.", {pool.name: pool.next.granted for pool in view.pools})
+    gauge(
+        "headroom_agents",
+        "How many more the host can carry.",
+        {pool.name: pool.headroom.instances for pool in view.pools},
+    )
+    page.many("agentd_pool_limited", "1 for each limit in force.", _limits(view.pools))
+
+
+def _limits(pools: Iterable[PoolView]) -> Iterable[Sample]:
+    for pool in pools:
+        # A code can stand twice in one decision; a series can stand on the page only once.
+        for code in sorted({limit.code for limit in pool.next.limits}):
+            yield {"pool": pool.name, "limit": code}, 1
+
+
+def _host(page: _Page, host: HostSample, config: FleetConfig) -> None:
+    reserve = config.reserve.memory_reserve_bytes(host.memory_total_bytes)
+    page.one("agentd_host_cpu_cores", "Cores.", host.cores)
+    page.one("agentd_host_cpu_used_cores", "Cores in use.", host.cpu_used_cores)
+    page.one("agentd_host_memory_total_bytes", "Memory.", host.memory_total_bytes)
+    page.one("agentd_host_memory_available_bytes", "Memory available.", host.memory_available_bytes)
+    page.one("agentd_host_memory_reserve_bytes", "Memory that scaling leaves free.", reserve)
+    page.one("agentd_host_disk_free_bytes", "Disk space free.", host.disk_free_bytes)
+    pressures = {
+        "memory": host.memory_pressure_percent,
+        "cpu": host.cpu_pressure_percent,
+        "io": host.io_pressure_percent,
+    }
+    page.many(
+        "agentd_host_pressure_percent",
+        "Share of the last 10 s in which some task waited.",
+        (({"resource": resource}, value) for resource, value in pressures.items()),
+    )
+    watched = {each.name: each for each in host.watched}  # the last of two of one name
+    page.many(
+        "agentd_watched_running",
+        "1 when the watched program runs.",
+        (({"name": name}, each.running) for name, each in watched.items()),
+    )
+    page.many(
+        "agentd_watched_memory_bytes",
+        "Memory of a watched program.",
+        (({"name": name}, each.memory_bytes) for name, each in watched.items()),
+    )
+    page.many(
+        "agentd_watched_cpu_cores",
+        "Cores used by a watched program.",
+        (({"name": name}, each.cpu_cores) for name, each in watched.items()),
+    )
+
+
+class _Page:
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def one(self, name: str, text: str, value: float | None, kind: str = "gauge", /, **labels: str) -> None:
+        self.many(name, text, [(labels, value)], kind)
+
+    def many(self, name: str, text: str, samples: Iterable[Sample], kind: str = "gauge") -> None:
+        """One metric; without any known sample it is left out."""
+        lines = [_line(name, labels, value) for labels, value in samples if value is not None]
+        if lines:
+            self._lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines]
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _line(name: str, labels: Mapping[str, str], value: float) -> str:
+    inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+    number = repr(float(value)) if isinstance(value, float) else str(int(value))
+    return f"{name}{{{inside}}} {number}" if inside else f"{name} {number}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,157 @@
+"""The dashboard in a real browser: what a person sees, and what the two buttons do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from agentd.core.messages import Check, EventType, Record, SetAutoscaling
+from agentd.web.app import create_app
+from agentd.web.server import HttpServer
+from tests.web import browser as webdriver
+from tests.web.browser import Browser
+from tests.web.fake import HOSTILE, FakeAbout, FakeRuntime
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(webdriver.missing()), reason=webdriver.missing()),
+]
+
+
+@dataclass
+class Site:
+    """A server of a fake fleet, on a loop of its own in a thread."""
+
+    runtime: FakeRuntime
+    server: HttpServer
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server.address}/"
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=20)
+
+
+@pytest.fixture
+def site(runtime: FakeRuntime) -> Iterator[Site]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    made = Site(runtime, HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", 0), loop)
+    try:
+        made.run(made.server.start())
+        yield made
+    finally:
+        made.run(made.server.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with webdriver.chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Browser, site: Site) -> Browser:
+    chromium.console()
+    chromium.open(site.url)
+    chromium.until("document.querySelectorAll('#instances tr').length && document.querySelector('#events li')")
+    return chromium
+
+
+def test_pools_instances_events_and_host_are_shown(page: Browser) -> None:
+    research = page.text('[data-pool="research"]')
+    assert "88 % load" in research
+    assert "wants 5, stays at 4. High load: 0.88 > 0.75" in research
+    assert "memory headroom allows 4: 310 MiB more are needed for 5" in research
+    assert page.script("document.querySelectorAll('#pools article').length") == 6
+    assert page.script("document.querySelectorAll('#instances tr').length") == 15
+    assert "failed" in page.text('#instances [data-id="testing-9502"]')
+    assert "High load: 0.87 > 0.75" in page.text("#events")
+    host = page.text("#host")
+    assert "3.1 GiB free" in host
+    assert "ollama" in host
+
+
+def test_what_agents_say_stays_text_and_the_console_stays_empty(page: Browser) -> None:
+    assert HOSTILE in page.text('#instances [data-id="testing-9502"]')
+    assert HOSTILE in page.text("#events")
+    assert page.script("document.querySelectorAll('main img, main script').length") == 0
+    assert page.console() == []
+
+
+def test_the_switch_turns_autoscaling_off_and_on(page: Browser, site: Site) -> None:
+    page.until("!document.querySelector('#autoscaling').disabled")
+    page.click("#autoscaling")
+    page.until("document.querySelector('#autoscaling').ariaChecked === 'false'")
+    page.until("document.querySelector('#notices').innerText.includes('Autoscaling is off')")
+    page.click("#autoscaling")
+    page.until("document.querySelector('#autoscaling').ariaChecked === 'true'")
+    switched = [event.enabled for event in site.runtime.submitted if isinstance(event, SetAutoscaling)]
+    assert switched == [False, True]
+
+
+def test_check_now_tells_what_came_of_it(page: Browser, site: Site) -> None:
+    page.until("!document.querySelector('#check').disabled")
+    page.click("#check")
+    page.until("document.querySelector('#answer').innerText.includes('Checked 6 pools: testing 2 → 3')")
+    assert "held back: research, execution" in page.text("#answer")
+    assert [type(event) for event in site.runtime.submitted] == [Check]
+
+
+def test_a_new_event_appears_by_itself_on_top(page: Browser, site: Site) -> None:
+    page.until("document.querySelector('#live').innerText === 'live'")
+
+    async def happen() -> None:
+        await site.runtime.add(Record(EventType.SCALE_UP, "High load: 0.99 > 0.75", "research", "research-9104"))
+
+    site.run(happen())
+    page.until("document.querySelector('#events li').innerText.includes('research-9104')")
+    assert "scale up research-9104" in page.text("#spoken")
+
+
+def test_scaling_only_leaves_out_the_rest(page: Browser) -> None:
+    page.click("#scaling-only")
+    page.until("document.querySelectorAll('#events li').length === 3")
+
+
+def test_the_filter_narrows_the_instances(page: Browser) -> None:
+    page.type("#filter", "research start")
+    page.until("document.querySelectorAll('#instances tr').length === 1")
+    assert "research-9103" in page.text("#instances")
+    assert page.text("#instances-sum") == "1 of 15"
+
+
+def test_figures_change_in_place(page: Browser, site: Site) -> None:
+    page.script("document.querySelector('[data-pool=research]').marked = true")
+    pools = tuple(replace(pool, load=0.31) if pool.name == "research" else pool for pool in site.runtime.shown.pools)
+    site.runtime.shown = replace(site.runtime.shown, pools=pools)
+    page.until("document.querySelector('[data-pool=research]').innerText.includes('31 % load')")
+    assert page.script("document.querySelector('[data-pool=research]').marked") is True
+
+
+def test_a_lost_connection_is_told_and_mends_itself(page: Browser, site: Site, runtime: FakeRuntime) -> None:
+    port = int(site.server.address.rpartition(":")[2])
+    site.run(site.server.stop())
+    page.until("!document.querySelector('#lost').hidden")
+    assert "Agents run on without it" in page.text("#lost")
+    site.server = HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", port)
+    site.run(site.server.start())
+    page.until("document.querySelector('#lost').hidden && document.querySelector('#live').innerText === 'live'")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_is_wider_than_the_screen(page: Browser, width: int, scheme: str) -> None:
+    page.show_as(width, 900, scheme)
+    assert page.script("document.documentElement.scrollWidth") <= width
+    assert page.script(f"matchMedia('(prefers-color-scheme: {scheme})').matches") is True

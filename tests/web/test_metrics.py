@@ -1,0 +1,78 @@
+"""The metrics page, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from starlette.testclient import TestClient
+
+from agentd.core.model import State
+from tests.web.fake import HOSTILE, FakeRuntime
+
+LABELS = r'\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\}'
+LINE = re.compile(rf"[a-z_]+(?:{LABELS})? -?[0-9.e+-]+\Z")
+
+
+def lines(client: TestClient) -> list[str]:
+    response = client.get("/metrics")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.text.endswith("\n")
+    return str(response.text).splitlines()
+
+
+def test_every_line_is_well_formed_and_no_series_stands_twice(client: TestClient) -> None:
+    samples = [line for line in lines(client) if not line.startswith("#")]
+    assert [line for line in samples if not LINE.match(line)] == []
+    series = [line.rpartition(" ")[0] for line in samples]
+    assert len(series) == len(set(series))
+
+
+def test_every_metric_has_help_and_type_once_before_its_samples(client: TestClient) -> None:
+    seen: list[str] = []
+    for line in lines(client):
+        name = line.split()[2] if line.startswith("#") else re.split(r"[{ ]", line)[0]
+        if not seen or seen[-1] != name:
+            assert name not in seen, "samples of one metric must stand together"
+            seen.append(name)
+            assert line.startswith(f"# HELP {name} ")
+
+
+def test_the_figures_of_the_fleet(client: TestClient) -> None:
+    page = lines(client)
+    for line in (
+        'agentd_info{version="0.1.0",driver="process"} 1',
+        "agentd_epoch 7",
+        "agentd_autoscaling_enabled 1",
+        "agentd_scaling_events_total 5",
+        "agentd_unhealthy_agents 1",
+        'agentd_pool_agents{pool="research",state="ready"} 3',
+        'agentd_pool_agents{pool="research",state="starting"} 1',
+        'agentd_pool_agents{pool="research",state="failed"} 0',
+        'agentd_pool_load_ratio{pool="research"} 0.88',
+        'agentd_pool_queue_length{pool="research"} 17',
+        'agentd_pool_max{pool="research"} 5',
+        'agentd_pool_limited{pool="research",limit="headroom_memory"} 1',
+        'agentd_pool_headroom_agents{pool="research"} 0',
+        f"agentd_host_memory_total_bytes {32 * 1024**3}",
+        'agentd_host_pressure_percent{resource="memory"} 1.7',
+        'agentd_watched_running{name="ollama"} 1',
+        "# TYPE agentd_scaling_events_total counter",
+    ):
+        assert line in page
+    states = [line for line in page if line.startswith('agentd_pool_agents{pool="research"')]
+    assert len(states) == len(State)
+
+
+def test_what_is_unknown_has_no_line(client: TestClient, runtime: FakeRuntime) -> None:
+    runtime.shown = replace(runtime.shown, host=None)
+    page = "\n".join(lines(client))
+    assert 'agentd_pool_load_ratio{pool="planning"}' not in page
+    assert "agentd_host" not in page
+
+
+def test_labels_are_escaped(client: TestClient, runtime: FakeRuntime) -> None:
+    assert runtime.shown.host is not None
+    strange = replace(runtime.shown.host.watched[0], name=f'{HOSTILE}\\"\n')
+    runtime.shown = replace(runtime.shown, host=replace(runtime.shown.host, watched=(strange, strange)))
+    assert r'agentd_watched_running{name="<img src=x onerror=\"document.title=1\">\\\"\n"} 1' in lines(client)
