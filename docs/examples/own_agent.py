@@ -1,0 +1,40 @@
+"""Your own agent: it takes one JSON object a line on its port and answers each when it is done.
+In agentd's configuration: pools: {mine: {command: [python3, own_agent.py], ports: [9601, 9620]}}
+By hand: AGENTD_PORT=9601 python3 own_agent.py, then: echo '{"question": "why?"}' | nc 127.0.0.1 9601
+"""
+
+import asyncio
+import json
+import signal
+
+from agentd.sdk import Agent
+
+
+async def think(question: str) -> str:
+    await asyncio.sleep(1.0)  # call your model here
+    return f"{question} Because."
+
+
+async def main() -> None:
+    agent = Agent.from_env()  # port, concurrency and the way to agentd; without agentd it runs on its own
+    slots = asyncio.Semaphore(agent.concurrency)
+    end = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not agent.draining and (line := await reader.readline()):
+            async with agent.task(), slots:  # reported: in flight, done, response time, load
+                answer = {"answer": await think(json.loads(line)["question"])}
+                writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", agent.port)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
+    async with agent:  # the first heartbeat says: ready
+        agent.on_drain(server.close)  # agentd asks to take nothing new; a TERM follows
+        await end.wait()
+        server.close()
+        while agent.in_flight:  # finish what was accepted
+            await asyncio.sleep(0.1)
+
+
+asyncio.run(main())
