@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, so that a run says something about the change and not about chance;
+# AGENTD_HYPOTHESIS=deep looks for new ones.
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("deep", max_examples=2_000, deadline=None)
+settings.load_profile(os.environ.get("AGENTD_HYPOTHESIS", "quick"))
 
 _skipped: list[str] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import yaml
@@ -38,7 +39,8 @@ def test_any_tree_is_a_valid_configuration_or_a_list_of_problems(tree: dict[str,
     except ConfigError as error:
         problems = error.problems
     assert problems
-    assert all(1 <= problem.line <= text.count("\n") + 1 for problem in problems)
+    lines = len(re.split("\r\n|[\n\r\x85\u2028\u2029]", text))  # what YAML counts as a line
+    assert all(1 <= problem.line <= lines for problem in problems)
     assert all(str(problem).isprintable() for problem in problems)
 
 

@@ -1,0 +1,45 @@
+"""Run the demo: `python -m agentd.demo`, or `scripts/run`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from agentd.demo import options, settings
+from agentd.demo.child import Agentd
+from agentd.demo.fleet import Api
+from agentd.demo.show import Show
+from agentd.demo.trace import TraceError, read_trace, window
+from agentd.errors import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 done or stopped by a person, 1 agentd or a request failed, 2 wrong options or files."""
+    given = options.parse(argv)
+    try:
+        requests = read_trace(given.trace_file, given.service_s)
+        arrivals = window(requests, start_s=given.from_s, length_s=given.for_s, speed=given.speed)
+        if not arrivals:
+            raise TraceError(f"cannot replay {given.trace_file}: it has no request in the given time")
+        text = settings.effective(
+            given.config,
+            speed=given.speed,
+            pool=given.pool,
+            concurrency=given.concurrency,
+            instances_max=given.instances_max,
+            http=given.http,
+        )
+        agentd = Agentd(text, given.state_dir)
+        agentd.prepare()
+    except (TraceError, ConfigError, settings.OptionError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return asyncio.run(Show(given, arrivals, agentd, Api(settings.http_port(text))).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

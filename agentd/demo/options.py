@@ -1,0 +1,128 @@
+"""The options of the demo, checked."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import agentd
+from agentd.demo.synthetic import bundled
+from agentd.demo.trace import duration
+
+_EPILOG = """
+examples:
+  scripts/run
+  scripts/run --trace traces/azure-code-2023.csv.gz --speed 5 --max 16
+  scripts/run --trace traces/servegen-chat-14d.csv.gz --speed 20 --from 33h --for 2h --report result.json
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`trace` None: the bundled trace, again and again, with faults. Times of the trace in seconds."""
+
+    config: Path
+    trace: Path | None
+    speed: float
+    from_s: float
+    for_s: float
+    service_s: float | None
+    pool: str
+    concurrency: int | None
+    instances_max: int | None
+    state_dir: Path
+    http: str | None
+    hang: bool
+    seconds: float
+    report: Path | None
+
+    @property
+    def trace_file(self) -> Path:
+        return self.trace or bundled()
+
+
+def parse(argv: Sequence[str] | None) -> Options:
+    """Options from the command line; ends the program with status 2 and a clear line when one is wrong."""
+    given = _parser().parse_args(argv)
+    return Options(
+        config=given.config,
+        trace=given.trace,
+        speed=given.speed,
+        from_s=given.from_s,
+        for_s=given.for_s,
+        service_s=given.service_s,
+        pool=given.pool,
+        concurrency=given.concurrency,
+        instances_max=given.max,
+        state_dir=given.state_dir.expanduser().absolute(),
+        http=given.http,
+        hang=not given.no_hang,
+        seconds=given.seconds,
+        report=given.report,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/run",
+        description="Run agentd with sample agents and send them the requests of a trace, until Ctrl-C. "
+        "Without --trace: a bundled three-minute trace, again and again; each time one agent is killed and one hangs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    config = Path(agentd.__file__).parents[1] / "config/demo.yaml"
+    add(
+        "--config", type=Path, default=config, metavar="FILE", help="agentd's configuration (default: config/demo.yaml)"
+    )
+    add(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="replay this trace once: gzip CSV, offset_s with service_s or arrivals",
+    )
+    add(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        metavar="N",
+        help="divide the trace's and agentd's times by N (default: 1)",
+    )
+    add(
+        "--from", dest="from_s", type=duration, default=0.0, metavar="TIME", help="begin here in the trace: 90, 30m, 2h"
+    )
+    add("--for", dest="for_s", type=duration, default=math.inf, metavar="TIME", help="replay this much of the trace")
+    add("--service-s", type=_positive, metavar="S", help="mean service time for a trace that has only counts")
+    add("--pool", default="research", metavar="NAME", help="the pool that gets the requests (default: research)")
+    add("--concurrency", type=_count, metavar="N", help="tasks an agent of the pool works on at a time")
+    add("--max", type=_count, metavar="N", help="the most instances of the pool")
+    add("--state-dir", type=Path, default=_state_dir(), metavar="DIR", help="agentd's state (default: %(default)s)")
+    add("--http", metavar="HOST:PORT", help="address of the dashboard (default: 127.0.0.1:8766)")
+    add("--no-hang", action="store_true", help="kill no agent and make none hang")
+    add("--seconds", type=_positive, default=math.inf, metavar="N", help="end after N seconds")
+    add("--report", type=Path, metavar="FILE", help="write the summary to FILE as JSON")
+    return parser
+
+
+def _state_dir() -> Path:
+    """Always a person's own directory, for root too: a demo does not touch the state of the host's agentd."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path("~/.local/state").expanduser()) / "agentd"
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return value

@@ -1,0 +1,114 @@
+"""Request traces: gzip CSV with one header line, sorted by `offset_s`, in one of two forms.
+
+    offset_s,service_s   one row per request; `service_s`: how long one slot of one agent is busy with it
+    offset_s,arrivals    one row per bucket of equal length, empty ones included; `offset_s`: the bucket's start
+
+A count series is expanded into requests by a fixed rule with a fixed seed, so that everybody who replays it
+replays the same requests.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import random
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+EXPANSION_SEED = 20260101
+# Mean service times, in seconds, of the public count series, which record none.
+SERVICE_MEANS_S = {"worldcup98-group-14d": 40.0, "nasa-jul95-14d": 30.0, "nab-tweets-amzn-14d": 15.0}
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\Z")
+
+
+class TraceError(Exception):
+    """A trace that cannot be replayed; the text names the file and, where there is one, the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request: seconds after the start of the trace, and seconds of work."""
+
+    offset_s: float
+    service_s: float
+
+
+def read_trace(path: Path, service_mean_s: float | None = None) -> list[Arrival]:
+    """All requests of the trace in `path`.
+
+    `service_mean_s` is for a count series alone; without it the series must be one of the known ones.
+
+    Raises:
+        TraceError: the file cannot be read, or is no trace.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="ascii", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if header == ["offset_s", "service_s"]:
+                return [Arrival(offset_s, service_s) for offset_s, service_s in _numbers(path, rows)]
+            if header == ["offset_s", "arrivals"]:
+                mean_s = service_mean_s or SERVICE_MEANS_S.get(path.name.removesuffix(".csv.gz"))
+                if mean_s is None:
+                    raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service-s)")
+                return list(expand([(start, int(count)) for start, count in _numbers(path, rows)], mean_s))
+            raise TraceError(f"cannot read {path}: its first line is {','.join(header)[:80]!r}, no header of a trace")
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise TraceError(f"cannot read {path}: {error}") from error
+
+
+def expand(buckets: list[tuple[float, int]], service_mean_s: float) -> Iterator[Arrival]:
+    """The requests of a count series of (bucket start, arrivals); log-normal service times of variation 1.
+
+    Raises:
+        TraceError: with fewer than two buckets their length is unknown.
+    """
+    if len(buckets) < 2:
+        raise TraceError("cannot expand a series of counts with fewer than two buckets")
+    length_s = buckets[1][0] - buckets[0][0]
+    rng = random.Random(EXPANSION_SEED)
+    mu, sigma = math.log(service_mean_s) - math.log(2) / 2, math.sqrt(math.log(2))
+    for start_s, count in buckets:
+        # All offsets of a bucket are drawn before its service times: the order is part of the rule.
+        offsets = [start_s + length_s * share for share in sorted(rng.random() for _ in range(count))]
+        services = [rng.lognormvariate(mu, sigma) for _ in range(count)]
+        yield from map(Arrival, offsets, services)
+
+
+def window(arrivals: Iterable[Arrival], *, start_s: float, length_s: float, speed: float) -> list[Arrival]:
+    """The requests from `start_s` for `length_s` seconds of trace time, moved to 0, all times divided by `speed`."""
+    return [
+        Arrival((arrival.offset_s - start_s) / speed, arrival.service_s / speed)
+        for arrival in arrivals
+        if start_s <= arrival.offset_s < start_s + length_s
+    ]
+
+
+def duration(text: str) -> float:
+    """Seconds in `90`, `90s`, `30m`, `2h`, `1d` or `1h30m`.
+
+    Raises:
+        ValueError: `text` is none of these.
+    """
+    found = _DURATION.match(text)
+    if not text or not found:
+        raise ValueError(f"cannot read duration {text!r}: expected for example 90, 30m or 2h")
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True) if part)
+
+
+def _numbers(path: Path, rows: Iterable[list[str]]) -> Iterator[tuple[float, float]]:
+    last = -math.inf
+    for line, row in enumerate(rows, 2):
+        try:
+            first, second = map(float, row)
+        except ValueError as error:
+            raise TraceError(f"cannot read {path}, line {line}: expected two numbers, found {row}") from error
+        if not (first >= last and 0.0 <= second < math.inf):
+            raise TraceError(f"cannot read {path}, line {line}: {row} is out of order or out of range")
+        last = first
+        yield first, second

@@ -1,0 +1,123 @@
+"""Run the sample agent: `python -m agentd.sample`, on the port and with the concurrency that agentd gives.
+
+On TERM, or when agentd has no more use for it, it stops accepting, finishes what it accepted and exits with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from agentd.sample.app import make_app
+from agentd.sample.work import TaskQueue
+from agentd.sdk import Agent
+
+log = logging.getLogger("agentd.sample")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ended by us: its own signal handling would end the process by the signal instead of with 0."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Stop accepting and finish; a second call drops what is left."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._ending.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        # Instead of uvicorn's ten looks a second: an idle agent costs nothing, and there may be hundreds.
+        await self.on_tick(0)
+        await self._ending.wait()
+
+
+async def serve(agent: Agent, queue: TaskQueue, listener: socket.socket, service_s: float) -> None:
+    """Serve on `listener` until TERM, INT or agentd ends it and all accepted tasks are done."""
+    config = uvicorn.Config(
+        make_app(agent, queue, service_s),
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        date_header=False,  # it is renewed by the loop that `Server` leaves out
+        server_header=False,
+    )
+    server = Server(config)
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        queue.closed = True
+        server.end()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    # Entered when the port listens: the first heartbeat says that the agent is ready.
+    async with agent:
+        no_more_use = asyncio.create_task(_when_stopping(agent, end))
+        port = listener.getsockname()[1]
+        log.info("sample agent listens on 127.0.0.1:%d, %d tasks at a time", port, agent.concurrency)
+        await server.serve(sockets=[listener])
+        no_more_use.cancel()
+    log.info("sample agent has finished its tasks")
+
+
+async def _when_stopping(agent: Agent, end: Callable[[], None]) -> None:
+    await agent.stopping.wait_async()
+    end()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        agent = Agent.from_env()
+        listener = socket.create_server(("127.0.0.1", agent.port), backlog=1024)
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
+    except OSError as error:
+        log.error("cannot listen on 127.0.0.1:%d: %s", agent.port, error.strerror)
+        return 1
+    queue = TaskQueue(agent, options.queue_max, options.speed)
+    asyncio.run(serve(agent, queue, listener, options.service_s))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m agentd.sample",
+        description="The sample agent of agentd: an HTTP server with a task queue.",
+        epilog="Environment: AGENTD_PORT (default: any free port), AGENTD_CONCURRENCY (default: 1), and what "
+        "else agentd gives to its agents. Example: curl -d '{\"service_s\": 1.5}' http://127.0.0.1:PORT/task",
+    )
+    parser.add_argument(
+        "--service-s", type=_positive, default=1.0, help="seconds a task takes that names none (default: 1)"
+    )
+    parser.add_argument("--speed", type=_positive, default=1.0, help="divide all service times by this (default: 1)")
+    parser.add_argument("--queue-max", type=int, default=256, help="tasks that may wait (default: 256)")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

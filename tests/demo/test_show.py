@@ -1,0 +1,179 @@
+"""The course of the demo against a scripted agentd: it ends what it started, and says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+
+import pytest
+
+from agentd.demo import options, show
+from agentd.demo.child import Agentd
+from agentd.demo.client import Answer
+from agentd.demo.fleet import Api, Event, Instance, Look
+from agentd.demo.trace import Arrival
+
+RESEARCHER = Instance("research-9002", "research", 9002, "ready", 0, "life", "researcher", 0)
+ELASTIC = Instance("research-9101", "research", 9101, "ready", 0, "life", "", 0)
+REQUESTS = [Arrival(0.01 * number, 0.0) for number in range(20)]
+
+
+class ScriptedAgentd(Agentd):
+    """Runs until it is interrupted `patience` times, or until `die` is set."""
+
+    def __init__(self, state_dir: Path, patience: int = 1) -> None:
+        super().__init__("", state_dir)
+        self.prepare()
+        self.interrupts = 0
+        self.died = False
+        self._patience = patience
+        self._ended = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        return 1
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    async def start(self) -> None:
+        self.log_file.write_text("agentd started\n")
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return 1 if self.died else 0
+
+    def interrupt(self) -> None:
+        if not self.running:
+            return
+        self.interrupts += 1
+        if self.interrupts >= self._patience:
+            self._ended.set()
+
+    def die(self, text: str) -> None:
+        self.log_file.write_text(text)
+        self.died = True
+        self._ended.set()
+
+
+class ScriptedApi(Api):
+    """Two ready agents, and each time one event more."""
+
+    def __init__(self, is_ready: bool = True) -> None:
+        super().__init__(8766)
+        self.is_ready = is_ready
+        self.looks = 0
+
+    async def ready(self, state_dir: Path) -> bool:
+        assert state_dir.is_dir()
+        return self.is_ready
+
+    async def look(self, pool: str) -> Look:
+        assert pool == "research"
+        self.looks += 1
+        return Look((RESEARCHER, ELASTIC), 2, 0.5)
+
+    async def events(self, after: int) -> Sequence[Event]:
+        return [Event(after + 1, "scale_up", "research-9101", "High load: 0.88 > 0.75")]
+
+
+async def send(_port: int, _service_s: float) -> Answer:
+    return Answer(200, b'{"waited_s": 0.0}')
+
+
+Play = Callable[[ScriptedAgentd, ScriptedApi], Coroutine[None, None, None]]
+
+
+def run(
+    tmp_path: Path, *argv: str, api: ScriptedApi, patience: int = 1, meanwhile: Play | None = None
+) -> tuple[int, int]:
+    """The exit status, and how often agentd was interrupted."""
+
+    async def program() -> tuple[int, int]:
+        given = options.parse(["--state-dir", str(tmp_path / "state"), *argv])
+        agentd = ScriptedAgentd(given.state_dir, patience)
+        demo = show.Show(given, REQUESTS, agentd, api, send)
+        beside = asyncio.create_task(meanwhile(agentd, api)) if meanwhile else None
+        status = await demo.run()
+        if beside is not None:
+            await beside
+        return status, agentd.interrupts
+
+    return asyncio.run(program())
+
+
+async def looked_at(api: ScriptedApi, times: int) -> None:
+    async with asyncio.timeout(30):
+        while api.looks < times:
+            await asyncio.sleep(0.01)
+
+
+def test_with_a_trace_it_ends_after_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    assert run(tmp_path, "--trace", "t.csv.gz", "--report", str(report), api=ScriptedApi()) == (0, 1)
+    written = json.loads(report.read_text())
+    assert (written["sent"], written["answered"], written["unanswered"]) == (20, 20, 0)
+    assert (written["trace"], written["events"]["scale_up"]) == ("t.csv.gz", 1)
+    told = capsys.readouterr().out
+    assert "http://127.0.0.1:8766/" in told
+    assert "High load: 0.88 > 0.75" in told
+    assert "requests: 20 sent, 20 answered, 0 unanswered" in told
+
+
+def test_ctrl_c_passes_on_one_signal_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def interrupt(_agentd: ScriptedAgentd, api: ScriptedApi) -> None:
+        await looked_at(api, 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(tmp_path, "--no-hang", api=ScriptedApi(), meanwhile=interrupt) == (0, 1)
+    assert "  requests: " in capsys.readouterr().out
+
+
+def test_a_second_ctrl_c_hurries(tmp_path: Path) -> None:
+    async def interrupt(agentd: ScriptedAgentd, api: ScriptedApi) -> None:
+        await looked_at(api, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(30):
+            while agentd.interrupts == 0:
+                await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(tmp_path, api=ScriptedApi(), patience=2, meanwhile=interrupt) == (0, 2)
+
+
+def test_an_agentd_that_ends_by_itself_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def die(agentd: ScriptedAgentd, api: ScriptedApi) -> None:
+        await looked_at(api, 1)
+        agentd.die("first\nAssertionError: a broken invariant\n")
+
+    assert run(tmp_path, api=ScriptedApi(), meanwhile=die) == (1, 0)
+    told = capsys.readouterr().out
+    assert "agentd has ended by itself (exit status 1)" in told
+    assert "    AssertionError: a broken invariant\n" in told
+
+
+def test_an_agentd_that_does_not_start_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def die(agentd: ScriptedAgentd, _api: ScriptedApi) -> None:
+        agentd.die("cannot listen on 127.0.0.1:8766: address already in use\n")
+
+    assert run(tmp_path, api=ScriptedApi(is_ready=False), meanwhile=die) == (1, 0)
+    told = capsys.readouterr().out
+    assert "agentd did not start (exit status 1)" in told
+    assert "address already in use" in told
+
+
+def test_time_can_be_limited(tmp_path: Path) -> None:
+    assert run(tmp_path, "--seconds", "0.5", api=ScriptedApi()) == (0, 1)
+
+
+@pytest.mark.parametrize("argv", [["--speed", "0"], ["--speed", "inf"], ["--max", "0"], ["--from", "x"], ["extra"]])
+def test_wrong_options_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options.parse(argv)
+    assert ended.value.code == 2
+    assert "scripts/run: error:" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""Reading traces: both forms, the fixed expansion, windows and speed."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from agentd.demo.trace import Arrival, TraceError, duration, expand, read_trace, window
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()))
+    return path
+
+
+def test_a_trace_of_requests(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv.gz", "offset_s,service_s\n0.00,1.16\n0.05,0.80\n0.05,0\n")
+    assert read_trace(path) == [Arrival(0.0, 1.16), Arrival(0.05, 0.8), Arrival(0.05, 0.0)]
+
+
+def test_a_count_series_is_expanded_by_the_fixed_rule(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv.gz", "offset_s,arrivals\n0,2\n60,0\n120,3\n")
+    # The rule as the format's description gives it, written out once more.
+    rng = random.Random(20260101)
+    mu, sigma = math.log(30.0) - math.log(2) / 2, math.sqrt(math.log(2))
+    expected: list[tuple[float, float]] = []
+    for start, n in ((0.0, 2), (60.0, 0), (120.0, 3)):
+        if n > 0:
+            offsets = [start + 60.0 * u for u in sorted(rng.random() for _ in range(n))]
+            expected += zip(offsets, [rng.lognormvariate(mu, sigma) for _ in range(n)], strict=True)
+    assert [(arrival.offset_s, arrival.service_s) for arrival in read_trace(path, 30.0)] == expected
+
+
+def test_the_expanded_service_times_have_the_mean_and_variation_of_the_rule() -> None:
+    services = [arrival.service_s for arrival in expand([(0.0, 20_000), (10.0, 0)], 40.0)]
+    mean = sum(services) / len(services)
+    deviation = math.sqrt(sum((service - mean) ** 2 for service in services) / len(services))
+    assert 39 < mean < 41
+    assert 0.95 < deviation / mean < 1.05
+
+
+def test_known_count_series_need_no_mean_and_others_do(tmp_path: Path) -> None:
+    counts = "offset_s,arrivals\n0,1\n10,1\n"
+    assert len(read_trace(write(tmp_path / "nasa-jul95-14d.csv.gz", counts))) == 2
+    with pytest.raises(TraceError, match="--service-s"):
+        read_trace(write(tmp_path / "other.csv.gz", counts))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no header"),
+        ("time,load\n", "'time,load', no header"),
+        ("offset_s,service_s\n1\n", "line 2: expected two numbers"),
+        ("offset_s,service_s\n0,1\nx,1\n", "line 3: expected two numbers"),
+        ("offset_s,service_s\n1,1\n0,1\n", "line 3: .* out of order"),
+        ("offset_s,service_s\n1,-1\n", "line 2: .* out of range"),
+        ("offset_s,service_s\nnan,1\n", "line 2: .* out of range"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(TraceError, match=message):
+        read_trace(write(tmp_path / "t.csv.gz", text))
+
+
+def test_one_bucket_has_no_length(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="fewer than two buckets"):
+        read_trace(write(tmp_path / "t.csv.gz", "offset_s,arrivals\n0,1\n"), 1.0)
+
+
+def test_a_file_that_is_no_gzip_or_is_cut_off_or_missing(tmp_path: Path) -> None:
+    plain, cut = tmp_path / "plain.csv.gz", tmp_path / "cut.csv.gz"
+    plain.write_text("offset_s,service_s\n")
+    cut.write_bytes(gzip.compress(b"offset_s,service_s\n" + b"1,1\n" * 1000)[:-20])
+    for path in (plain, cut, tmp_path / "missing.csv.gz"):
+        with pytest.raises(TraceError, match="cannot read"):
+            read_trace(path)
+
+
+def test_a_window_starts_at_zero_and_speed_divides_offsets_and_services() -> None:
+    arrivals = [Arrival(float(at), 6.0) for at in range(0, 50, 10)]
+    found = window(arrivals, start_s=10.0, length_s=20.0, speed=2.0)
+    assert found == [Arrival(0.0, 3.0), Arrival(5.0, 3.0)]
+    assert len(window(arrivals, start_s=0.0, length_s=math.inf, speed=1.0)) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5h", 5400), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d2h", 93600)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "2x", "-1", "1m2h", "1 h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot read duration"):
+        duration(text)
+
+
+@pytest.mark.skipif("AGENTD_SHARED" not in os.environ, reason="AGENTD_SHARED names no directory with traces")
+@pytest.mark.parametrize(
+    ("name", "requests"),
+    [("azure-code-2023", 8_819), ("worldcup98-group-14d", 279_490), ("nab-tweets-amzn-14d", 226_921)],
+)
+def test_public_traces_have_the_requests_that_their_description_counts(name: str, requests: int) -> None:
+    assert len(read_trace(Path(os.environ["AGENTD_SHARED"]) / f"traces/{name}.csv.gz")) == requests

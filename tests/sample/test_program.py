@@ -1,0 +1,95 @@
+"""The sample agent as a real process, without agentd."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+pytestmark = pytest.mark.host
+
+
+@contextmanager
+def sample(**env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program, listening on a port of the kernel's choice."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentd.sample", "--service-s", "0.01"],
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("AGENTD_")}, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"listens on 127\.0\.0\.1:(\d+)", line):
+                yield process, int(found[1])
+                break
+        else:
+            raise AssertionError(f"the sample agent ended: {lines}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def post(port: int, body: object) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/task", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def get(port: int, path: str) -> dict[str, object]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        fields: dict[str, object] = json.loads(connection.getresponse().read())
+        return fields
+    finally:
+        connection.close()
+
+
+def test_it_serves_and_finishes_accepted_work_on_term() -> None:
+    with sample(AGENTD_CONCURRENCY="1") as (process, port):
+        assert post(port, {})[0] == 200
+        answers: list[tuple[int, dict[str, object]]] = []
+        clients = [threading.Thread(target=lambda: answers.append(post(port, {"service_s": 0.4}))) for _ in range(2)]
+        for client in clients:
+            client.start()
+        while get(port, "/")["queue_length"] != 1:  # one works, one waits
+            pass
+        process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join(30)
+        assert [status for status, _fields in answers] == [200, 200]
+        assert process.wait(30) == 0
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "agentd.sample"],
+            env={**os.environ, "AGENTD_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
