@@ -34,7 +34,7 @@ install_venv() {
     package=${1##*/}-venv
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing $package with apt-get: $1 cannot make virtual environments without it"
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } >&2 || {
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } >/dev/null || {
             say "cannot install $package"
             return 2
         }
@@ -65,7 +65,7 @@ make_venv() {
         "$python" -m venv --clear "$venv" || return
     fi
     say "installing agentd and what it needs into $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root${extras:+[$extras]}" || {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e "$root${extras:+[$extras]}" || {
         say "cannot install into $venv; see pip's message above"
         return 1
     }
