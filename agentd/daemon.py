@@ -15,7 +15,7 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sdnotify
@@ -30,7 +30,7 @@ from agentd.core.model import Running
 from agentd.drivers import Driver
 from agentd.drivers.process import ProcessDriver
 from agentd.drivers.process_limits import raise_fd_limit
-from agentd.errors import AgentdError, ConfigError, Refused, StateDirError
+from agentd.errors import AgentdError, ConfigError, Problem, Refused, StateDirError
 from agentd.logfiles import LogFiles
 from agentd.probes import Prober, ProbeTarget
 from agentd.rpc.agents import AgentService
@@ -46,6 +46,8 @@ HTTP_DEFAULT = "127.0.0.1:8766"
 EX_CONFIG = 78
 # Of a socket address; the kernel takes 107 bytes and a zero.
 SOCKET_PATH_BYTES_MAX = 107
+# Of the problems in a bad configuration that one event or refusal tells.
+PROBLEMS_BYTES_MAX = 2_500
 
 _log = log.get("daemon")
 
@@ -78,6 +80,7 @@ class Daemon:
             if parts.done():
                 parts.result()
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
+            # While the loop still runs: cancelled between storing and telling it would keep its last words to itself.
             await self._runtime.settled()
 
     # -- Operations, for ControlService ---------------------------------------------------------
@@ -95,9 +98,10 @@ class Daemon:
         try:
             fresh = config.load(source)
         except ConfigError as error:
-            text = f"kept the old configuration, {len(error.problems)} problems: {error}"
-            self._runtime.tell(Record(EventType.CONFIG_REJECTED, text.replace("\n", " | "), actor=owner))
-            raise Refused("CONFIG_INVALID", str(error), status="INVALID_ARGUMENT") from None
+            shown = _shown(error.problems, source)
+            text = f"kept the old configuration, {len(error.problems)} problems: {' | '.join(shown)}"
+            self._runtime.tell(Record(EventType.CONFIG_REJECTED, text, actor=owner))
+            raise Refused("CONFIG_INVALID", "\n".join(shown), status="INVALID_ARGUMENT") from None
         finally:
             self._notifier.notify("READY=1")
         changes = tuple(config.describe_changes(self._config, fresh))
@@ -249,6 +253,19 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _shown(problems: Sequence[Problem], source: Path) -> list[str]:
+    """The first problems, as many as an event or a refusal can carry, and where to see the others."""
+    lines: list[str] = []
+    left = PROBLEMS_BYTES_MAX
+    for problem in problems:
+        left -= len(str(problem).encode()) + 1
+        if left < 0 and lines:
+            lines.append(f"and {len(problems) - len(lines)} more; agentctl config check {source} shows all")
+            break
+        lines.append(str(problem))
+    return lines
 
 
 def _socket(path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,11 +30,16 @@ _USAGE_REASONS = ("TARGET_BELOW_CURRENT", "TARGET_ABOVE_CURRENT")
 
 
 class Failure(Exception):
-    """Trouble of the user's or of agentd's, told in one line on standard error. `code` is the exit code."""
+    """Trouble of the user's or of agentd's, told in one line on standard error. `code` is the exit code.
 
-    def __init__(self, text: str, code: int = FAILED, program: str = "agentctl") -> None:
+    `details` follow on lines of their own.
+    """
+
+    def __init__(
+        self, text: str, code: int = FAILED, program: str = "agentctl", details: Iterable[str] = ()
+    ) -> None:  # fmt: skip
         self.code = code
-        super().__init__(f"{program}: {printable(text)}")
+        super().__init__("\n".join((f"{program}: {printable(text)}", *map(printable, details))))
 
 
 class Command(click.Command):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.command import Command, Failure, Session, show_json
 from agentd.agentctl.terminal import show, styled
 from agentd.agentctl.text import plural, printable
 
@@ -17,7 +17,15 @@ def reload(session: Session) -> None:
     Shows what changed. A bad file is refused with all its errors, and the old configuration stays.
     """
     with session.client() as client:
-        answer = client.reload()
+        from agentd.sdk.control import ControlError
+
+        try:
+            answer = client.reload()
+        except ControlError as error:
+            if error.reason != "CONFIG_INVALID":
+                raise
+            text = "the old configuration stays, the file has errors"
+            raise Failure(text, details=str(error).splitlines()) from error
         if session.json:
             from agentd.agentctl.values import as_value
 

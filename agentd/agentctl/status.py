@@ -154,10 +154,11 @@ def _next(pool: pb.Pool, width: int) -> list[str]:
 
 def decision_lines(decision: pb.Decision, width: int, pool: str) -> list[str]:
     """A decision about `pool`: what it does, why, what limits it, what would change it."""
-    reasons = "; ".join(reason.text for reason in decision.reasons)
+    calm = decision.limits if at_rest(decision) else ()
+    reasons = "; ".join(link.text for link in (*decision.reasons, *calm))
     head = f"{outcome(decision)}: {reasons}" if reasons else outcome(decision)
     lines = wrapped(printable(head), width=width, first=pool.ljust(10) + " ", rest=_INDENT)
-    more = [f"limit: {limit_text(limit)}" for limit in decision.limits]
+    more = [f"limit: {limit_text(limit)}" for limit in decision.limits if not at_rest(decision)]
     if decision.counterfactual:
         more.append(f"would change: {decision.counterfactual}")
     for text in more:
@@ -172,7 +173,13 @@ def outcome(decision: pb.Decision) -> str:
         if decision.granted != decision.current
         else f"stays at {decision.current}"
     )
-    return text if decision.wanted == decision.granted else f"{text}, wants {decision.wanted}"
+    return text if decision.wanted == decision.granted or at_rest(decision) else f"{text}, wants {decision.wanted}"
+
+
+def at_rest(decision: pb.Decision) -> bool:
+    """Whether only the floor keeps an idle pool where it is: nobody waits for anything."""
+    asked_for = any(reason.code == "target" for reason in decision.reasons)
+    return not asked_for and any(limit.code in ("min_agents", "only_core_left") for limit in decision.limits)
 
 
 def limit_text(limit: pb.Limit) -> str:

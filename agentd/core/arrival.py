@@ -74,7 +74,8 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
         fleet.tell(EventType.SCALE_UP, instance.reason, instance, decision=instance.decision)
         instance.reason = ""
     kind = EventType.RESTART if again or instance.restarts else EventType.START
-    fleet.tell(kind, f"{instance.purpose}, pid {event.pid}", instance, decision=instance.decision)
+    why = "" if kind is EventType.RESTART else f"{instance.purpose}, "
+    fleet.tell(kind, f"{why}pid {event.pid}", instance, decision=instance.decision)
     if fleet.pools[instance.pool].config.health is HealthCheck.NONE:
         ready(fleet, instance, now)
     else:
@@ -132,7 +133,7 @@ def start_failed(fleet: Fleet, event: StartFailed, now: float) -> None:
 def exited(fleet: Fleet, event: InstanceExited, now: float) -> None:
     """The process has ended unasked."""
     instance = fleet.instances.get(event.instance)
-    if instance is None or instance.incarnation != event.incarnation:
+    if instance is None or instance.incarnation != event.incarnation or instance.state not in RUNNING:
         return
     if instance.state in LEAVING:
         if instance.state is State.DRAINING:
@@ -154,7 +155,10 @@ def exited(fleet: Fleet, event: InstanceExited, now: float) -> None:
 def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
     """The driver will not restart the instance by itself."""
     instance = fleet.instances.get(event.instance)
-    if instance is None or instance.state in LEAVING:
+    if instance is None or instance.state in LEAVING or instance.state is State.FAILED:
+        return
+    if instance.state is State.HELD:
+        departure.gone(fleet, instance, now)
         return
     pool = fleet.pools[instance.pool]
     if event.cause is StartFailure.PORT_TAKEN:
@@ -209,21 +213,27 @@ def _port_taken(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: fl
     if instance.is_core:
         _fail(fleet, instance, StartFailure.PORT_TAKEN, now, retry_at=pool.conflicts[instance.port])
         return
-    successor = start_new(fleet, pool, instance.purpose, now, decision=instance.decision)
-    if successor is None:
-        failed_start(fleet, pool, instance, f"{text}; no other port is free", now)
-    else:
-        successor.reason, instance.reason = instance.reason, ""
-    if successor is not None and instance.replaces:
-        old = fleet.instances[instance.replaces]
-        old.replaced_by, successor.replaces = successor.id, old.id
-        instance.replaces = None
-        fleet.touch(old)
+    if not instance.replaced_by:  # otherwise its successor is on its way already
+        _go_elsewhere(fleet, pool, instance, text, now)
     if instance.state is State.PENDING:
         instance.launched = False
         departure.gone(fleet, instance, now)
     else:
         departure.begin(fleet, instance, Purpose.STRAY, now, reason=text)  # the driver still remembers it
+
+
+def _go_elsewhere(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: float) -> None:
+    """Let another instance, on a free port, do what `instance` was to do."""
+    successor = start_new(fleet, pool, instance.purpose, now, decision=instance.decision)
+    if successor is None:
+        failed_start(fleet, pool, instance, f"{text}; no other port is free", now)
+        return
+    successor.reason, instance.reason = instance.reason, ""
+    if instance.replaces:
+        old = fleet.instances[instance.replaces]
+        old.replaced_by, successor.replaces = successor.id, old.id
+        instance.replaces = None
+        fleet.touch(old)
 
 
 def _found(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None:
@@ -250,6 +260,7 @@ def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     if name not in fleet.pools:
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
         fleet.pools = {pool: fleet.pools[pool] for pool in sorted(fleet.pools)}
+        fleet.touch_pool(name)
     pool = fleet.pools[name]
     held = pool.removed
     instance = fleet.add(pool, port, State.HELD if held else State.STARTING, Purpose.ADOPTED, now)
@@ -280,6 +291,7 @@ def _missing(fleet: Fleet, instance: Instance, now: float, *, first: bool) -> No
             instance.launched = False  # agentd ended between the intent and the start
             fleet.waiting[instance.id] = None
             fleet.coming.pop(instance.id, None)
+            fleet.touch(instance)
         case State.DRAINING | State.STOPPING | State.HELD:
             departure.gone(fleet, instance, now)
         case _:

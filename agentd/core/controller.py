@@ -7,7 +7,9 @@ and in the tests; the same events give the same outcomes.
 
 from __future__ import annotations
 
-from agentd.core import arrival, departure, metrics, repair, scaling, views
+from collections.abc import Mapping
+
+from agentd.core import arrival, departure, metrics, repair, rows, scaling, views
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -37,10 +39,21 @@ from agentd.core.messages import (
     StartFailed,
     Tick,
 )
-from agentd.core.model import Directive, DirectiveKind, FleetConfig, FleetView, InstanceSpec, Running, State
+from agentd.core.model import (
+    Directive,
+    DirectiveKind,
+    FleetConfig,
+    FleetView,
+    HealthCheck,
+    InstanceSpec,
+    Running,
+    State,
+)
 from agentd.core.state import Fleet, Instance, Purpose
 
-_CONTINUE = Directive(DirectiveKind.CONTINUE)
+
+def _go_on(config: FleetConfig) -> Outcome:
+    return Outcome(reply=BeatReply(Directive(DirectiveKind.CONTINUE), config.heartbeat_interval_s))
 
 
 class Controller:
@@ -50,6 +63,8 @@ class Controller:
         self._fleet = Fleet(config, epoch)
         # When agentd was last told to wake: a tick long after it means that the loop stood still.
         self._due: float | None = None
+        # What nearly every heartbeat comes to, made once: nothing has changed, go on.
+        self._go_on = _go_on(config)
 
     def step(self, event: Event, now: float) -> Outcome:
         """Take notice of `event` at the monotonic time `now`; return what is to be done about it."""
@@ -57,11 +72,11 @@ class Controller:
         if isinstance(event, Beat):
             reply, changed = self._beat(event, now)
             if not changed:
-                return Outcome(reply=reply)
+                return self._go_on if reply is self._go_on.reply else Outcome(reply=reply)
         else:
             reply = self._dispatch(event, now)
         repair.launch_waiting(self._fleet)
-        self._due = self._next_deadline(now)
+        self._due = self._next_deadline()
         return self._outcome(reply)
 
     @property
@@ -79,15 +94,15 @@ class Controller:
 
     def snapshot(self) -> dict[str, str]:
         """All that must be saved to go on from here."""
-        return self._fleet.snapshot()
+        return rows.snapshot(self._fleet)
 
     @classmethod
-    def from_snapshot(cls, config: FleetConfig, rows: dict[str, str], epoch: int, now: float) -> Controller:
-        """A controller that goes on exactly as the one that gave `rows`; the host sample has to be sent anew."""
+    def from_snapshot(cls, config: FleetConfig, saved: Mapping[str, str], epoch: int) -> Controller:
+        """A controller that goes on exactly as the one that gave `saved`; the host sample has to be sent anew."""
         controller = cls(config, epoch)
-        controller._fleet.load(rows)
-        controller._fleet.take_rows()
-        controller._due = controller._next_deadline(now)
+        rows.load(controller._fleet, saved)
+        rows.take_changed(controller._fleet)
+        controller._due = controller._next_deadline()
         return controller
 
     @property
@@ -146,9 +161,7 @@ class Controller:
             case InstanceStarted() | StartFailed() | InstanceExited() | InstanceGaveUp() | InstanceStopped():
                 self._driver_event(event, now)
             case ConfigChanged(config=config):
-                fleet.apply_config(config)
-                if fleet.next_check is not None:
-                    fleet.next_check = min(fleet.next_check, now + config.check_interval_s)
+                self._reconfigure(config, now)
                 repair.reconcile_all(fleet, now)
             case SetTarget():
                 return scaling.set_target(fleet, event, now)
@@ -168,7 +181,7 @@ class Controller:
         fleet = self._fleet
         fleet.wall_offset = wall - now
         if self._due is not None and now - self._due > GAP_S:
-            push_out(fleet, now - self._due)
+            push_out(fleet, now - self._due, now)
         repair.pass_alarms(fleet, now)
         scaling.expire_targets(fleet, now)
         repair.reconcile_all(fleet, now)
@@ -181,6 +194,7 @@ class Controller:
                 fleet.next_check += fleet.config.check_interval_s
             scaling.check(fleet, now)
         scaling.recheck(fleet, now)
+        fleet.ticked_at = now
 
     def _beat(self, beat: Beat, now: float) -> tuple[BeatReply | Refusal, bool]:
         """The answer to a heartbeat, and whether anything beyond the numbers has changed."""
@@ -210,7 +224,7 @@ class Controller:
             fleet.touch(instance)
             if instance.state is State.DRAINING:
                 departure.stop(fleet, instance, now)
-        return BeatReply(self._directive(instance, now), fleet.config.heartbeat_interval_s), changed
+        return self._beat_reply(instance, now), changed
 
     def _heard(self, instance: Instance, now: float) -> bool:
         """The instance is alive at `now`; whether that is news."""
@@ -228,11 +242,14 @@ class Controller:
             return True
         return False
 
-    def _directive(self, instance: Instance, now: float) -> Directive:
-        if instance.state not in LEAVING or not instance.directive or instance.directive_done:
-            return _CONTINUE
-        left_s = instance.leaving_at + self._fleet.pools[instance.pool].config.drain_timeout_s - now
-        return Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
+    def _beat_reply(self, instance: Instance, now: float) -> BeatReply:
+        fleet = self._fleet
+        if not instance.directive or instance.directive_done or instance.state not in LEAVING:
+            assert isinstance(self._go_on.reply, BeatReply)
+            return self._go_on.reply
+        left_s = instance.leaving_at + fleet.pools[instance.pool].config.drain_timeout_s - now
+        directive = Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
+        return BeatReply(directive, fleet.config.heartbeat_interval_s)
 
     def _driver_event(
         self, event: InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceStopped, now: float
@@ -259,11 +276,12 @@ class Controller:
         """Begin a run of agentd: nothing is replaced for one heartbeat interval, silence counts anew."""
         fleet = self._fleet
         passed_s = max(0.0, event.wall - event.saved_wall)
-        fleet.load(event.rows, shift=now - event.saved_at - passed_s)
+        rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
         fleet.wall_offset = event.wall - now
         fleet.listed = False
         fleet.shutting_down = False
         fleet.recovering_until = now + fleet.config.heartbeat_interval_s
+        fleet.ticked_at = now
         fleet.next_check = now + fleet.config.check_interval_s
         for instance in fleet.instances.values():
             instance.heard_at = instance.started_at = now
@@ -275,6 +293,23 @@ class Controller:
             set_alarm(fleet, instance)
             if fleet.pools[instance.pool].removed and instance.state is State.READY:
                 instance.state, instance.cause = State.HELD, "its pool is not configured"
+
+    def _reconfigure(self, config: FleetConfig, now: float) -> None:
+        """Take over `config`: deadlines may come sooner now, and a pool may be asked for its health in another way."""
+        fleet = self._fleet
+        health = {pool.name: pool.config.health for pool in fleet.pools.values()}
+        fleet.apply_config(config)
+        self._go_on = _go_on(config)
+        if fleet.next_check is not None:
+            fleet.next_check = min(fleet.next_check, now + config.check_interval_s)
+        for instance in list(fleet.instances.values()):
+            kind = fleet.pools[instance.pool].config.health
+            if kind is not health[instance.pool]:
+                instance.heard_at, instance.missed = now, 0  # silence counts anew
+                fleet.touch(instance)
+                if kind is HealthCheck.NONE and instance.state is State.STARTING:
+                    arrival.ready(fleet, instance, now)
+            set_alarm(fleet, instance)
 
     def _check(self, event: Check, now: float) -> CheckReply | Refusal:
         fleet = self._fleet
@@ -293,6 +328,8 @@ class Controller:
             instance = fleet.instances.get(ident)
             if instance is None:
                 return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r}", "NOT_FOUND")
+            if fleet.pools[instance.pool].removed:
+                return Refusal("NOT_CONFIGURED", f"the pool of {ident} is not configured; agentd leaves it alone")
         for ident in event.instances:
             pool = fleet.pools[fleet.instances[ident].pool]
             if ident not in pool.restart_queue and pool.restarting != ident:
@@ -315,15 +352,15 @@ class Controller:
 
     # -- outcome --------------------------------------------------------------------------------
 
-    def _next_deadline(self, now: float) -> float | None:
+    def _next_deadline(self) -> float | None:
         fleet = self._fleet
         expiries = [
             pool.target.expires
             for pool in fleet.pools.values()
             if pool.target is not None and pool.target.expires is not None and fleet.mode.enabled
         ]
-        rechecks = [pool.recheck_at for pool in fleet.pools.values() if pool.recheck_at]
-        times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet, now), *expiries]
+        rechecks = [pool.recheck_at for pool in scaling.rechecked(fleet)]
+        times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet), *expiries]
         return min((at for at in times if at is not None), default=None)
 
     def _outcome(self, reply: Reply | None) -> Outcome:
@@ -332,7 +369,7 @@ class Controller:
             actions=tuple(fleet.actions),
             records=tuple(fleet.records),
             decisions=tuple(fleet.decisions),
-            rows=fleet.take_rows(),
+            rows=rows.take_changed(fleet),
             reply=reply,
         )
         fleet.actions.clear()

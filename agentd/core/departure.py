@@ -11,7 +11,7 @@ from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType, Stop
 from agentd.core.model import HealthCheck, State
-from agentd.core.state import Fleet, Instance, Purpose
+from agentd.core.state import NO_INCARNATION, Fleet, Instance, Purpose
 
 
 def begin(
@@ -25,7 +25,11 @@ def begin(
     again: bool = False,
 ) -> None:
     """Let `instance` go; with `again`, start it in place once it is gone."""
+    if again and instance.state is State.PENDING and not instance.launched:
+        return  # it has not begun yet
     instance.again = again
+    if not again:
+        _forget_replacement(fleet, instance)
     if instance.state in LEAVING:
         fleet.touch(instance)
         return
@@ -87,11 +91,14 @@ def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
     """Start `instance` in place: same id and port, a new process."""
     instance.again = False
     instance.restarts += bool(instance.incarnation)
+    # The old process has no say any more: what it still reports, or is reported of it, is stale.
+    instance.incarnation = NO_INCARNATION
+    instance.pid = 0
     instance.stop_purpose = None
     instance.directive = 0
     instance.retry_at = 0.0
     instance.launched = False
-    if instance.purpose is not Purpose.CORE:
+    if instance.ever_ready and instance.purpose is not Purpose.CORE:
         instance.purpose = Purpose.RESTART
     instance.forget_reports()
     fleet.move(instance, State.PENDING, now)

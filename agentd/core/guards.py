@@ -74,14 +74,9 @@ def evaluate(
                     granted = min(granted, allowed) if situation.up else max(granted, allowed)
     let_go = planner.victims(pool)[: max(0, sums.count - granted)]
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
-    if at_rest(decision):
+    if decision.at_rest:
         return replace(decision, counterfactual=_steady(fleet, pool, sums))
     return replace(decision, counterfactual=_otherwise(decision, now))
-
-
-def at_rest(decision: Decision) -> bool:
-    """An idle pool at its smallest is held all the time, and nobody waits for it."""
-    return any(limit.code in ("min_agents", "only_core_left") for limit in decision.limits)
 
 
 def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[int, list[Reason]]:
@@ -104,9 +99,9 @@ def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[i
 def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
     config = pool.config
     if wanted > count and wanted > config.max:
-        return max(count, config.max), Limit("max_agents", f"at most {config.max} instances")
+        return max(count, config.max), Limit("max_agents", f"its maximum is {config.max}")
     if wanted < count and wanted < config.min:
-        return min(count, config.min), Limit("min_agents", f"at least {config.min} instances")
+        return min(count, config.min), Limit("min_agents", f"its minimum is {config.min}")
     return wanted, None
 
 

@@ -85,14 +85,17 @@ def missed_beats(fleet: Fleet, instance: Instance, now: float) -> int:
     return max(0, int((now - instance.heard_at) / fleet.config.heartbeat_timeout_s + 1e-9))
 
 
-def push_out(fleet: Fleet, gap_s: float) -> None:
-    """Move every deadline out by `gap_s`: agentd itself did not run for that long."""
+def push_out(fleet: Fleet, gap_s: float, now: float) -> None:
+    """Move every deadline out by `gap_s`, for agentd itself did not run for that long until `now`.
+
+    What happened since it runs again is counted from then.
+    """
     for instance in fleet.instances.values():
         if instance.state in (State.STARTING, State.READY, State.DRAINING):
-            instance.heard_at += gap_s
-            instance.started_at += gap_s
+            instance.heard_at = min(now, instance.heard_at + gap_s)
+            instance.started_at = min(now, instance.started_at + gap_s)
             if instance.state is State.DRAINING:
-                instance.since += gap_s
+                instance.since = min(now, instance.since + gap_s)
             instance.wake_at = 0.0
             set_alarm(fleet, instance)
             fleet.touch(instance)

@@ -20,11 +20,14 @@ from agentd.core.model import State
 
 MOVES: Final[dict[State, frozenset[State]]] = {
     State.PENDING: frozenset({State.STARTING, State.STOPPING, State.FAILED, State.STOPPED, State.BACKOFF}),
-    State.STARTING: frozenset({State.READY, State.BACKOFF, State.FAILED, State.STOPPING, State.PENDING}),
+    # To itself: a listing may show the next process before the end of the last one is reported.
+    State.STARTING: frozenset(
+        {State.READY, State.STARTING, State.BACKOFF, State.FAILED, State.STOPPING, State.PENDING}
+    ),
     State.READY: frozenset(
         {State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.STARTING, State.PENDING}
     ),
-    State.DRAINING: frozenset({State.STOPPING, State.STOPPED}),
+    State.DRAINING: frozenset({State.STOPPING, State.STOPPED, State.PENDING}),
     State.STOPPING: frozenset({State.STOPPED, State.PENDING}),
     State.STOPPED: frozenset(),
     State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.STOPPING, State.PENDING}),

@@ -352,6 +352,9 @@ class Proposal:
     reason: Reason
 
 
+_FLOORS = frozenset({"min_agents", "only_core_left"})
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A guard's named reason for granting less than was wanted. `until`: monotonic, None if unknown."""
@@ -384,9 +387,15 @@ class Decision:
         return Direction.DOWN if self.granted < self.current else Direction.NONE
 
     @property
+    def at_rest(self) -> bool:
+        """An idle pool at its smallest: the floor keeps it where it is, and nobody waits for anything."""
+        asked_for = any(reason.code == "target" for reason in self.reasons)
+        return not asked_for and any(limit.code in _FLOORS for limit in self.limits)
+
+    @property
     def held(self) -> bool:
         """Something was wanted and not granted in full."""
-        return self.wanted != self.granted
+        return self.wanted != self.granted and not self.at_rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,17 @@ from agentd.core.state import Fleet, Instance, Pool, Purpose, hears
 
 
 def pass_alarms(fleet: Fleet, now: float) -> None:
-    """Look at every instance whose alarm has rung."""
+    """Look at every instance whose alarm has rung. Where agentd may not act, silence is counted and no more."""
     for ident in fleet.alarms.pop_due(now, wake_at(fleet)):
         instance = fleet.instances[ident]
         instance.wake_at = 0.0
         config = fleet.pools[instance.pool].config
         match instance.state:
+            case State.FAILED:
+                continue  # `reconcile` tries again as soon as it may
             case State.STARTING if now >= instance.started_at + config.start_timeout_s:
+                if not fleet.acts:
+                    continue
                 arrival.not_ready_in_time(fleet, instance, now)
             case State.READY if hears(config):
                 _listen(fleet, instance, now)
@@ -40,7 +44,7 @@ def reconcile_all(fleet: Fleet, now: float) -> None:
 
 def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
     """Start, replace and drain what repair calls for in `pool`."""
-    if not (fleet.listed and fleet.config.enabled) or fleet.shutting_down:
+    if not fleet.acts:
         return
     for instance in list(pool.instances.values()):
         if instance.state is State.HELD:
@@ -65,10 +69,16 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
 
 
 def launch_waiting(fleet: Fleet) -> None:
-    """Hand pending instances to the driver, as many as may be on their way at once; core agents first."""
-    if not fleet.waiting or not fleet.listed or fleet.shutting_down:
+    """Hand pending instances to the driver, as many as may be on their way at once; core agents first.
+
+    Those that wait longest are next; of those that came together the ones of the pool with the highest priority.
+    """
+    if not fleet.waiting or not fleet.acts:
         return
-    waiting = [fleet.instances[ident] for ident in fleet.waiting]
+    waiting = sorted(
+        (fleet.instances[ident] for ident in fleet.waiting),
+        key=lambda i: (i.since, -fleet.pools[i.pool].config.priority, i.pool, i.port),
+    )
     for instance in waiting:
         if instance.is_core:
             fleet.launch(instance, instance.decision)
@@ -77,12 +87,10 @@ def launch_waiting(fleet: Fleet) -> None:
             fleet.launch(instance, instance.decision)
 
 
-def deadline(fleet: Fleet, now: float) -> float | None:
-    """When a pool needs a pass that no instance's alarm announces."""
-    times = [pool.backoff_until for pool in fleet.pools.values() if pool.backoff_until > now]
-    if fleet.recovering_until > now:
-        times.append(fleet.recovering_until)
-    return min(times, default=None)
+def deadline(fleet: Fleet) -> float | None:
+    """When a pool needs a pass that no instance's alarm announces: what has come since the last tick is due."""
+    times = [fleet.recovering_until, *(pool.backoff_until for pool in fleet.pools.values())]
+    return min((at for at in times if at > fleet.ticked_at), default=None)
 
 
 def _listen(fleet: Fleet, instance: Instance, now: float) -> None:

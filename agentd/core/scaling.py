@@ -15,7 +15,7 @@ from agentd.core.state import Fleet, Pool, Purpose
 
 def check(fleet: Fleet, now: float, names: Iterable[PoolName] | None = None) -> tuple[Decision, ...]:
     """Evaluate pools (None: all) and apply the decisions. Where the host is short, priority goes first."""
-    if not (fleet.listed and fleet.config.enabled) or fleet.shutting_down:
+    if not fleet.acts:
         return ()
     wanted = fleet.pools if names is None else names
     pools = [fleet.pools[name] for name in wanted if not fleet.pools[name].removed]
@@ -28,9 +28,16 @@ def check(fleet: Fleet, now: float, names: Iterable[PoolName] | None = None) -> 
 
 def recheck(fleet: Fleet, now: float) -> None:
     """Look again at people's targets whose limits have lifted."""
-    due = [pool.name for pool in fleet.pools.values() if pool.recheck_at and now >= pool.recheck_at]
+    due = [pool.name for pool in rechecked(fleet) if now >= pool.recheck_at]
     if due:
         check(fleet, now, due)
+
+
+def rechecked(fleet: Fleet) -> list[Pool]:
+    """The pools that are to be looked at again before the next check, as long as agentd acts at all."""
+    if not fleet.acts:
+        return []
+    return [pool for pool in fleet.pools.values() if pool.recheck_at and not pool.removed]
 
 
 def expire_targets(fleet: Fleet, now: float) -> None:
@@ -129,7 +136,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
                 assert victim.state in COMMITTED, f"broken invariant: {ident} is leaving already"
                 fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
                 departure.begin(fleet, victim, Purpose.SCALE_DOWN, now, reason=reason, decision=decision.id)
-        case Direction.NONE if decision.id and not guards.at_rest(decision):
+        case Direction.NONE if decision.id:
             limits = "; ".join(limit.text for limit in decision.limits)
             text = f"{reason}; wanted {decision.wanted}, stays at {decision.granted}: {limits}"
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)

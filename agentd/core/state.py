@@ -1,17 +1,15 @@
-"""The mutable state of the fleet, and its form in the store.
+"""The mutable state of the fleet.
 
 One `Fleet` belongs to one `Controller`. The modules of the core change it through the methods here, which
-also collect what a step brings about: actions, records and the rows to be saved. Everything that decides
-later behaviour is in the rows, so that a fleet loaded from them goes on exactly as the one that wrote them.
+also collect what a step brings about: actions, records, decisions and the rows that are to be saved anew
+(`core.rows` knows their form).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from agentd.core import lifecycle
 from agentd.core.health import Alarms
@@ -169,6 +167,7 @@ class Fleet:
         self.listed = False  # nothing is started before the host has been looked at
         self.recovering_until = 0.0
         self.next_check: float | None = None
+        self.ticked_at = 0.0
         self.shutting_down = False
         self.capacity_max: int | None = None
         self.scaling_events = 0
@@ -178,8 +177,13 @@ class Fleet:
         self.actions: list[Action] = []
         self.records: list[Record] = []
         self.decisions: list[Decision] = []
-        self._changed: dict[str, None] = {}
+        self.changed: dict[str, None] = {}
         self.apply_config(config)
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything may be started, stopped or decided now."""
+        return self.listed and self.config.enabled and not self.shutting_down
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -194,10 +198,11 @@ class Fleet:
                 self.pools[name].removed = False
             else:
                 self.pools[name] = Pool(config=config.pools[name])
-                self.touch_pool(name)
+            self.touch_pool(name)
         for name, pool in list(self.pools.items()):
             if name not in config.pools:
                 pool.removed = True
+                pool.config = replace(pool.config, core=(), min=0, max=0, ports=None)
                 if not pool.instances:
                     self.drop_pool(name)
         self.pools = {name: self.pools[name] for name in sorted(self.pools)}
@@ -206,7 +211,7 @@ class Fleet:
 
     def drop_pool(self, name: PoolName) -> None:
         del self.pools[name]
-        self._changed[f"pool/{name}"] = None
+        self.changed[f"pool/{name}"] = None
 
     # -- instances ------------------------------------------------------------------------------
 
@@ -217,14 +222,15 @@ class Fleet:
         instance = Instance(ident, pool.name, port, state, now, now, purpose, decision)
         instance.core_name = pool.config.core_name(port)
         instance.started_at = instance.heard_at = now
-        self._insert(pool, instance)
+        self.insert(instance)
         return instance
 
-    def _insert(self, pool: Pool, instance: Instance) -> None:
+    def insert(self, instance: Instance) -> None:
+        """Take in `instance`, whose pool is there."""
         self.instances[instance.id] = instance
-        pool.instances[instance.id] = instance
+        self.pools[instance.pool].instances[instance.id] = instance
         self._index(instance)
-        self._changed[f"instance/{instance.id}"] = None
+        self.changed[f"instance/{instance.id}"] = None
 
     def move(self, instance: Instance, state: State, now: float, cause: str = "") -> None:
         """Change the state of `instance`; `stopped` also removes it."""
@@ -281,13 +287,13 @@ class Fleet:
     # -- what a step brings about ---------------------------------------------------------------
 
     def touch(self, instance: Instance) -> None:
-        self._changed[f"instance/{instance.id}"] = None
+        self.changed[f"instance/{instance.id}"] = None
 
     def touch_pool(self, name: PoolName) -> None:
-        self._changed[f"pool/{name}"] = None
+        self.changed[f"pool/{name}"] = None
 
     def touch_self(self) -> None:
-        self._changed["controller"] = None
+        self.changed["controller"] = None
 
     def tell(
         self, kind: EventType, reason: str, instance: Instance | None = None, *, pool: str = "", decision: str = "",
@@ -321,129 +327,6 @@ class Fleet:
     def wall(self, now: float) -> float:
         """The wall time of the monotonic `now`, as the last Tick had it."""
         return now + self.wall_offset
-
-    # -- saving ---------------------------------------------------------------------------------
-
-    def take_rows(self) -> dict[str, str | None]:
-        """The rows that changed since the last call; None: the row is gone."""
-        keys = list(self._changed)
-        self._changed.clear()
-        return {key: self._row(key) for key in keys}
-
-    def snapshot(self) -> dict[str, str]:
-        """All rows."""
-        keys = ["controller", *(f"pool/{n}" for n in self.pools), *(f"instance/{i}" for i in self.instances)]
-        rows = {key: self._row(key) for key in keys}
-        return {key: row for key, row in rows.items() if row is not None}
-
-    def _row(self, key: str) -> str | None:
-        kind, _, name = key.partition("/")
-        value: dict[str, Any] | None = None
-        if kind == "controller":
-            value = {name: getattr(self, name) for name in _CONTROLLER_FIELDS}
-            value["mode"] = asdict(self.mode)
-        elif kind == "pool":
-            pool = self.pools.get(PoolName(name))
-            value = _pool_row(pool) if pool else None
-        else:
-            instance = self.instances.get(InstanceId(name))
-            if instance:
-                value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
-        return None if value is None else json.dumps(value, separators=(",", ":"))
-
-    def load(self, rows: Mapping[str, str], shift: float = 0.0) -> None:
-        """Take over `rows`; saved monotonic times are moved by `shift`."""
-        if "controller" in rows:
-            value = json.loads(rows["controller"])
-            mode = AutoscalingMode(**value.pop("mode"))
-            for name in _CONTROLLER_FIELDS:
-                if name in value:
-                    setattr(self, name, value[name])
-            if self.mode_is_persons:
-                self.mode = mode
-        for key in sorted(rows):
-            kind, _, name = key.partition("/")
-            if kind == "pool":
-                self._load_pool(PoolName(name), json.loads(rows[key]), shift)
-        loaded = [_load_instance(json.loads(rows[key]), shift) for key in sorted(rows) if key.startswith("instance/")]
-        for instance in sorted(loaded, key=lambda i: (i.created_at, i.id)):
-            if instance.pool not in self.pools:
-                self.pools[instance.pool] = Pool(config=PoolConfig(name=instance.pool, min=0, max=0), removed=True)
-            pool = self.pools[instance.pool]
-            instance.core_name = pool.config.core_name(instance.port)
-            self._insert(pool, instance)
-            if instance.wake_at:
-                self.alarms.push(instance.wake_at, instance.id)
-        self.pools = {name: self.pools[name] for name in sorted(self.pools)}
-
-    def _load_pool(self, name: PoolName, value: dict[str, Any], shift: float) -> None:
-        pool = self.pools.get(name)
-        if pool is None:
-            return  # no longer configured; comes back with an instance if one still runs
-        for moved in ("last_up_at", "last_down_at"):
-            at = value[moved]
-            setattr(pool, moved, None if at is None else at + shift)
-        pool.start_failures = value["start_failures"]
-        pool.backoff_until = value["backoff_until"] + shift if value["backoff_until"] else 0.0
-        if value["target"]:
-            target = Target(**value["target"])
-            expires = None if target.expires is None else target.expires + shift
-            pool.target = Target(target.count, target.owner, target.reason, expires)
-        pool.footprint_bytes = value["footprint_bytes"]
-        pool.footprint_learned = value["footprint_learned"]
-        pool.footprint_cores = value["footprint_cores"]
-        pool.conflicts = {int(port): until + shift for port, until in value["conflicts"].items()}
-        pool.restart_queue = [InstanceId(name) for name in value["restart_queue"]]
-        pool.restarting = value["restarting"]
-        pool.last_gist = value["last_gist"]
-        pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
-
-
-# What is saved of the fleet itself; `listed` and `recovering_until` belong to one run of agentd and are
-# reset by `Restored`.
-_CONTROLLER_FIELDS = (
-    "mode_is_persons",
-    "listed",
-    "recovering_until",
-    "next_check",
-    "shutting_down",
-    "scaling_events",
-    "decisions_made",
-    "directives_made",
-    "wall_offset",
-)
-_TIMES = ("since", "created_at", "started_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at")
-
-
-def _pool_row(pool: Pool) -> dict[str, Any]:
-    return {
-        "last_up_at": pool.last_up_at,
-        "last_down_at": pool.last_down_at,
-        "start_failures": pool.start_failures,
-        "backoff_until": pool.backoff_until,
-        "target": asdict(pool.target) if pool.target else None,
-        "footprint_bytes": pool.footprint_bytes,
-        "footprint_learned": pool.footprint_learned,
-        "footprint_cores": pool.footprint_cores,
-        "conflicts": pool.conflicts,
-        "restart_queue": pool.restart_queue,
-        "restarting": pool.restarting,
-        "last_gist": pool.last_gist,
-        "recheck_at": pool.recheck_at,
-    }
-
-
-def _load_instance(value: dict[str, Any], shift: float) -> Instance:
-    value["state"] = State(value["state"])
-    value["purpose"] = Purpose(value["purpose"])
-    value["stop_purpose"] = Purpose(value["stop_purpose"]) if value["stop_purpose"] else None
-    for name in _TIMES:
-        value[name] += shift
-    for name in _TIMES_OR_ZERO:
-        value[name] = value[name] + shift if value[name] else 0.0
-    known = {f.name for f in fields(Instance)}
-    return Instance(**{name: item for name, item in value.items() if name in known})
 
 
 def hears(config: PoolConfig) -> bool:

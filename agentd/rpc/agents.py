@@ -5,14 +5,12 @@ from __future__ import annotations
 from grpc import aio
 
 from agentd.core.messages import Beat, BeatReply, Refusal
-from agentd.core.model import Directive, DirectiveKind
 from agentd.rpc import convert
 from agentd.rpc.errors import abort
 from agentd.runtime import Runtime
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
 _Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]
-_CONTINUE = Directive(DirectiveKind.CONTINUE)
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -21,8 +19,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def __init__(self, runtime: Runtime, epoch: int) -> None:
         self._runtime = runtime
         self._epoch = epoch
-        # Nearly every answer is "go on"; it is made once for each interval.
-        self._go_on: dict[float, agent_pb2.HeartbeatResponse] = {}
+        # Nearly every answer is "go on", for which the controller gives the same reply each time.
+        self._reply: BeatReply | None = None
+        self._response = agent_pb2.HeartbeatResponse()
 
     async def Heartbeat(self, request: agent_pb2.HeartbeatRequest, context: _Context) -> agent_pb2.HeartbeatResponse:
         try:
@@ -35,29 +34,27 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 text=str(error),
                 metadata={"field": error.field},
             )
-        if len(beats) == 1:
-            return await self._one(beats[0], context)
-        replies = [convert.heartbeat_reply(self._take(beat)) for beat in beats]
-        return agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
-
-    async def _one(self, beat: Beat, context: _Context) -> agent_pb2.HeartbeatResponse:
-        reply = self._take(beat)
+        if len(beats) > 1:
+            replies = [convert.heartbeat_reply(self._take(beat)) for beat in beats]
+            return agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
+        reply = self._take(beats[0])
         if isinstance(reply, Refusal):
-            metadata = {"instance": beat.instance}
+            metadata = {"instance": beats[0].instance}
             await abort(context, status=reply.status, reason=reply.reason, text=reply.text, metadata=metadata)
-        if reply.directive == _CONTINUE and (response := self._go_on.get(reply.interval_s)):
-            return response
-        response = agent_pb2.HeartbeatResponse(replies=[convert.heartbeat_reply(reply)], controller_epoch=self._epoch)
-        if reply.directive == _CONTINUE:
-            self._go_on = {reply.interval_s: response}
-        return response
+        if reply is not self._reply:
+            replies = [convert.heartbeat_reply(reply)]
+            self._response = agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
+            self._reply = reply
+        return self._response
 
     def _take(self, beat: Beat) -> BeatReply | Refusal:
         reply = self._runtime.beat(beat)
-        if isinstance(reply, Refusal) and reply.reason == "UNKNOWN_INSTANCE":
+        if isinstance(reply, BeatReply):
+            return reply
+        assert isinstance(reply, Refusal)
+        if reply.reason == "UNKNOWN_INSTANCE":
             try:
                 convert.check_id(beat.instance)
             except convert.Invalid as error:
                 return Refusal("INVALID_HEARTBEAT", str(error), "INVALID_ARGUMENT")
-        assert isinstance(reply, BeatReply | Refusal)
         return reply

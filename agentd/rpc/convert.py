@@ -60,12 +60,13 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
         Invalid: a field is missing or out of range.
     """
     who = message.instance
+    ident, incarnation, seq = who.id, who.incarnation, message.seq
     has = message.HasField
-    if not who.id:
+    if not ident:
         raise Invalid("instance.id", "missing; expected <pool>-<port>, for example research-9101")
-    if not 0 < len(who.incarnation) <= INCARNATION_MAX:
+    if not 0 < len(incarnation) <= INCARNATION_MAX:
         raise Invalid("instance.incarnation", "missing or too long; send AGENTD_INCARNATION as it was given")
-    if message.seq == 0:
+    if seq == 0:
         raise Invalid("seq", "must count up from 1")
     load = None
     if has("load"):
@@ -78,9 +79,9 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
     if has("endpoint"):
         _check_endpoint(message)
     return Beat(
-        instance=InstanceId(who.id),
-        incarnation=Incarnation(who.incarnation),
-        seq=message.seq,
+        instance=InstanceId(ident),
+        incarnation=Incarnation(incarnation),
+        seq=seq,
         load=load,
         queue_length=message.queue_length if has("queue_length") else None,
         in_flight=message.in_flight if has("in_flight") else None,
@@ -101,12 +102,12 @@ def beats(request: agent_pb2.HeartbeatRequest) -> list[Beat]:
     messages = request.heartbeats
     if not 1 <= len(messages) <= BEATS_MAX:
         raise Invalid("heartbeats", f"{len(messages)} heartbeats; expected 1 to {BEATS_MAX}")
-    checked = []
-    for index, message in enumerate(messages):
-        try:
-            checked.append(beat(message))
-        except Invalid as error:
-            raise Invalid(f"heartbeats[{index}].{error.field}", str(error).partition(": ")[2]) from None
+    checked: list[Beat] = []
+    try:
+        for message in messages:
+            checked.append(beat(message))  # its length names the bad one
+    except Invalid as error:
+        raise Invalid(f"heartbeats[{len(checked)}].{error.field}", str(error).partition(": ")[2]) from None
     return checked
 
 

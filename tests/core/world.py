@@ -16,6 +16,7 @@ from agentd.core.messages import (
     BeatReply,
     Event,
     InstanceExited,
+    InstanceGaveUp,
     InstancesListed,
     InstanceStarted,
     InstanceStopped,
@@ -38,10 +39,13 @@ from agentd.core.model import (
     InstanceId,
     InstanceView,
     Observed,
+    Phase,
     StartFailure,
 )
 
 WALL = 1_700_000_000.0
+
+_HostEvent = InstanceStarted | StartFailed | InstanceStopped
 
 
 @dataclass
@@ -55,6 +59,8 @@ class Agent:
     silent: bool = False
     next_beat: float = 0.0
     seq: int = 0
+    queue_length: int | None = None
+    in_flight: int | None = None
     acknowledge: list[int] = field(default_factory=list)
 
 
@@ -76,7 +82,9 @@ class World:
         self.busy: set[InstanceId] = set()
         self.saved: dict[str, str] = {}
         self.on_step: Callable[[Event, Outcome], None] | None = None
-        self._later: list[tuple[float, int, Event]] = []
+        self._later: list[tuple[float, int, _HostEvent]] = []
+        self._restarts: set[int] = set()  # which of `_later` are restarts by the driver
+        self._not_running: dict[InstanceId, Observed] = {}  # what the driver remembers without a process
         self._count = 0
 
     # -- life -----------------------------------------------------------------------------------
@@ -94,12 +102,14 @@ class World:
         self.epoch += 1
         self.busy.clear()
         self._later.clear()
+        self._not_running.clear()
         self.controller = Controller(self.config, epoch=self.epoch)
         self.boot()
 
     def relist(self) -> None:
         observed = tuple(Observed(a.id, a.incarnation, a.pid) for a in self.agents.values())
-        self.step(InstancesListed(observed, frozenset(self.busy)))
+        remembered = tuple(seen for ident, seen in self._not_running.items() if ident not in self.agents)
+        self.step(InstancesListed(observed + remembered, frozenset(self.busy)))
 
     def step(self, event: Event) -> Reply | None:
         outcome = self.controller.step(event, self.now)
@@ -144,12 +154,28 @@ class World:
             self.agents[InstanceId(ident)].load = load
 
     def exit(self, ident: str, *, restart_in_s: float = 0.1) -> None:
-        """The agent's process dies; the driver restarts it."""
+        """The agent's process dies; the driver restarts it, unless `restart_in_s` is negative."""
         agent = self.agents.pop(InstanceId(ident))
-        cause = ExitCause(ExitKind.EXIT, 1)
-        self.step(InstanceExited(agent.id, agent.incarnation, cause, restart_in_s))
         if restart_in_s >= 0:
             self._schedule(restart_in_s, self._fresh(agent.id))
+            self._restarts.add(self._count)
+            self._not_running[agent.id] = Observed(agent.id, agent.incarnation, 0, Phase.BACKOFF)
+        self.step(InstanceExited(agent.id, agent.incarnation, ExitCause(ExitKind.EXIT, 1), restart_in_s))
+
+    def give_up(self, ident: str, cause: StartFailure = StartFailure.CRASH_LOOP) -> None:
+        """The agent's process dies once too often; the driver leaves it at that."""
+        agent = self.agents.pop(InstanceId(ident))
+        self._not_running[agent.id] = Observed(agent.id, agent.incarnation, 0, Phase.FAILED)
+        self.step(InstanceExited(agent.id, agent.incarnation, ExitCause(ExitKind.EXIT, 1), 0.0))
+        self.step(InstanceGaveUp(agent.id, cause, "ended too often"))
+
+    def vanish(self, ident: str) -> None:
+        """The agent's process is gone and nobody saw it end."""
+        del self.agents[InstanceId(ident)]
+
+    def left_running(self, ident: str) -> None:
+        """An agent runs that agentd knows nothing of."""
+        self._run(self._fresh(InstanceId(ident)))
 
     def view(self) -> FleetView:
         return self.controller.view(self.now)
@@ -176,30 +202,46 @@ class World:
         else:
             self.busy.add(action.instance)
             forced = action.instance in self.agents and self.agents[action.instance].silent
-            self._schedule(self.stop_delay_s, InstanceStopped(action.instance, forced))
+            self._schedule(self._stop_takes_s(action.instance), InstanceStopped(action.instance, forced))
+
+    def _stop_takes_s(self, ident: InstanceId) -> float:
+        """A stop cancels a restart that is pending, and waits for a start that is under way."""
+        pending = [
+            (at, n)
+            for at, n, event in self._later
+            if isinstance(event, InstanceStarted | StartFailed) and event.instance == ident
+        ]
+        self._later = [item for item in self._later if item[1] not in self._restarts or item[2].instance != ident]
+        heapq.heapify(self._later)
+        starts = [at - self.now for at, n in pending if n not in self._restarts]
+        return max([self.stop_delay_s, *starts])
 
     def _fresh(self, ident: InstanceId) -> InstanceStarted:
         self._count += 1
         return InstanceStarted(ident, Incarnation(f"inc{self._count}"), 1000 + self._count)
 
-    def _schedule(self, delay_s: float, event: Event) -> None:
+    def _schedule(self, delay_s: float, event: _HostEvent) -> None:
         self._count += 1
         heapq.heappush(self._later, (self.now + delay_s, self._count, event))
 
     def _deliver(self) -> None:
         while self._later and self._later[0][0] <= self.now:
             _, _, event = heapq.heappop(self._later)
+            self._not_running.pop(event.instance, None)
             if isinstance(event, InstanceStarted):
-                silent = event.instance in self.slow
-                agent = Agent(event.instance, event.incarnation, event.pid, self.loads.get(event.instance, 0.5), silent)
-                agent.next_beat = self.now
-                self.agents[event.instance] = agent
+                self._run(event)
                 self.busy.discard(event.instance)
             elif isinstance(event, StartFailed | InstanceStopped):
                 self.busy.discard(event.instance)
                 self.agents.pop(event.instance, None)
             self.step(event)
             self._beat_due()
+
+    def _run(self, started: InstanceStarted) -> None:
+        ident = started.instance
+        agent = Agent(ident, started.incarnation, started.pid, self.loads.get(ident, 0.5), ident in self.slow)
+        agent.next_beat = self.now
+        self.agents[ident] = agent
 
     def _beat_due(self) -> None:
         for agent in sorted(self.agents.values(), key=lambda a: a.id):
@@ -210,7 +252,16 @@ class World:
         agent.seq += 1
         done = tuple(agent.acknowledge)
         agent.acknowledge = []
-        reply = self.step(Beat(agent.id, agent.incarnation, agent.seq, load=agent.load, directives_done=done))
+        beat = Beat(
+            agent.id,
+            agent.incarnation,
+            agent.seq,
+            load=agent.load,
+            queue_length=agent.queue_length,
+            in_flight=agent.in_flight,
+            directives_done=done,
+        )
+        reply = self.step(beat)
         agent.next_beat = self.now + self.config.heartbeat_interval_s
         if isinstance(reply, BeatReply):
             agent.next_beat = self.now + reply.interval_s

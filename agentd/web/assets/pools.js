@@ -69,7 +69,8 @@ function fillCard(card, pool, at) {
   setText(card.span, `, last ${duration(card.spark.span_s)}`);
   setText(card.next, nextSentence(pool.next));
   setAttribute(card.next, "data-move", pool.next.direction === "none" && pool.next.held ? "held" : pool.next.direction);
-  const limits = pool.next.limits.map((limit, place) => ({ ...limit, place }));
+  const held = pool.next.held || pool.next.direction !== "none";
+  const limits = held ? pool.next.limits.map((limit, place) => ({ ...limit, place })) : [];
   reconcile(card.limits, limits, (limit) => limit.place, makeLimit, fillLimit);
   setText(card.unless, sentence(pool.next.counterfactual));
   setHidden(card.unless, !pool.next.counterfactual);
@@ -89,9 +90,10 @@ export function nextSentence(next) {
     what = `Next: ${granted > current ? "grow" : "shrink"} from ${current} to ${granted}`;
     if (wanted !== granted) what += ` (wants ${wanted})`;
   } else {
-    what = wanted === current ? `Next: stay at ${current}` : `Next: wants ${wanted}, stays at ${current}`;
+    what = next.held ? `Next: wants ${wanted}, stays at ${current}` : `Next: stay at ${current}`;
   }
-  const why = next.reasons.map((reason) => reason.text).join("; ");
+  const calm = next.held || granted !== current ? [] : next.limits; // an idle pool at its smallest
+  const why = [...next.reasons, ...calm].map((link) => link.text).join("; ");
   return why ? `${what}. ${sentence(why)}` : what;
 }
 

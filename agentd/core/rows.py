@@ -1,0 +1,157 @@
+"""The fleet's form in the store: one row of JSON for the controller, each pool and each instance.
+
+Everything that decides later behaviour is in the rows, so that a fleet loaded from them goes on exactly as the
+one that wrote them. What is learned anew within seconds is not: the host, and what each instance uses of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from agentd.core.model import AutoscalingMode, HealthCheck, InstanceId, PoolConfig, PoolName, State, Target
+from agentd.core.state import Fleet, Instance, Pool, Purpose
+
+CONTROLLER = "controller"
+
+# What is saved of the fleet itself; `listed`, `ticked_at` and `recovering_until` belong to one run of agentd
+# and are reset by `Restored`.
+_CONTROLLER_FIELDS = (
+    "mode_is_persons",
+    "listed",
+    "recovering_until",
+    "next_check",
+    "ticked_at",
+    "shutting_down",
+    "scaling_events",
+    "decisions_made",
+    "directives_made",
+    "wall_offset",
+)
+_TIMES = ("since", "created_at", "started_at", "heard_at")
+_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at")
+
+
+def take_changed(fleet: Fleet) -> dict[str, str | None]:
+    """The rows that changed since the last call; None: the row is gone."""
+    keys = list(fleet.changed)
+    fleet.changed.clear()
+    return {key: _row(fleet, key) for key in keys}
+
+
+def snapshot(fleet: Fleet) -> dict[str, str]:
+    """All rows, instances in the order in which they were made."""
+    keys = [CONTROLLER, *(f"pool/{n}" for n in fleet.pools), *(f"instance/{i}" for i in fleet.instances)]
+    rows = {key: _row(fleet, key) for key in keys}
+    return {key: row for key, row in rows.items() if row is not None}
+
+
+def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
+    """Let `fleet` take over `rows`; saved monotonic times are moved by `shift`.
+
+    Instances made at the same moment keep the order of `rows`.
+    """
+    if CONTROLLER in rows:
+        value = json.loads(rows[CONTROLLER])
+        mode = AutoscalingMode(**value.pop("mode"))
+        for name in _CONTROLLER_FIELDS:
+            if name in value:
+                setattr(fleet, name, value[name])
+        if fleet.mode_is_persons:
+            fleet.mode = mode
+    loaded = [_load_instance(json.loads(row), shift) for key, row in rows.items() if key.startswith("instance/")]
+    # A pool that is no longer configured is there as long as one of its instances is.
+    populated = {instance.pool for instance in loaded}
+    for key in sorted(rows):
+        kind, _, name = key.partition("/")
+        if kind == "pool" and (name in fleet.pools or name in populated):
+            _load_pool(fleet, PoolName(name), json.loads(rows[key]), shift)
+    for instance in sorted(loaded, key=lambda i: i.created_at):
+        instance.core_name = fleet.pools[instance.pool].config.core_name(instance.port)
+        fleet.insert(instance)
+        if instance.wake_at:
+            fleet.alarms.push(instance.wake_at, instance.id)
+    fleet.pools = {name: fleet.pools[name] for name in sorted(fleet.pools)}
+
+
+def _row(fleet: Fleet, key: str) -> str | None:
+    kind, _, name = key.partition("/")
+    value: dict[str, Any] | None = None
+    if kind == CONTROLLER:
+        value = {name: getattr(fleet, name) for name in _CONTROLLER_FIELDS}
+        value["mode"] = asdict(fleet.mode)
+    elif kind == "pool":
+        pool = fleet.pools.get(PoolName(name))
+        value = _pool_row(pool) if pool else None
+    else:
+        instance = fleet.instances.get(InstanceId(name))
+        if instance:
+            value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
+    return None if value is None else json.dumps(value, separators=(",", ":"))
+
+
+def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float) -> None:
+    pool = fleet.pools.get(name)
+    if pool is None:
+        left = PoolConfig(
+            name=name,
+            min=0,
+            max=0,
+            health=HealthCheck(value["health"]),
+            start_timeout_s=value["start_timeout_s"],
+            drain_timeout_s=value["drain_timeout_s"],
+        )
+        pool = fleet.pools[name] = Pool(config=left, removed=True)
+    for moved in ("last_up_at", "last_down_at"):
+        at = value[moved]
+        setattr(pool, moved, None if at is None else at + shift)
+    pool.start_failures = value["start_failures"]
+    pool.backoff_until = value["backoff_until"] + shift if value["backoff_until"] else 0.0
+    if value["target"]:
+        target = Target(**value["target"])
+        expires = None if target.expires is None else target.expires + shift
+        pool.target = Target(target.count, target.owner, target.reason, expires)
+    pool.footprint_bytes = value["footprint_bytes"]
+    pool.footprint_learned = value["footprint_learned"]
+    pool.footprint_cores = value["footprint_cores"]
+    pool.conflicts = {int(port): until + shift for port, until in value["conflicts"].items()}
+    pool.restart_queue = [InstanceId(name) for name in value["restart_queue"]]
+    pool.restarting = value["restarting"]
+    pool.last_gist = value["last_gist"]
+    pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
+
+
+def _pool_row(pool: Pool) -> dict[str, Any]:
+    return {
+        "last_up_at": pool.last_up_at,
+        "last_down_at": pool.last_down_at,
+        "start_failures": pool.start_failures,
+        "backoff_until": pool.backoff_until,
+        "target": asdict(pool.target) if pool.target else None,
+        "footprint_bytes": pool.footprint_bytes,
+        "footprint_learned": pool.footprint_learned,
+        "footprint_cores": pool.footprint_cores,
+        "conflicts": pool.conflicts,
+        "restart_queue": pool.restart_queue,
+        "restarting": pool.restarting,
+        "last_gist": pool.last_gist,
+        "recheck_at": pool.recheck_at,
+        # What is needed of the configuration to let go of what runs when it says nothing of the pool any more.
+        "health": pool.config.health,
+        "start_timeout_s": pool.config.start_timeout_s,
+        "drain_timeout_s": pool.config.drain_timeout_s,
+    }
+
+
+def _load_instance(value: dict[str, Any], shift: float) -> Instance:
+    value["state"] = State(value["state"])
+    value["purpose"] = Purpose(value["purpose"])
+    value["stop_purpose"] = Purpose(value["stop_purpose"]) if value["stop_purpose"] else None
+    for name in _TIMES:
+        value[name] += shift
+    for name in _TIMES_OR_ZERO:
+        value[name] = value[name] + shift if value[name] else 0.0
+    known = {f.name for f in fields(Instance)}
+    return Instance(**{name: item for name, item in value.items() if name in known})

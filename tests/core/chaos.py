@@ -1,0 +1,204 @@
+"""What must hold whatever happens: invariants of the controller, looked at after every single step.
+
+`Chaos` is a `World` to which anything may happen, and which checks after each step what DESIGN promises. It
+looks into the controller's state where no view shows what matters.
+"""
+
+from __future__ import annotations
+
+import json
+
+from world import World
+
+from agentd.core.controller import Controller
+from agentd.core.messages import (
+    ConfigChanged,
+    Event,
+    EventType,
+    HostSampled,
+    InstanceExited,
+    InstanceGaveUp,
+    InstancesListed,
+    InstanceStarted,
+    InstanceStopped,
+    Outcome,
+    Restored,
+    Shutdown,
+    Start,
+    StartFailed,
+    Stop,
+    Tick,
+)
+from agentd.core.model import Direction, FleetConfig, HostSample, InstanceId, PoolName, Usage, parse_instance_id
+
+MIB = 1024 * 1024
+USAGE = Usage(64 * MIB, 0.25)
+_PORTS_HELD = "broken: two instances on one port"
+
+# What an instance, a pool and the fleet must not lose when agentd is killed: everything else is either told anew
+# by beats, or moved with every tick.
+_VOLATILE = {
+    "instance": {
+        "heard_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight", "tasks_completed",
+        "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
+    },
+    "pool": {"footprint_cores", "restarting"},
+    "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
+}  # fmt: skip
+
+
+class Chaos(World):
+    """A world in which every step is checked. The `twins` must do as the controller does."""
+
+    def __init__(self, config: FleetConfig, *, start_delay_s: float = 0.0, stop_delay_s: float = 0.0) -> None:
+        super().__init__(config, start_delay_s=start_delay_s, stop_delay_s=stop_delay_s)
+        self.twins: list[Controller] = []
+        self.sample: HostSample | None = None
+        self.shut = False
+        self._asked: dict[InstanceId, type] = {}
+        self._counts: dict[PoolName, int] = {}
+        self._decided: dict[str, float] = {}  # decisions that scaled, by id -> when
+        self._last_up: dict[str, float] = {}  # per pool, those that came about
+        self._last_down: dict[str, float] = {}
+        self._started_for: dict[str, str] = {}
+        self.on_step = self._check
+
+    # -- what may happen beyond a World's script ------------------------------------------------
+
+    def reboot(self, config: FleetConfig | None = None) -> None:
+        self.twins.clear()
+        self._asked.clear()
+        self.shut = False
+        super().reboot(config)
+        if self.sample is not None:
+            self.measure(self.sample.memory_available_bytes)
+
+    def measure(self, available_bytes: int) -> None:
+        self.sample = HostSample(
+            cores=8,
+            cpu_used_cores=1.0,
+            memory_total_bytes=4096 * MIB,
+            memory_available_bytes=available_bytes,
+            disk_free_bytes=100_000 * MIB,
+            instances=dict.fromkeys(self.agents, USAGE),
+        )
+        self.step(HostSampled(self.sample))
+
+    def configure(self, config: FleetConfig) -> None:
+        self.config = config
+        self.step(ConfigChanged(config))
+
+    def clone(self) -> None:
+        """From here on, a controller made from a snapshot must do exactly as the original does."""
+        rows = self.controller.snapshot()
+        twin = Controller.from_snapshot(self.config, rows, self.epoch)
+        assert twin.snapshot() == rows
+        assert twin.deadline == self.controller.deadline
+        self.twins.append(twin)
+        if self.sample is not None:
+            self.step(HostSampled(self.sample))
+
+    # -- the invariants -------------------------------------------------------------------------
+
+    def _check(self, event: Event, outcome: Outcome) -> None:
+        for twin in self.twins:
+            assert twin.step(event, self.now) == outcome, f"a restored controller differs after {event}"
+            assert twin.deadline == self.controller.deadline, f"a restored controller wakes differently after {event}"
+        if isinstance(event, Tick):
+            deadline = self.controller.deadline
+            assert deadline is None or deadline > self.now, "a deadline that stays in the past: a busy loop"
+        self._note(event)
+        if outcome.actions or outcome.records or outcome.rows:
+            self._check_actions(event, outcome)
+            self._check_counts(event, outcome)
+            self._check_cooldowns(outcome)
+            if not isinstance(event, Restored):
+                self._check_stored()
+
+    def _note(self, event: Event) -> None:
+        """What was asked of the driver and has come to its end."""
+        if isinstance(event, StartFailed | InstanceStopped | InstanceGaveUp | InstanceExited):
+            self._asked.pop(event.instance, None)
+        if isinstance(event, InstancesListed):
+            found = {seen.id for seen in event.observed} | event.busy
+            self._asked = {ident: kind for ident, kind in self._asked.items() if ident in found}
+        if isinstance(event, Shutdown):
+            self.shut = True
+
+    def _check_actions(self, event: Event, outcome: Outcome) -> None:
+        known = {i.id for i in self.view().instances}
+        for action in outcome.actions:
+            if isinstance(action, Start):
+                self._check_start(action)
+            else:
+                assert action.instance in known or isinstance(event, InstanceStarted), f"{action}: unknown"
+                stopped_twice = self._asked.get(action.instance) is Stop
+                assert not stopped_twice or isinstance(event, InstancesListed), f"{action}: asked for already"
+                self._asked[action.instance] = Stop
+        ports = [i.port for i in self.view().instances]
+        assert len(ports) == len(set(ports)), _PORTS_HELD
+
+    def _check_start(self, action: Start) -> None:
+        ident, spec = action.spec.id, action.spec
+        assert self.config.enabled, f"{ident} started while disabled"
+        assert not self.shut, f"{ident} started after a shutdown"
+        assert self._asked.get(ident) is None, f"{ident} started while {self._asked[ident]} is under way"
+        assert ident not in self.agents, f"{ident} started while it runs"
+        pool = self.config.pools[spec.pool]
+        assert parse_instance_id(ident) == (spec.pool, spec.port)
+        assert pool.core_name(spec.port) == spec.core_name
+        elastic = pool.ports is not None and spec.port in pool.ports
+        assert elastic or spec.core_name is not None, f"{ident}: a port that is not the pool's"
+        self._asked[ident] = Start
+
+    def _check_counts(self, event: Event, outcome: Outcome) -> None:
+        view = self.view()
+        by_us = not isinstance(event, InstancesListed | Restored | ConfigChanged)
+        for pool in view.pools:
+            before = self._counts.get(pool.name, 0)
+            ours = [i for i in view.instances if i.pool == pool.name and i.core_name]
+            bound = max(pool.max, before, len(ours))
+            assert not by_us or pool.count <= bound, f"{pool.name}: {pool.count} > {bound} after {event}"
+            self._counts[pool.name] = pool.count
+        for record in outcome.records:
+            if record.type is EventType.SCALE_DOWN:
+                name, port = parse_instance_id(record.instance)
+                config = self.config.pools[name]
+                assert config.core_name(port) is None, f"{record.instance} is a core agent"
+                assert self._counts[name] >= config.min, f"{name}: fewer than {config.min} by our own act"
+
+    def _check_cooldowns(self, outcome: Outcome) -> None:
+        for decision in outcome.decisions:
+            config = self.config.pools[decision.pool]
+            up, down = self._last_up.get(decision.pool, -1e9), self._last_down.get(decision.pool, -1e9)
+            if decision.direction is Direction.UP:
+                assert self.now - up >= config.scale_up_cooldown_s - 1e-6, f"{decision}: in the up cooldown"
+            if decision.direction is Direction.DOWN:
+                assert self.now - max(up, down) >= config.scale_down_cooldown_s - 1e-6, f"{decision}: in the cooldown"
+            if decision.direction is not Direction.NONE:
+                self._decided[decision.id] = self.now
+        for record in outcome.records:
+            at = self._decided.get(record.decision)
+            if at is None:
+                continue
+            if record.type is EventType.SCALE_UP:
+                self._started_for[record.instance] = record.decision
+            elif record.type is EventType.READY and self._started_for.pop(record.instance, ""):
+                self._last_up[record.pool] = max(at, self._last_up.get(record.pool, at))
+            elif record.type in (EventType.STOP, EventType.STOP_FORCED):
+                started_for = self._started_for.pop(record.instance, "")
+                if started_for != record.decision:
+                    self._last_down[record.pool] = max(at, self._last_down.get(record.pool, at))
+
+    def _check_stored(self) -> None:
+        """What a kill of agentd right now would leave is what the controller knows."""
+        now = self.controller.snapshot()
+        assert set(self.saved) == set(now), f"not stored or not deleted: {set(self.saved) ^ set(now)}"
+        for key in now:
+            volatile = _VOLATILE[key.partition("/")[0]]
+            have, want = json.loads(self.saved[key]), json.loads(now[key])
+            differ = {name: (have.get(name), want[name]) for name in want if have.get(name) != want[name]}
+            lost = {name: pair for name, pair in differ.items() if name not in volatile}
+            if not want.get("mode_is_persons", True):
+                lost.pop("mode", None)  # the configuration's word is not read from there
+            assert not lost, f"{key} is stored without {lost}"

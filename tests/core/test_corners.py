@@ -1,0 +1,273 @@
+"""Corners where two things happen at once: each test is a fault that was found there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fleets import RESEARCH, fleet, pool
+from world import WALL, World
+
+from agentd.core.controller import Controller
+from agentd.core.messages import (
+    Check,
+    ConfigChanged,
+    EventType,
+    InstanceExited,
+    InstancesListed,
+    InstanceStarted,
+    Restart,
+    Restored,
+    SetTarget,
+    Shutdown,
+    Start,
+    StartFailed,
+    Stop,
+    Tick,
+)
+from agentd.core.model import (
+    ExitCause,
+    ExitKind,
+    Incarnation,
+    InstanceId,
+    StartFailure,
+    State,
+)
+
+CORE = InstanceId("research-9002")
+
+
+def starts(world: World) -> list[str]:
+    return [a.spec.id for outcome in world.outcomes for a in outcome.actions if isinstance(a, Start)]
+
+
+def stops(world: World) -> list[str]:
+    return [a.instance for outcome in world.outcomes for a in outcome.actions if isinstance(a, Stop)]
+
+
+def settle(world: World) -> None:
+    """One tick; the next must not be due at once."""
+    world.step(Tick(wall=WALL + world.now))
+    deadline = world.controller.deadline
+    assert deadline is None or deadline > world.now
+
+
+# -- never a deadline that stays in the past ------------------------------------------------------
+
+
+def held_target() -> World:
+    """A target that waits for its cooldown."""
+    world = World(fleet())
+    world.boot()
+    world.step(SetTarget("up", 3, RESEARCH, "alice", "", None))
+    world.run_until(10.0)
+    world.step(SetTarget("up", 4, RESEARCH, "alice", "", None))
+    assert world.view().pools[0].next.held
+    return world
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Shutdown(keep_agents=True, owner="alice"),
+        ConfigChanged(fleet(enabled=False)),
+        ConfigChanged(fleet(pool("other"))),
+    ],
+    ids=["shutdown", "disabled", "pool removed"],
+)
+def test_a_target_that_cannot_be_looked_at_again_does_not_keep_the_loop_busy(
+    event: Shutdown | ConfigChanged,
+) -> None:
+    world = held_target()
+    world.stop_delay_s = 1000.0
+    world.step(event)
+    world.now += 400.0
+    settle(world)
+
+
+def test_a_failed_start_does_not_keep_the_loop_busy_while_disabled() -> None:
+    world = World(fleet())
+    world.taken_ports[9002] = "nginx"
+    world.boot()
+    assert world.instance(CORE).state is State.FAILED
+    world.step(ConfigChanged(fleet(enabled=False)))
+    world.now += 60.0
+    settle(world)
+    del world.taken_ports[9002]
+    world.step(ConfigChanged(fleet()))
+    world.run_until(world.now + 1.0)
+    assert world.instance(CORE).state is State.READY
+
+
+def test_a_deadline_that_came_is_answered_also_when_another_event_arrives_first() -> None:
+    world = World(fleet(pool(), check_interval_s=1000.0))
+    world.failing["research-9101"] = "no such file"
+    world.boot()
+    backoff_ends = world.controller.deadline
+    assert backoff_ends == 5.0
+    world.now = 5.1
+    world.failing.clear()
+    world.step(Check("alice", RESEARCH))
+    assert world.controller.deadline == backoff_ends
+
+
+# -- disabled: start nothing, stop nothing --------------------------------------------------------
+
+
+def test_a_start_timeout_stops_and_starts_nothing_while_disabled() -> None:
+    world = World(fleet())
+    world.slow.add(CORE)
+    world.boot()
+    world.reboot(fleet(enabled=False))
+    world.outcomes.clear()
+    world.run_until(1000.0)
+    assert (starts(world), stops(world)) == ([], [])
+    assert world.instance(CORE).state is State.STARTING
+
+
+def test_what_waits_for_its_start_waits_on_while_disabled() -> None:
+    config = fleet(pool(min=3), starting_max=1)
+    world = World(config, start_delay_s=5.0)
+    world.boot()
+    assert starts(world) == ["research-9101"]
+    world.step(ConfigChanged(replace(config, enabled=False)))
+    world.run_until(20.0)
+    assert starts(world) == ["research-9101"]
+    world.step(ConfigChanged(config))
+    world.run_until(40.0)
+    assert starts(world) == ["research-9101", "research-9102", "research-9103"]
+
+
+def test_a_restart_under_way_is_not_begun_anew_while_disabled() -> None:
+    world = World(fleet(), stop_delay_s=5.0)
+    world.boot()
+    world.step(Restart((CORE,), "alice"))
+    world.run_until(11.0)
+    world.step(ConfigChanged(fleet(enabled=False)))
+    world.outcomes.clear()
+    world.run_until(60.0)
+    assert starts(world) == []
+    world.step(ConfigChanged(fleet()))
+    assert starts(world) == [CORE]
+
+
+# -- gaps of the loop -------------------------------------------------------------------------------
+
+
+def test_a_gap_does_not_delay_what_began_after_it() -> None:
+    world = World(fleet())
+    world.boot()
+    world.run_until(5.0)
+    world.agents[CORE].next_beat = 1000.0
+    world.now = 500.0
+    world.step(Shutdown(keep_agents=False, owner="alice"))
+    world.run_until(511.0)
+    assert stops(world) == [CORE]
+
+
+# -- restarts ---------------------------------------------------------------------------------------
+
+
+def test_a_draining_instance_that_vanishes_is_started_again_if_it_was_to_be_restarted() -> None:
+    world = World(fleet())
+    world.boot()
+    world.agents[CORE].next_beat = 1000.0
+    world.step(Restart((CORE,), "alice"))
+    assert world.instance(CORE).state is State.DRAINING
+    world.vanish(CORE)
+    world.reboot()
+    assert world.instance(CORE).state is State.READY
+
+
+def test_a_person_may_restart_what_still_waits_for_its_start() -> None:
+    world = World(fleet(pool(min=2), starting_max=1), start_delay_s=5.0)
+    world.boot()
+    world.step(Restart((InstanceId("research-9102"), InstanceId("research-9101")), "alice"))
+    world.run_until(30.0)
+    assert [i.state for i in world.view().instances] == [State.READY, State.READY]
+
+
+def test_an_exit_that_is_reported_after_a_listing_has_shown_it_is_no_news() -> None:
+    world = World(fleet())
+    world.boot()
+    old = world.agents[CORE].incarnation
+    world.vanish(CORE)
+    world.start_delay_s = 5.0
+    world.relist()
+    world.step(InstanceExited(CORE, old, ExitCause(ExitKind.UNKNOWN), -1.0))
+    assert starts(world) == [CORE, CORE]
+    world.run_until(6.0)
+    assert world.instance(CORE).state is State.READY
+
+
+# -- cooldowns --------------------------------------------------------------------------------------
+
+
+def test_a_scale_up_that_had_to_be_started_twice_is_charged_all_the_same() -> None:
+    world = World(fleet())
+    world.boot()
+    world.set_load(CORE, 0.9)
+    world.slow.add("research-9101")
+    world.set_load("research-9101", 0.9)
+    world.run_until(61.0)
+    assert world.instance("research-9101").state is State.STARTING
+    world.vanish("research-9101")
+    world.slow.clear()
+    world.relist()
+    world.run_until(62.0)
+    assert world.instance("research-9101").state is State.READY
+    assert world.view().pools[0].up_cooldown_s == 298.0
+
+
+# -- replacement ------------------------------------------------------------------------------------
+
+
+def test_a_replacement_that_does_not_become_ready_never_leads_above_max() -> None:
+    world = World(fleet(pool(min=2, max=2, start_timeout_s=10.0)), stop_delay_s=100.0)
+    world.boot()
+    world.slow.add("research-9103")
+    world.agents[InstanceId("research-9101")].silent = True
+    for until in range(90, 400):
+        world.run_until(float(until))
+        seen = world.view().pools[0]
+        assert seen.count <= 2, f"{seen.count} at {until}"
+
+
+def test_an_instance_that_is_being_replaced_gets_no_second_successor() -> None:
+    world = World(fleet(pool(min=2, max=2)))
+    world.boot()
+    world.agents[InstanceId("research-9101")].silent = True
+    world.slow.add("research-9103")
+    world.run_until(95.0)
+    assert world.instance("research-9103").state is State.STARTING
+    world.give_up("research-9101", StartFailure.PORT_TAKEN)
+    assert world.view().pools[0].count == 2
+
+
+# -- reload -----------------------------------------------------------------------------------------
+
+
+def test_a_shorter_heartbeat_timeout_holds_from_the_reload_on() -> None:
+    world = World(fleet(heartbeat_timeout_s=600.0))
+    world.boot()
+    world.run_until(5.0)
+    world.agents[CORE].silent = True
+    world.step(ConfigChanged(fleet(heartbeat_timeout_s=30.0)))
+    world.run_until(40.0)
+    assert any(record.type is EventType.LATE for _, record in world.records)
+
+
+# -- restart equality -------------------------------------------------------------------------------
+
+
+def test_a_restored_controller_launches_what_waits_in_the_same_order() -> None:
+    config = fleet(pool(min=3), starting_max=1)
+    original = Controller(config)
+    original.step(Restored({}, 0.0, WALL, WALL), 0.0)
+    original.step(InstancesListed(()), 0.0)
+    original.step(InstanceStarted(InstanceId("research-9101"), Incarnation("a"), 1), 1.0)
+    # 9101 goes to the end of the queue, behind 9102 and 9103.
+    original.step(InstanceExited(InstanceId("research-9101"), Incarnation("a"), ExitCause(ExitKind.EXIT, 1), -1.0), 2.0)
+    twin = Controller.from_snapshot(config, original.snapshot(), 1)
+    event = StartFailed(InstanceId("research-9102"), StartFailure.SPAWN_FAILED, "no such file")
+    assert twin.step(event, 3.0) == original.step(event, 3.0)

@@ -1,0 +1,187 @@
+"""Promises that hold whatever happens, and in whatever order; `chaos.Chaos` checks them after every step.
+
+`AGENTD_HYPOTHESIS=deep` looks much longer, and elsewhere every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chaos import MIB, Chaos
+from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.core.messages import (
+    Beat,
+    Check,
+    Refusal,
+    Restart,
+    SetAutoscaling,
+    SetTarget,
+    Shutdown,
+)
+from agentd.core.model import (
+    Incarnation,
+    InstanceId,
+    PoolName,
+    StartFailure,
+)
+
+# -- what may happen: each is a function on the world, made from drawn values ---------------------
+
+Happening = tuple[str, tuple[Any, ...]]
+
+
+def _some(world: Chaos, number: int) -> str | None:
+    """One of the agents that run."""
+    return sorted(world.agents)[number % len(world.agents)] if world.agents else None
+
+
+def _on_agent(act: Callable[..., None]) -> Callable[..., None]:
+    def happen(world: Chaos, number: int, *values: Any) -> None:
+        ident = _some(world, number)
+        if ident is not None:
+            act(world, ident, *values)
+
+    return happen
+
+
+def _silence(world: Chaos, ident: str, silent: bool) -> None:
+    agent = world.agents[InstanceId(ident)]
+    agent.silent = silent
+    agent.next_beat = world.now
+
+
+def _stale_beat(world: Chaos, ident: str) -> None:
+    before = world.controller.snapshot()
+    reply = world.step(Beat(InstanceId(ident), Incarnation("of yesterday"), 99, load=1.0, directives_done=(1, 2, 3)))
+    assert isinstance(reply, Refusal)
+    assert world.controller.snapshot() == before
+
+
+def _load(world: Chaos, load: float) -> None:
+    for ident in sorted(world.agents):
+        world.set_load(ident, load)
+
+
+def _port(world: Chaos, port: int, taken: bool) -> None:
+    if taken:
+        world.taken_ports[port] = "nginx"
+    else:
+        world.taken_ports.pop(port, None)
+
+
+def _failing(world: Chaos, ident: str, failing: bool) -> None:
+    if failing:
+        world.failing[ident] = "no such file"
+    else:
+        world.failing.pop(ident, None)
+
+
+def _slow(world: Chaos, ident: str, slow: bool) -> None:
+    (world.slow.add if slow else world.slow.discard)(ident)
+
+
+def _target(world: Chaos, direction: str, count: int, pool: PoolName | None, for_s: float | None, dry: bool) -> None:
+    world.step(SetTarget(direction, count, pool, "alice", "", for_s, dry))
+
+
+def _gap(world: Chaos, gap_s: float) -> None:
+    world.now += gap_s
+
+
+def _restart_pool(world: Chaos, pool: str) -> None:
+    world.step(Restart(tuple(i.id for i in world.view().instances if i.pool == pool), "alice"))
+
+
+def _reboot(world: Chaos, later_s: float) -> None:
+    world.now += later_s
+    world.reboot()
+
+
+HAPPENINGS: dict[str, Callable[..., None]] = {
+    "run": lambda world, seconds: world.run_until(world.now + seconds),
+    "load": _load,
+    "agent load": _on_agent(lambda world, ident, load: world.set_load(ident, load)),
+    "silence": _on_agent(_silence),
+    "exit": _on_agent(lambda world, ident, delay_s: world.exit(ident, restart_in_s=delay_s)),
+    "give up": _on_agent(lambda world, ident, cause: world.give_up(ident, cause)),
+    "vanish": _on_agent(lambda world, ident: world.vanish(ident)),
+    "stale beat": _on_agent(_stale_beat),
+    "relist": lambda world: world.relist(),
+    "port": _port,
+    "failing": _failing,
+    "slow": _slow,
+    "target": _target,
+    "auto": lambda world, on: world.step(SetAutoscaling(on, "alice", "")),
+    "check": lambda world, pool: world.step(Check("alice", pool)),
+    "restart": _on_agent(lambda world, ident: world.step(Restart((InstanceId(ident),), "alice"))),
+    "restart pool": _restart_pool,
+    "config": lambda world, number: world.configure(CONFIGS[number]),
+    "gap": _gap,
+    "host": lambda world, mib: world.measure(mib * MIB),
+    "reboot": _reboot,
+    "clone": lambda world: world.clone(),
+    "shutdown": lambda world, keep: world.step(Shutdown(keep, "alice")),
+}
+
+_number = st.integers(0, 5)
+_loads = st.sampled_from([0.0, 0.1, 0.5, 0.76, 1.0])
+_pools = st.sampled_from([RESEARCH, EXECUTION, None])
+_idents = st.sampled_from(["research-9002", "research-9101", "research-9102", "execution-9201", "execution-9202"])
+
+
+def _happening(name: str, *values: st.SearchStrategy[Any]) -> st.SearchStrategy[Happening]:
+    return st.tuples(st.just(name), st.tuples(*values))
+
+
+_run = _happening("run", st.sampled_from([0.5, 3.0, 11.0, 31.0, 50.0, 130.0]))
+_happenings = st.one_of(
+    _run,
+    _run,
+    _run,
+    _happening("load", _loads),
+    _happening("load", _loads),
+    _happening("agent load", _number, _loads),
+    _happening("silence", _number, st.booleans()),
+    _happening("silence", _number, st.just(True)),
+    _happening("exit", _number, st.sampled_from([-1.0, 0.1, 30.0])),
+    _happening("give up", _number, st.sampled_from([StartFailure.CRASH_LOOP, StartFailure.PORT_TAKEN])),
+    _happening("vanish", _number),
+    _happening("stale beat", _number),
+    _happening("relist"),
+    _happening("port", st.sampled_from([9002, 9101, 9102, 9201]), st.booleans()),
+    _happening("failing", _idents, st.booleans()),
+    _happening("slow", _idents, st.booleans()),
+    _happening(
+        "target", st.sampled_from(["up", "down"]), st.integers(0, 9), _pools,
+        st.sampled_from([None, 20.0, 3600.0]), st.booleans(),
+    ),
+    _happening("auto", st.booleans()),
+    _happening("check", _pools),
+    _happening("restart", _number),
+    _happening("restart pool", st.sampled_from([RESEARCH, EXECUTION])),
+    _happening("config", st.integers(0, len(CONFIGS) - 1)),
+    _happening("gap", st.sampled_from([0.5, 5.0, 100.0])),
+    _happening("host", st.sampled_from([4000, 750, 300])),
+    _happening("reboot", st.sampled_from([0.0, 1.0, 200.0])),
+    _happening("clone"),
+)  # fmt: skip
+_stories = st.lists(_happenings, max_size=14)
+
+
+@given(_stories, st.sampled_from([0.0, 2.0]), st.sampled_from([0.0, 3.0]), st.none() | st.booleans())
+def test_the_promises_hold_whatever_happens(
+    story: list[Happening], start_delay_s: float, stop_delay_s: float, keep_agents: bool | None
+) -> None:
+    world = Chaos(FLEET, start_delay_s=start_delay_s, stop_delay_s=stop_delay_s)
+    world.boot()
+    for name, values in story:
+        HAPPENINGS[name](world, *values)
+    if keep_agents is not None:
+        HAPPENINGS["shutdown"](world, keep_agents)
+    world.run_until(world.now + 60.0)
+    if keep_agents is False:
+        assert not world.view().instances

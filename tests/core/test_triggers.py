@@ -1,0 +1,61 @@
+"""Seed A's rule at its edges, and how it prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.core.metrics import Totals
+from agentd.core.model import Proposal, Reason, ThresholdTrigger
+from agentd.core.triggers import compare, highest, threshold
+
+TRIGGER = ThresholdTrigger(0.75, 0.25)
+EMPTY = Totals(3, 3, 0, 0, 0, 0, (), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("loads", "count", "code", "text"),
+    [
+        ((0.9, 0.85), 4, "high_load", "High load: 0.88 > 0.75"),
+        ((0.75,), 3, "in_band", "load 0.75 is between 0.25 and 0.75"),
+        ((0.7501,), 4, "high_load", "High load: 0.7501 > 0.7500"),
+        ((0.25,), 3, "in_band", "load 0.25 is between 0.25 and 0.75"),
+        ((0.2499,), 2, "low_load", "Low load: 0.2499 < 0.2500"),
+        ((0.1, 0.15, 0.05), 2, "low_load", "Low load: 0.10 < 0.25"),
+        ((1.0,), 4, "high_load", "High load: 1.00 > 0.75"),
+        ((0.0,), 2, "low_load", "Low load: 0.00 < 0.25"),
+    ],
+)
+def test_one_more_above_one_fewer_below_and_both_strictly(
+    loads: tuple[float, ...], count: int, code: str, text: str
+) -> None:
+    proposal = threshold(replace(EMPTY, loads=loads), TRIGGER)
+    assert (proposal.count, proposal.reason.code, proposal.reason.text) == (count, code, text)
+
+
+def test_without_a_sample_the_trigger_abstains() -> None:
+    proposal = threshold(EMPTY, TRIGGER)
+    assert (proposal.count, proposal.reason.code) == (None, "no_sample")
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_both_sides_print_differently_wherever_they_differ(left: float, right: float) -> None:
+    printed_left, sign, printed_right = compare(left, ">", right).split(" ")
+    assert sign == ">"
+    assert len(printed_left) == len(printed_right) >= 4
+    if abs(left - right) > 1e-15:
+        assert printed_left != printed_right
+        assert (float(printed_left) > float(printed_right)) == (left > right)
+
+
+def test_the_highest_proposal_wins_ties_by_order_and_abstentions_only_alone() -> None:
+    none, two, other_two, three = (
+        Proposal(name, count, Reason("r", "r")) for name, count in (("a", None), ("b", 2), ("c", 2), ("d", 3))
+    )
+    assert highest([none, two, three]) is three
+    assert highest([two, other_two]) is two
+    assert highest([none, two]) is two
+    assert highest([none]) is none
