@@ -59,6 +59,7 @@ class Daemon:
         self._config = configuration
         self._state_dir = state_dir
         self._clock = SystemClock()
+        self._built = False
         self._ending = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._notifier = sdnotify.SystemdNotifier()
@@ -68,8 +69,11 @@ class Daemon:
     async def run(self) -> None:
         """Run until asked to end. Errors of any part come out here."""
         async with contextlib.AsyncExitStack() as stack:
-            await self._build(stack)
             self._catch_signals()
+            await self._build(stack)
+            self._built = True
+            if self._ending.is_set():  # asked for while it began: nothing has been started
+                return
             self._notifier.notify(f"READY=1\nSTATUS=managing {len(self._runtime.view().instances)} agents")
             parts = asyncio.create_task(self._runtime.run(), name="runtime")
             stack.push_async_callback(_cancelled, parts)
@@ -112,7 +116,9 @@ class Daemon:
         return Reloaded(str(source), fresh.warnings, changes)
 
     async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
-        """Begin to end; return how many instances are being stopped. Repeated: hurry."""
+        """Begin to end; return how many instances are being stopped. Repeated: hurry. At the very end: nothing."""
+        if self._ending.is_set():
+            return 0
         stopping = 0 if keep_agents else len(self._runtime.view().instances)
         if keep_agents:
             await self._runtime.submit(Shutdown(keep_agents=True, owner=owner))
@@ -197,7 +203,7 @@ class Daemon:
 
     def _prober(self, running: Callable[[], tuple[Running, ...]], take: Callable[[Probed], None]) -> Prober:
         def targets() -> list[ProbeTarget]:
-            return [ProbeTarget(r.id, r.incarnation, r.port, r.kind, r.path) for r in running()]
+            return [ProbeTarget(r.id, r.incarnation, r.port, r.kind, r.path, r.starting) for r in running()]
 
         return Prober(targets, take, lambda: self._runtime.config.heartbeat_interval_s)
 
@@ -236,17 +242,27 @@ class Daemon:
             return handle
 
         loop.add_signal_handler(signal.SIGINT, then(self._interrupt))
-        loop.add_signal_handler(signal.SIGTERM, then(lambda: self.shutdown(keep_agents=True, owner="SIGTERM")))
+        loop.add_signal_handler(signal.SIGTERM, then(self._terminate))
         loop.add_signal_handler(signal.SIGHUP, then(self._hang_up))
 
     async def _interrupt(self) -> None:
+        if not self._built:
+            self._ending.set()
+            return
         count = await self.shutdown(keep_agents=False, owner="Ctrl-C")
         if count:
             _log.info("stopping agents; interrupt again to end their grace", count=count)
 
+    async def _terminate(self) -> None:
+        if not self._built:
+            self._ending.set()
+            return
+        await self.shutdown(keep_agents=True, owner="SIGTERM")
+
     async def _hang_up(self) -> None:
-        with contextlib.suppress(Refused):  # told as a record already
-            await self.reload("SIGHUP")
+        if self._built:  # otherwise the file was read a moment ago
+            with contextlib.suppress(Refused):  # told as a record already
+                await self.reload("SIGHUP")
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -21,6 +21,7 @@ from agentd.core.model import HealthCheck, Incarnation, InstanceId
 HOST = "127.0.0.1"
 CONCURRENCY_MAX = 32
 TIMEOUT_S = 2.0
+STARTING_INTERVAL_S = 0.5
 _STATUS_LINE_BYTES_MAX = 1024
 
 
@@ -61,17 +62,20 @@ async def grpc(port: int, timeout_s: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """An instance to be probed. `path` is for HTTP alone."""
+    """An instance to be probed. `path` is for HTTP alone; one that is `starting` is asked more often."""
 
     instance: InstanceId
     incarnation: Incarnation
     port: int
     kind: HealthCheck
     path: str = "/"
+    starting: bool = False
 
 
 class Prober:
     """Probes every target once per interval, evenly spread over it, at most CONCURRENCY_MAX at a time.
+
+    What is starting is probed every STARTING_INTERVAL_S, so that it is ready when it says so and not an interval later.
 
     `targets` is asked at the start of each interval; it may return instances that need no probe, they are left
     out. `report` is called with each success, on the loop. `interval_s` is asked again each time, so that a new
@@ -96,14 +100,21 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled; probes in flight are cancelled too."""
         async with asyncio.TaskGroup() as probes:
-            while True:
-                await self._round(probes)
+            for starting in (False, True):
+                probes.create_task(self._rounds(probes, starting=starting))
 
-    async def _round(self, probes: asyncio.TaskGroup) -> None:
-        interval_s = self._interval_s()
+    async def _rounds(self, probes: asyncio.TaskGroup, *, starting: bool) -> None:
+        while True:
+            interval_s = self._interval_s()
+            await self._round(probes, min(interval_s, STARTING_INTERVAL_S) if starting else interval_s, starting)
+
+    async def _round(self, probes: asyncio.TaskGroup, interval_s: float, starting: bool) -> None:
         started = asyncio.get_running_loop().time()
         probed = (HealthCheck.HTTP, HealthCheck.GRPC)
-        due = sorted((target for target in self._targets() if target.kind in probed), key=lambda one: one.instance)
+        due = sorted(
+            (target for target in self._targets() if target.kind in probed and target.starting is starting),
+            key=lambda one: one.instance,
+        )
         for number, target in enumerate(due):
             await _sleep_until(started + interval_s * number / len(due))
             if target.instance not in self._probing:

@@ -144,6 +144,7 @@ class Runtime:
         self._watchers: set[_Watcher] = set()
         self._troubles: dict[str, str] = {}
         self._intents = 0
+        self._hurrying = False
 
     # -- what others use ------------------------------------------------------------------------
 
@@ -270,7 +271,8 @@ class Runtime:
             await self._stepped.wait()
 
     async def hurry(self) -> None:
-        """End the grace of every stop that is under way."""
+        """End the grace of every stop that is under way, and give none to those that follow."""
+        self._hurrying = True
         stopping = [ident for ident, under_way in self._under_way.items() if isinstance(under_way.action, Stop)]
         await asyncio.gather(*(self._driver.stop(ident, 0.0) for ident in stopping))
 
@@ -394,7 +396,8 @@ class Runtime:
             except StartError as error:
                 result = StartFailed(ident, error.cause, str(error))
         else:
-            result = InstanceStopped(ident, await self._driver.stop(ident, action.grace_s))
+            grace_s = 0.0 if self._hurrying else action.grace_s
+            result = InstanceStopped(ident, await self._driver.stop(ident, grace_s))
         self._moved_while_listing.add(ident)
         under_way = self._under_way.get(ident)
         if under_way is not None and under_way.task is asyncio.current_task():

@@ -122,6 +122,7 @@ class Controller:
                 i.incarnation,
                 pools[i.pool].config.health,
                 pools[i.pool].config.health_path,
+                i.state is State.STARTING,
             )
             for i in self._fleet.instances.values()
             if i.state in RUNNING and i.pid

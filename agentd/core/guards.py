@@ -40,6 +40,7 @@ class Situation:
     wanted: int
     now: float
     extra: Promised
+    asked_for: bool  # by a person
 
     @property
     def up(self) -> bool:
@@ -65,7 +66,9 @@ def evaluate(
     limits = [bound] if bound else []
     granted = within
     if within != sums.count:
-        situation = Situation(fleet, pool, sums.count, within, now, extra)
+        situation = Situation(
+            fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None
+        )
         for guard in _GUARDS:
             for allowed, limit in guard(situation):
                 lower = allowed < within if situation.up else allowed > within
@@ -106,7 +109,7 @@ def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
 
 
 def _recovery(s: Situation) -> list[Bound]:
-    if s.now >= s.fleet.recovering_until or s.pool.target is not None:
+    if s.now >= s.fleet.recovering_until or s.asked_for:
         return []
     left = s.fleet.recovering_until - s.now
     return [

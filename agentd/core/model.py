@@ -460,6 +460,7 @@ class Running:
     incarnation: Incarnation
     kind: HealthCheck
     path: str
+    starting: bool
 
 
 @dataclass(frozen=True, slots=True)

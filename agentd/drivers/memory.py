@@ -295,7 +295,8 @@ class MemoryDriver:
                     assert entry.deadline is not None
                     entry.hurried.clear()
                     try:
-                        await asyncio.wait_for(entry.hurried.wait(), min(entry.deadline, ends_at) - loop.time())
+                        async with asyncio.timeout_at(min(entry.deadline, ends_at)):
+                            await entry.hurried.wait()
                     except TimeoutError:
                         forced = entry.deadline < ends_at
                         number = signal.SIGKILL if forced else signal.SIGTERM

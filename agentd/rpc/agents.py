@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from agentd.core.messages import Beat, BeatReply, Refusal
@@ -10,6 +12,7 @@ from agentd.rpc.errors import abort
 from agentd.runtime import Runtime
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
+SERVICE: str = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 _Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]
 
 
@@ -23,7 +26,21 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._reply: BeatReply | None = None
         self._response = agent_pb2.HeartbeatResponse()
 
-    async def Heartbeat(self, request: agent_pb2.HeartbeatRequest, context: _Context) -> agent_pb2.HeartbeatResponse:
+    def handler(self) -> grpc.GenericRpcHandler[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]:
+        """The service as a server takes it. Unlike the generated one it answers bytes that are no message."""
+        heartbeat = grpc.unary_unary_rpc_method_handler(
+            self.Heartbeat,
+            request_deserializer=_read,
+            response_serializer=agent_pb2.HeartbeatResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Heartbeat": heartbeat})
+
+    async def Heartbeat(
+        self, request: agent_pb2.HeartbeatRequest | None, context: _Context
+    ) -> agent_pb2.HeartbeatResponse:
+        if request is None:
+            text = "the bytes received are no agentd.v1.HeartbeatRequest"
+            await abort(context, status="INVALID_ARGUMENT", reason="INVALID_MESSAGE", text=text)
         try:
             beats = convert.beats(request)
         except convert.Invalid as error:
@@ -58,3 +75,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             except convert.Invalid as error:
                 return Refusal("INVALID_HEARTBEAT", str(error), "INVALID_ARGUMENT")
         return reply
+
+
+def _read(message: bytes) -> agent_pb2.HeartbeatRequest | None:
+    try:
+        return agent_pb2.HeartbeatRequest.FromString(message)
+    except DecodeError:
+        return None

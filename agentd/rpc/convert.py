@@ -31,6 +31,7 @@ from agentd.v1 import agent_pb2, common_pb2, control_pb2
 BEATS_MAX = 1_000
 LABELS_MAX = 16
 LABEL_BYTES_MAX = 128
+ID_MAX = 64
 INCARNATION_MAX = 64
 DIRECTIVES_MAX = 32
 
@@ -64,6 +65,8 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
     has = message.HasField
     if not ident:
         raise Invalid("instance.id", "missing; expected <pool>-<port>, for example research-9101")
+    if len(who.id) > ID_MAX:
+        raise Invalid("instance.id", f"{len(who.id)} characters; expected <pool>-<port>, for example research-9101")
     if not 0 < len(incarnation) <= INCARNATION_MAX:
         raise Invalid("instance.incarnation", "missing or too long; send AGENTD_INCARNATION as it was given")
     if seq == 0:
@@ -105,7 +108,10 @@ def beats(request: agent_pb2.HeartbeatRequest) -> list[Beat]:
     checked: list[Beat] = []
     try:
         for message in messages:
-            checked.append(beat(message))  # its length names the bad one
+            taken = beat(message)
+            if len(messages) > 1:  # alone, its id is looked at when nobody knows it
+                check_id(taken.instance)
+            checked.append(taken)  # its length names the bad one
     except Invalid as error:
         raise Invalid(f"heartbeats[{len(checked)}].{error.field}", str(error).partition(": ")[2]) from None
     return checked

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from agentd.errors import AgentdError
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
-from agentd.v1 import agent_pb2_grpc, control_pb2, control_pb2_grpc
+from agentd.v1 import control_pb2, control_pb2_grpc
 
 AGENTS_MESSAGE_BYTES_MAX = 256 * 1024
 CONTROL_MESSAGE_BYTES_MAX = 1024 * 1024
@@ -55,7 +55,7 @@ class Servers:
 
     async def serve(self, agents: AgentService, control: ControlService) -> None:
         """Take calls from now on."""
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._agents)
+        self._agents.add_generic_rpc_handlers((agents.handler(),))
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._control)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._control)
         service = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name

@@ -140,4 +140,5 @@ async def _write(send: Send, text: str, *, more: bool = True) -> None:
         OSError: the client has gone; TimeoutError: it does not read.
     """
     body = {"type": "http.response.body", "body": text.encode(), "more_body": more}
-    await asyncio.wait_for(send(body), SEND_TIMEOUT_S)
+    async with asyncio.timeout(SEND_TIMEOUT_S):
+        await send(body)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import HealthCheck as Worry
+from hypothesis import settings
+
 from agentd.core.model import CoreAgent, FleetConfig, HealthCheck, PoolConfig, PoolName, PortRange
+
+# A story takes some ten milliseconds, and the core's tests shall take three seconds together.
+STORIES = settings(
+    max_examples=2_000 if os.environ.get("AGENTD_HYPOTHESIS") == "deep" else 40, suppress_health_check=[Worry.too_slow]
+)
 
 RESEARCH, EXECUTION = PoolName("research"), PoolName("execution")
 

@@ -7,7 +7,7 @@ comes of a host that behaves, this at what no host should do.
 from __future__ import annotations
 
 import pytest
-from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH
+from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH, STORIES
 from hypothesis import given
 from hypothesis import strategies as st
 from world import WALL
@@ -94,6 +94,7 @@ def _at(event: Event, now: float) -> Event:
     return Tick(WALL + now) if event == _TICK else event
 
 
+@STORIES
 @given(_steps)
 def test_no_event_is_too_strange_and_no_deadline_stays_in_the_past(steps: list[tuple[float, Event]]) -> None:
     controller, now, listed, config = _begun(), 0.0, False, FLEET
@@ -110,6 +111,7 @@ def test_no_event_is_too_strange_and_no_deadline_stays_in_the_past(steps: list[t
         assert len({instance.id for instance in view.instances}) == len(view.instances)
 
 
+@STORIES
 @given(_steps)
 def test_the_same_events_have_the_same_outcomes_also_when_restored_after_every_one_of_them(
     steps: list[tuple[float, Event]],
@@ -130,6 +132,7 @@ def test_the_same_events_have_the_same_outcomes_also_when_restored_after_every_o
         assert restored.view(now) == once.view(now)
 
 
+@STORIES
 @given(_steps, _idents, st.integers(1, 9))
 def test_a_beat_of_another_life_changes_nothing(steps: list[tuple[float, Event]], ident: InstanceId, seq: int) -> None:
     controller, now = _begun(), 0.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from fleets import RESEARCH, fleet, pool, research
+from fleets import RESEARCH, STORIES, fleet, pool, research
 from hypothesis import given
 from hypothesis import strategies as st
 from world import World
@@ -65,6 +65,7 @@ def test_starting_and_draining_instances_have_no_say() -> None:
     assert (view.ready, view.load) == (1, 0.2)
 
 
+@STORIES
 @given(st.lists(st.floats(0, 1e12), min_size=1), st.floats(0.01, 1.0))
 def test_a_quantile_is_one_of_the_values_with_enough_of_them_below(values: Sequence[float], q: float) -> None:
     found = quantile(values, q)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fleets import STORIES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from agentd.core.model import (
 MIB = 1024 * 1024
 
 
+@STORIES
 @given(st.from_regex(POOL_NAME, fullmatch=True), st.integers(1, 65535))
 def test_an_instance_id_parses_back(name: str, port: int) -> None:
     assert parse_instance_id(instance_id(PoolName(name), port)) == (name, port)
@@ -42,6 +44,7 @@ def test_restart_delays_double_up_to_their_cap() -> None:
     assert [policy.delay_s(failures, 0.0) for failures in (1, 2, 3, 4, 5)] == [0.1, 0.2, 0.4, 0.8, 1.0]
 
 
+@STORIES
 @given(st.integers(-5, 10**9), st.floats(0.0, 1.0, exclude_max=True))
 def test_a_restart_delay_is_never_above_its_cap_nor_below_its_start(failures: int, chance: float) -> None:
     policy = RestartPolicy()

@@ -147,7 +147,7 @@ def test_a_target_below_min_or_the_core_agents_is_granted_down_to_them() -> None
     reply = world.step(down(0))
     assert isinstance(reply, TargetReply)
     assert (reply.grants[0].wanted, reply.grants[0].granted) == (0, 2)
-    assert reply.grants[0].limits == ("min_agents: at least 2 instances",)
+    assert reply.grants[0].limits == ("min_agents: its minimum is 2",)
     world = booted(min=0)
     reply = world.step(down(0))
     assert isinstance(reply, TargetReply)
@@ -170,6 +170,14 @@ def test_what_cannot_be_meant_is_refused_and_changes_nothing(event: SetTarget | 
     assert isinstance(reply, Refusal)
     assert reply.reason == reason
     assert world.controller.snapshot() == before
+
+
+def test_a_dry_run_promises_what_would_be_granted_also_right_after_a_restart() -> None:
+    world = booted()
+    reply = world.step(SetTarget("up", 3, RESEARCH, "alice", "", None, dry_run=True))
+    assert isinstance(reply, TargetReply)
+    assert reply == world.step(SetTarget("up", 3, RESEARCH, "alice", "", None))
+    assert reply.grants[0].granted == 3
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleets import fleet, pool, research
+from fleets import STORIES, fleet, pool, research
 from hypothesis import given
 from hypothesis import strategies as st
 from world import World
@@ -113,6 +113,7 @@ def test_a_dry_run_changes_nothing() -> None:
     assert (world.controller.snapshot(), len(world.records)) == (before, told)
 
 
+@STORIES
 @given(st.integers(0, 30))
 def test_a_total_is_met_exactly_within_the_limits(total: int) -> None:
     world = three_pools()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chaos import MIB, Chaos
-from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH
+from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH, STORIES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,6 +172,7 @@ _happenings = st.one_of(
 _stories = st.lists(_happenings, max_size=14)
 
 
+@STORIES
 @given(_stories, st.sampled_from([0.0, 2.0]), st.sampled_from([0.0, 3.0]), st.none() | st.booleans())
 def test_the_promises_hold_whatever_happens(
     story: list[Happening], start_delay_s: float, stop_delay_s: float, keep_agents: bool | None

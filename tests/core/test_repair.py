@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -80,7 +81,7 @@ def test_starts_that_fail_again_and_again_come_ever_more_rarely() -> None:
     world.boot()
     world.run_until(2000.0)
     failures = [at for at, _ in told(world, EventType.START_FAILED)]
-    waits = [after - before for before, after in zip(failures, failures[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(failures)]
     assert waits[:7] == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0]
     assert max(waits) == 300.0
 

@@ -1,0 +1,309 @@
+"""What people ask over the wire: every method done and refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
+
+from agentd.core.model import ExitCause, ExitKind, State
+from agentd.v1 import common_pb2
+from agentd.v1 import control_pb2 as pb
+
+UP, DOWN = pb.ScaleRequest.DIRECTION_UP, pb.ScaleRequest.DIRECTION_DOWN
+INVALID, NOT_FOUND = StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND
+
+
+# -- looking ----------------------------------------------------------------------------------------
+
+
+@asynchronous
+async def test_status_shows_the_fleet_and_agentd_itself(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        agentd.clock.at += 5.0
+        status = (await agentd.control.GetStatus(pb.GetStatusRequest())).status
+        assert (status.version, status.driver, status.controller_epoch) == ("9.9", "memory", EPOCH)
+        assert (status.uptime_s, status.enabled, status.autoscaling.enabled) == (5.0, True, True)
+        assert status.state_dir == str(tmp_path)
+        assert list(status.degraded) == []
+        (pool,) = status.pools
+        assert (pool.name, pool.count, pool.ready, pool.min, pool.max, pool.core) == ("research", 3, 3, 3, 5, 1)
+        assert pool.load == 0.5
+        assert not pool.HasField("target")
+        first = status.instances[0]
+        assert (first.id, first.core_name, first.endpoint.port) == ("research-9002", "researcher", 9002)
+        assert first.state == common_pb2.INSTANCE_STATE_READY
+
+
+@asynchronous
+async def test_instances_are_listed_by_pool(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for pool in ("", "research"):
+            answer = await agentd.control.ListInstances(pb.ListInstancesRequest(pool=pool))
+            assert [item.id for item in answer.instances] == ["research-9002", "research-9101", "research-9102"]
+        await refused(agentd.control.ListInstances(pb.ListInstancesRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
+
+
+@asynchronous
+async def test_explain_shows_the_pool_and_its_decisions_newest_first(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for count in (4, 5):
+            await agentd.control.Scale(pb.ScaleRequest(direction=UP, count=count, pool="research"))
+        answer = await agentd.control.Explain(pb.ExplainRequest(pool="research"))
+        assert answer.pool.target.count == 5
+        assert [decision.granted for decision in answer.decisions][-1] == 4
+        assert answer.decisions[-1].reasons[0].text == "somebody asked for 4"
+        one = await agentd.control.Explain(pb.ExplainRequest(pool="research", history=1))
+        assert list(one.decisions) == [answer.decisions[0]]
+        await refused(agentd.control.Explain(pb.ExplainRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
+
+
+@asynchronous
+async def test_events_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+
+        async def list_events(**values: Any) -> list[pb.Event]:
+            return list((await agentd.control.ListEvents(pb.ListEventsRequest(**values))).events)
+
+        await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(enabled=False, owner="alice", reason="demo"))
+        newest = (await list_events(limit=1))[0]
+        assert (newest.type, newest.actor, newest.reason) == ("autoscaling", "alice", "off: demo")
+        tokens = [int(event.resume_token) for event in await list_events()]
+        assert tokens == sorted(tokens, reverse=True)
+        assert {event.type for event in await list_events(types=["start", "ready"])} == {"start", "ready"}
+        assert {event.instance for event in await list_events(instance="research-9101")} == {"research-9101"}
+        assert {event.pool for event in await list_events(pool="research")} == {"research"}
+        assert await list_events(pool="nowhere") == []
+
+
+@asynchronous
+async def test_reflection_names_the_service(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        stub = reflection_pb2_grpc.ServerReflectionStub(agentd.channels[1])
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        async for answer in call:
+            names = {service.name for service in answer.list_services_response.service}
+            assert "agentd.v1.ControlService" in names
+            break
+        call.cancel()
+
+
+# -- changing ---------------------------------------------------------------------------------------
+
+
+@asynchronous
+async def test_a_target_is_granted_with_its_limits_and_lasts_an_hour(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        request = pb.ScaleRequest(direction=UP, count=9, pool="research", owner="alice", reason="demo")
+        (grant,) = (await agentd.control.Scale(request)).grants
+        assert (grant.pool, grant.current, grant.wanted, grant.granted) == ("research", 3, 9, 5)
+        assert list(grant.limits) == ["max_agents: its maximum is 5"]
+        status = (await agentd.control.GetStatus(pb.GetStatusRequest())).status
+        target = status.pools[0].target
+        assert (target.count, target.owner, target.reason, target.expires_in_s) == (9, "alice", "demo", 3600.0)
+
+
+@asynchronous
+async def test_a_dry_run_of_a_total_shows_the_split_and_changes_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        before = agentd.controller.snapshot()
+        answer = await agentd.control.Scale(pb.ScaleRequest(direction=UP, count=4, dry_run=True))
+        assert [(grant.pool, grant.granted) for grant in answer.grants] == [("research", 4)]
+        assert agentd.controller.snapshot() == before
+
+
+@asynchronous
+async def test_scaling_is_switched_and_said_by_whom(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        request = pb.SetAutoscalingRequest(enabled=False, owner="alice", reason="maintenance")
+        mode = (await agentd.control.SetAutoscaling(request)).autoscaling
+        assert (mode.enabled, mode.owner, mode.reason) == (False, "alice", "maintenance")
+        mode = (await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(enabled=True))).autoscaling
+        assert (mode.enabled, mode.owner) == (True, "somebody")
+
+
+@asynchronous
+async def test_a_check_answers_with_its_decisions(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for pool in ("", "research"):
+            answer = await agentd.control.Check(pb.CheckRequest(pool=pool))
+            assert [decision.pool for decision in answer.decisions] == ["research"]
+        await refused(agentd.control.Check(pb.CheckRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("research-9101", ["research-9101"]),
+        ("researcher", ["research-9002"]),
+        ("research", ["research-9002", "research-9101", "research-9102"]),
+    ],
+)
+@asynchronous
+async def test_a_restart_takes_an_id_a_core_agents_name_or_a_pool(name: str, meant: list[str], tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        answer = await agentd.control.Restart(pb.RestartRequest(name=name, owner="alice"))
+        assert list(answer.instances) == meant
+        assert agentd.instance(meant[0]).state is State.DRAINING
+
+
+@asynchronous
+async def test_reload_and_shutdown_are_the_daemons(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        reloaded = await agentd.control.Reload(pb.ReloadRequest(owner="alice"))
+        assert (reloaded.config_file, list(reloaded.warnings), list(reloaded.changes)) == (
+            "/etc/agentd.yaml", ["a warning"], ["max: 5 -> 6"],
+        )  # fmt: skip
+        assert (await agentd.control.Shutdown(pb.ShutdownRequest())).stopping == 3
+        assert (await agentd.control.Shutdown(pb.ShutdownRequest(keep_agents=True, owner="bob"))).stopping == 0
+        assert agentd.operations.reloads == ["alice"]
+        assert agentd.operations.shutdowns == [(False, "somebody"), (True, "bob")]
+
+
+@asynchronous
+async def test_a_rejected_reload_says_what_is_wrong_however_much_that_is(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        agentd.operations.reload_fails = "".join(f"agentd.yaml:{line}:1: unknown key 'größe'\n" for line in range(999))
+        error = await refused(agentd.control.Reload(pb.ReloadRequest()), INVALID, "CONFIG_INVALID")
+        assert "agentd.yaml:9:1: unknown key" in error.text
+
+
+# -- refused ----------------------------------------------------------------------------------------
+
+Call = Callable[[Serving], Awaitable[Any]]
+
+
+def _scale(**values: Any) -> Call:
+    return lambda agentd: agentd.control.Scale(pb.ScaleRequest(**{"direction": UP, "count": 4, **values}))
+
+
+REFUSED: dict[str, tuple[Call, StatusCode, str]] = {
+    "no direction": (_scale(direction=0), INVALID, "DIRECTION_MISSING"),
+    "unheard direction": (_scale(direction=7), INVALID, "DIRECTION_MISSING"),
+    "up below the present": (_scale(count=2), INVALID, "TARGET_BELOW_CURRENT"),
+    "down above the present": (_scale(direction=DOWN, count=4), INVALID, "TARGET_ABOVE_CURRENT"),
+    "far too many": (_scale(count=100_001), INVALID, "OUT_OF_BOUNDS"),
+    "unknown pool": (_scale(pool="x"), NOT_FOUND, "UNKNOWN_POOL"),
+    "endless pool name": (_scale(pool="x" * 100_000), NOT_FOUND, "UNKNOWN_POOL"),
+    **{
+        f"for {for_s} s": (_scale(for_s=for_s), INVALID, "INVALID_DURATION")
+        for for_s in (0.0, -1.0, math.nan, math.inf, 1e12)
+    },
+    "long owner": (_scale(owner="x" * 201), INVALID, "INVALID_TEXT"),
+    "reason of two lines": (_scale(reason="a\nb"), INVALID, "INVALID_TEXT"),
+    "escape in the owner": (_scale(owner="\x1b[2J"), INVALID, "INVALID_TEXT"),
+    "too many events": (lambda a: a.control.ListEvents(pb.ListEventsRequest(limit=10_001)), INVALID, "OUT_OF_BOUNDS"),
+    "unheard event": (lambda a: a.control.ListEvents(pb.ListEventsRequest(types=["x"])), INVALID, "UNKNOWN_EVENT_TYPE"),
+    "restart of nobody": (lambda a: a.control.Restart(pb.RestartRequest()), NOT_FOUND, "UNKNOWN_INSTANCE"),
+    "restart of somebody else": (
+        lambda a: a.control.Restart(pb.RestartRequest(name="../../etc")), NOT_FOUND, "UNKNOWN_INSTANCE",
+    ),
+    "owner of a restart": (
+        lambda a: a.control.Restart(pb.RestartRequest(name="research", owner="a\nb")), INVALID, "INVALID_TEXT",
+    ),
+    "owner of a shutdown": (lambda a: a.control.Shutdown(pb.ShutdownRequest(owner="a\nb")), INVALID, "INVALID_TEXT"),
+    "owner of a reload": (lambda a: a.control.Reload(pb.ReloadRequest(owner="a\nb")), INVALID, "INVALID_TEXT"),
+    "owner of a check": (lambda a: a.control.Check(pb.CheckRequest(owner="a\nb")), INVALID, "INVALID_TEXT"),
+    "owner of a switch": (
+        lambda a: a.control.SetAutoscaling(pb.SetAutoscalingRequest(owner="a\nb")), INVALID, "INVALID_TEXT",
+    ),
+}  # fmt: skip
+
+
+@asynchronous
+async def test_what_cannot_be_done_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for name, (call, status, reason) in REFUSED.items():
+            before = agentd.controller.snapshot(), agentd.runtime.view()
+            await refused(call(agentd), status, reason)
+            assert (agentd.controller.snapshot(), agentd.runtime.view()) == before, name
+        assert (agentd.operations.reloads, agentd.operations.shutdowns) == ([], [])
+
+
+@asynchronous
+async def test_while_disabled_everything_that_would_act_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, replace(FLEET, enabled=False)) as agentd:
+        precondition = StatusCode.FAILED_PRECONDITION
+        await refused(agentd.control.Check(pb.CheckRequest()), precondition, "DISABLED")
+        await refused(agentd.control.Scale(pb.ScaleRequest(direction=UP, count=9)), precondition, "DISABLED")
+        await refused(agentd.control.Restart(pb.RestartRequest(name="x")), NOT_FOUND, "UNKNOWN_INSTANCE")
+        assert not (await agentd.control.GetStatus(pb.GetStatusRequest())).status.enabled
+
+
+# -- logs -------------------------------------------------------------------------------------------
+
+
+async def read(agentd: Serving, **values: Any) -> bytes:
+    return b"".join([part.data async for part in agentd.control.ReadLogs(pb.ReadLogsRequest(**values))])
+
+
+@asynchronous
+async def test_what_an_instance_wrote_can_be_read_also_when_it_is_gone(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        agentd.logs.directory.mkdir(exist_ok=True)
+        agentd.logs.path("research-9101").write_bytes(b"one\ntwo\nthree\n")
+        agentd.logs.path("research-9140").write_bytes(b"last words\n")
+        agentd.logs.path("research-9002").write_bytes(b"x" * 200_000 + b"\n")
+        assert await read(agentd, instance="research-9101", lines=2) == b"two\nthree\n"
+        assert await read(agentd, instance="research-9101") == b""
+        assert await read(agentd, instance="research-9140", lines=9) == b"last words\n"
+        assert len(await read(agentd, instance="researcher", lines=1)) == 200_001
+
+
+@asynchronous
+async def test_a_log_is_followed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        agentd.logs.directory.mkdir(exist_ok=True)
+        path = agentd.logs.path("research-9101")
+        path.write_bytes(b"one\ntwo\n")
+        call = agentd.control.ReadLogs(pb.ReadLogsRequest(instance="research-9101", lines=1, follow=True))
+
+        async def part() -> pb.ReadLogsResponse:
+            answer = await call.read()
+            assert isinstance(answer, pb.ReadLogsResponse)
+            return answer
+
+        assert (await part()).data == b"two\n"
+        with path.open("ab") as file:
+            file.write(b"three\n")
+        assert (await part()).data == b"three\n"
+        call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("instance", "lines", "status", "reason"),
+    [
+        ("research-9101", 10, NOT_FOUND, "NO_LOG"),
+        ("research-9149", 10, NOT_FOUND, "UNKNOWN_INSTANCE"),
+        ("research", 10, NOT_FOUND, "UNKNOWN_INSTANCE"),
+        ("", 10, NOT_FOUND, "UNKNOWN_INSTANCE"),
+        ("../agentd", 10, NOT_FOUND, "UNKNOWN_INSTANCE"),
+        ("research-9101", 100_001, INVALID, "OUT_OF_BOUNDS"),
+    ],
+)
+@asynchronous
+async def test_a_log_that_cannot_be_read_is_refused(
+    instance: str, lines: int, status: StatusCode, reason: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as agentd:
+        await refused(read(agentd, instance=instance, lines=lines), status, reason)
+
+
+@asynchronous
+async def test_what_happens_to_instances_is_seen_in_the_listing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        agentd.host.exit(agentd.instance("research-9101").id, ExitCause(ExitKind.OOM, 9))
+        await agentd.until(lambda: agentd.instance("research-9101").state is State.BACKOFF)
+        (seen,) = [
+            item
+            for item in (await agentd.control.ListInstances(pb.ListInstancesRequest())).instances
+            if item.id == "research-9101"
+        ]
+        assert (seen.state, seen.cause) == (common_pb2.INSTANCE_STATE_BACKOFF, "out of memory")
