@@ -49,30 +49,46 @@ class HostCollector:
 
     `own_cgroup`: a memory limit of agentd's own control group counts as the host's size. That is right where
     instances are children of agentd (also in a container), and wrong where systemd gives them groups of their own.
+    `processes_cpu_ratio`: the share of one core that looking at every process may take; with hundreds of them that
+    is not done for every sample.
     """
 
-    def __init__(self, disk_path: Path, watch: Sequence[WatchSpec] = (), *, own_cgroup: bool = True) -> None:
+    def __init__(
+        self,
+        disk_path: Path,
+        watch: Sequence[WatchSpec] = (),
+        *,
+        own_cgroup: bool = True,
+        processes_cpu_ratio: float = 0.004,
+    ) -> None:
         self._disk_path = disk_path
         self._watch = tuple(watch)
         self._own_cgroup = own_cgroup
+        self._processes_cpu_ratio = processes_cpu_ratio
         self._cores = os.cpu_count() or 1
         self._totals = _totals()
         self._ticks: dict[tuple[int, int], int] = {}  # CPU time of (pid, start) at the last sample
         self._ticks_at: float | None = None
+        self._clock = time.monotonic
+        self._processes_due = 0.0
+        self._seen: frozenset[InstanceId] = frozenset()
+        self._instances: Mapping[InstanceId, Usage] = {}
+        self._watched: tuple[Watched, ...] = ()
 
     def watch(self, specs: Sequence[WatchSpec]) -> None:
         """Show these programs from the next sample on."""
         self._watch = tuple(specs)
+        self._processes_due = 0.0
 
     def sample(self, pids: Mapping[InstanceId, int]) -> HostSample:
         """The host now, and the use of each instance in `pids` (id -> pid of its first process) that still runs.
 
         Rates are means since the last sample. Of the first sample, the host's rates are means since the collector
         was made (if that was just now: the load average, and no disk traffic), and each process's CPU time is its
-        mean since it started.
+        mean since it started. With many processes, what they use is some seconds old; see `processes_cpu_ratio`.
         """
-        processes = procfs.processes()
-        cpu = self._cpu_cores(processes)
+        if self._clock() >= self._processes_due or not pids.keys() <= self._seen:
+            self._look_at_processes(pids)
         before, self._totals = self._totals, _totals()
         elapsed = self._totals.at - before.at
         load_average = os.getloadavg()[0]
@@ -90,9 +106,19 @@ class HostCollector:
             disk_read_bytes_per_s=_rate(before.read_bytes, self._totals.read_bytes, elapsed),
             disk_write_bytes_per_s=_rate(before.written_bytes, self._totals.written_bytes, elapsed),
             load_average=load_average,
-            instances=_instances(pids, processes, cpu),
-            watched=tuple(_watched(spec, processes, cpu) for spec in self._watch),
+            instances={ident: usage for ident, usage in self._instances.items() if ident in pids},
+            watched=self._watched,
         )
+
+    def _look_at_processes(self, pids: Mapping[InstanceId, int]) -> None:
+        """Measure every process. The next look waits until this one has cost less than its share of a core."""
+        began = time.thread_time()
+        processes = procfs.processes()
+        cpu = self._cpu_cores(processes)
+        self._instances = _instances(pids, processes, cpu)
+        self._watched = tuple(_watched(spec, processes, cpu) for spec in self._watch)
+        self._seen = frozenset(pids)
+        self._processes_due = self._clock() + (time.thread_time() - began) / self._processes_cpu_ratio
 
     def _cpu_cores(self, processes: Mapping[int, Process]) -> dict[int, float]:
         """Of each process, how many cores it kept busy since the last sample."""

@@ -48,6 +48,8 @@ from agentd.store import Batch, Intent, Metric, Store
 
 RELIST_S = 30.0
 SAMPLE_S = 5.0
+# While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon.
+SAMPLE_SOON_S = 0.2
 METRICS_S = 60.0
 HOUSEKEEPING_S = 60.0
 STORE_RETRY_S = 5.0
@@ -137,6 +139,7 @@ class Runtime:
         self._unsaved: list[_Unsaved] = []
         self._something_unsaved = asyncio.Event()
         self._stepped = asyncio.Event()
+        self._unmeasured = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._deadline_moved = asyncio.Event()
         self._under_way: dict[InstanceId, _UnderWay] = {}
@@ -254,7 +257,7 @@ class Runtime:
             self._every(STORE_RETRY_S, self.store.retry),
         ]
         if self._collector is not None:
-            parts.append(self._every(SAMPLE_S, self._sample))
+            parts.append(self._keep_measuring())
         if self._housekeeping is not None:
             parts.append(self._every(HOUSEKEEPING_S, self._housekeeping))
         if self._prober is not None:
@@ -294,6 +297,8 @@ class Runtime:
     def _keep(self, outcome: Outcome, finished: tuple[str, ...] = ()) -> None:
         self._deadline_moved.set()
         self._stepped.set()
+        if self._controller.unmeasured:
+            self._unmeasured.set()
         if outcome.rows or outcome.records or outcome.actions or finished:
             self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished))
             self._something_unsaved.set()
@@ -416,6 +421,15 @@ class Runtime:
         self._moved_while_listing = set(self._under_way)
         observed = await self._driver.list()
         self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
+
+    async def _keep_measuring(self) -> None:
+        while True:
+            self._unmeasured.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAMPLE_S):
+                    await self._unmeasured.wait()
+                    await asyncio.sleep(SAMPLE_SOON_S)
+            await self._sample()
 
     async def _sample(self) -> None:
         assert self._collector is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def process(pid: int, *, parent: int = 1, session: int = 0, group: int = 0, zomb
 
 
 def test_the_hosts_figures_are_within_what_is_possible(tmp_path: Path) -> None:
-    sample = HostCollector(tmp_path, own_cgroup=False).sample({})
+    sample = HostCollector(tmp_path, own_cgroup=False, processes_cpu_ratio=math.inf).sample({})
     assert sample.cores == os.cpu_count()
     assert 0.0 <= sample.cpu_used_cores <= sample.cores
     assert sample.memory_total_bytes == psutil.virtual_memory().total
@@ -74,7 +75,7 @@ def test_the_hosts_figures_are_within_what_is_possible(tmp_path: Path) -> None:
 
 
 def test_the_free_space_of_a_directory_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
-    assert HostCollector(tmp_path / "not" / "yet").sample({}).disk_free_bytes > 0
+    assert HostCollector(tmp_path / "not" / "yet", processes_cpu_ratio=math.inf).sample({}).disk_free_bytes > 0
 
 
 def test_processor_use_is_the_mean_between_two_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_processor_use_is_the_mean_between_two_samples(monkeypatch: pytest.Monke
     monkeypatch.setattr(collectors, "_totals", lambda: totals.pop(0))
     monkeypatch.setattr(os, "getloadavg", lambda: (0.25, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    collector = HostCollector(Path("/"))
+    collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
     first = collector.sample({})
     assert (first.cpu_used_cores, first.disk_read_bytes_per_s, first.disk_write_bytes_per_s) == (0.5, 2_048.0, 5_000.0)
     assert collector.sample({}).cpu_used_cores == 0.25, "too short a time to tell: the load average"
@@ -109,7 +110,7 @@ def test_an_instances_memory_is_that_of_its_whole_tree() -> None:
     ):
         third = InstanceId("testing-9501")
         pids = {RESEARCH: alone, EXECUTION: parent, third: parent_of_session}
-        used = HostCollector(Path("/")).sample(pids).instances
+        used = HostCollector(Path("/"), processes_cpu_ratio=math.inf).sample(pids).instances
         for instance in pids:
             assert 40 * MIB <= used[instance].memory_bytes < 80 * MIB, instance
 
@@ -117,7 +118,7 @@ def test_an_instances_memory_is_that_of_its_whole_tree() -> None:
 @pytest.mark.host
 def test_an_instances_processor_time_counts_once() -> None:
     with running(BURN.format(cpu_s=0.3)) as pid:
-        collector = HostCollector(Path("/"))
+        collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
         assert collector.sample({RESEARCH: pid}).instances[RESEARCH].cpu_cores > 0.0, "its mean since it started"
         psutil.Process(pid).suspend()
         try:
@@ -130,7 +131,7 @@ def test_an_instances_processor_time_counts_once() -> None:
 @pytest.mark.host
 def test_an_instance_that_is_gone_is_left_out_and_no_error() -> None:
     with running(HOLD_MEMORY.format(bytes=1)) as pid:
-        collector = HostCollector(Path("/"))
+        collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
         assert collector.sample({RESEARCH: pid, EXECUTION: 0}).instances.keys() == {RESEARCH}
     assert collector.sample({RESEARCH: pid}).instances == {}
 
@@ -173,7 +174,7 @@ def test_a_watched_program_is_shown_with_its_children_and_when_it_does_not_run(t
     try:
         assert child.stdout.readline() == b"ready\n"
         specs = (Spec("ollama", process=named.name), Spec("absent", process="no-such-program"))
-        found, absent = HostCollector(Path("/"), specs).sample({}).watched
+        found, absent = HostCollector(Path("/"), specs, processes_cpu_ratio=math.inf).sample({}).watched
         assert (found.name, found.running, found.pids) == ("ollama", True, 2)
         assert found.memory_bytes >= 40 * MIB
         assert (absent.name, absent.running, absent.pids, absent.memory_bytes) == ("absent", False, 0, 0)
@@ -293,9 +294,12 @@ def test_version_1_says_no_limit_with_a_huge_number(tree: Tree) -> None:
 
 def test_a_limit_makes_the_host_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "memory_limit", lambda: procfs.MemoryLimit(64 * MIB, 16 * MIB))
-    inside = HostCollector(Path("/")).sample({})
+    inside = HostCollector(Path("/"), processes_cpu_ratio=math.inf).sample({})
     assert (inside.memory_total_bytes, inside.memory_available_bytes) == (64 * MIB, 16 * MIB)
-    assert HostCollector(Path("/"), own_cgroup=False).sample({}).memory_total_bytes > 64 * MIB
+    assert (
+        HostCollector(Path("/"), own_cgroup=False, processes_cpu_ratio=math.inf).sample({}).memory_total_bytes
+        > 64 * MIB
+    )
 
 
 def test_a_units_processes_are_found_in_its_slice_and_below(tree: Tree) -> None:

@@ -110,6 +110,14 @@ class Controller:
         """How many instances there are, in whatever state; those agentd leaves alone aside."""
         return sum(1 for i in self._fleet.instances.values() if i.state is not State.HELD)
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether a pool has instances at work and its footprint is still a guess."""
+        return any(
+            not pool.footprint_learned and any(i.state is State.READY for i in pool.instances.values())
+            for pool in self._fleet.pools.values()
+        )
+
     def running(self) -> tuple[Running, ...]:
         """The processes that ought to be on the host, in the order of their start."""
         pools = self._fleet.pools
@@ -239,7 +247,7 @@ class Controller:
                 return True
         if instance.state is State.STARTING:
             arrival.ready(fleet, instance, now)
-            repair.reconcile(fleet, fleet.pools[instance.pool], now)
+            repair.restart_next(fleet, fleet.pools[instance.pool], now)
             return True
         return False
 
@@ -261,6 +269,9 @@ class Controller:
         match event:
             case InstanceStarted():
                 arrival.started(fleet, event, now)
+                if pool is not None:
+                    repair.restart_next(fleet, pool, now)
+                return  # a start leaves nothing else to repair, and 500 of them must not look at 500 instances each
             case StartFailed():
                 arrival.start_failed(fleet, event, now)
             case InstanceExited():

@@ -13,6 +13,7 @@ from agentd.core.state import Fleet, Instance, Pool
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
 FOOTPRINT_DECAY_RATIO = 0.02
 FOOTPRINT_QUANTILE = 0.9
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,10 @@ def learn_footprints(fleet: Fleet, sample: HostSample) -> None:
             continue
         memory = int(quantile([float(usage.memory_bytes) for usage in measured], FOOTPRINT_QUANTILE))
         cores = math.fsum(usage.cpu_cores for usage in measured) / len(measured)
+        memory = -(-memory // MIB) * MIB  # whole MiB: not every breath of an instance is worth a write
         if pool.footprint_learned and memory < pool.footprint_bytes:
-            memory = int(pool.footprint_bytes + (memory - pool.footprint_bytes) * FOOTPRINT_DECAY_RATIO)
+            fall = max(MIB, (pool.footprint_bytes - memory) * FOOTPRINT_DECAY_RATIO // MIB * MIB)
+            memory = max(memory, pool.footprint_bytes - int(fall))
         if memory != pool.footprint_bytes or not pool.footprint_learned:
             fleet.touch_pool(pool.name)
         pool.footprint_bytes = memory

@@ -7,6 +7,8 @@ drains; what a person asked to restart is restarted one at a time.
 
 from __future__ import annotations
 
+import heapq
+
 from agentd.core import arrival, capacity, departure, planner
 from agentd.core.capacity import NOTHING_PROMISED
 from agentd.core.health import missed_beats, set_alarm, wake_at
@@ -65,7 +67,7 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
             if silent and not instance.replaced_by:
                 _replace(fleet, pool, instance, now)
     _fill_to_minimum(fleet, pool, now)
-    _restart_next(fleet, pool, now)
+    restart_next(fleet, pool, now)
 
 
 def launch_waiting(fleet: Fleet) -> None:
@@ -75,16 +77,16 @@ def launch_waiting(fleet: Fleet) -> None:
     """
     if not fleet.waiting or not fleet.acts:
         return
-    waiting = sorted(
-        (fleet.instances[ident] for ident in fleet.waiting),
+    waiting = [fleet.instances[ident] for ident in fleet.waiting]
+    core = [instance for instance in waiting if instance.is_core]
+    room = max(0, fleet.config.starting_max - len(fleet.coming) - len(core))
+    elastic = heapq.nsmallest(
+        room,
+        (instance for instance in waiting if not instance.is_core),
         key=lambda i: (i.since, -fleet.pools[i.pool].config.priority, i.pool, i.port),
     )
-    for instance in waiting:
-        if instance.is_core:
-            fleet.launch(instance, instance.decision)
-    for instance in waiting:
-        if not instance.is_core and len(fleet.coming) < fleet.config.starting_max:
-            fleet.launch(instance, instance.decision)
+    for instance in (*core, *elastic):
+        fleet.launch(instance, instance.decision)
 
 
 def deadline(fleet: Fleet) -> float | None:
@@ -138,8 +140,10 @@ def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
             return
 
 
-def _restart_next(fleet: Fleet, pool: Pool, now: float) -> None:
+def restart_next(fleet: Fleet, pool: Pool, now: float) -> None:
     """Go on with the restarts that a person asked for: the next one when the last is ready or has failed."""
+    if not (pool.restarting or pool.restart_queue) or not fleet.acts:
+        return
     current = fleet.instances.get(pool.restarting) if pool.restarting else None
     if current is not None and (current.again or current.state not in (State.READY, State.FAILED)):
         return

@@ -68,6 +68,8 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         kind, _, name = key.partition("/")
         if kind == "pool" and (name in fleet.pools or name in populated):
             _load_pool(fleet, PoolName(name), json.loads(rows[key]), shift)
+    for name in populated - set(fleet.pools):
+        fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
     for instance in sorted(loaded, key=lambda i: i.created_at):
         instance.core_name = fleet.pools[instance.pool].config.core_name(instance.port)
         fleet.insert(instance)

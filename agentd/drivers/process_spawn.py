@@ -77,6 +77,9 @@ class Spawner:
                     stdout=log_fd,
                     stderr=log_fd,
                     start_new_session=True,
+                    # Python's and gRPC's descriptors all close on exec; closing hundreds of pidfds one by one in
+                    # each child would make the start of a fleet quadratic.
+                    close_fds=False,
                 )
             finally:
                 os.close(log_fd)

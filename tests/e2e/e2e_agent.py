@@ -1,0 +1,64 @@
+"""A light agent for the end-to-end tests: HTTP on its port, heartbeats through the SDK.
+
+POST /task {"service_s": 0.5}   200 {"instance": ...} when it is done, 503 while draining
+POST /load {"load": 0.9}        the load that is reported from now on
+
+On TERM it takes nothing new, finishes what it has accepted and exits with 0.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from agentd.sdk import Agent
+
+agent = Agent.from_env()
+accepted: list[float] = []  # the service time of each task
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # server_close waits for the tasks
+    request_queue_size = 128
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/load":
+            agent.load = body["load"]
+            self.answer(200)
+        elif agent.draining:
+            self.answer(503)
+        else:
+            accepted.append(body["service_s"])
+            with agent.task():
+                time.sleep(body["service_s"])
+            self.answer(200)
+
+    def answer(self, status: int) -> None:
+        content = json.dumps({"instance": agent.instance, "incarnation": agent.incarnation}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing per request."""
+
+
+def main() -> None:
+    server = Server(("127.0.0.1", agent.port), Handler)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    with agent, server:
+        print(f"{agent.instance} listens on {agent.port}", flush=True)
+        server.serve_forever(poll_interval=0.05)
+    print(f"finished, {len(accepted)} tasks", flush=True)
+
+
+if __name__ == "__main__":
+    main()

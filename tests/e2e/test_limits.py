@@ -1,0 +1,49 @@
+"""What agentd changes about itself must not reach its agents, nor must its own surroundings."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+from e2e_fleet import Fleet
+from e2e_hosts import environment
+
+pytestmark = pytest.mark.host
+
+
+def fd_limits(pid: int) -> tuple[int, int]:
+    """Soft and hard limit of open files."""
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+
+def test_agentd_may_open_more_files_and_its_agents_may_not(fleet: Fleet) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    fleet.configure({"research": fleet.core()})
+    fleet.prefix = ("sh", "-c", 'ulimit -S -n 300; exec "$@"', "sh")
+    daemon = fleet.start()
+    core = f"research-{fleet.ports[1]}"
+    agent = fleet.ready(core)[core]["pid"]
+    assert fd_limits(daemon.pid) == (hard, hard)
+    assert fd_limits(agent) == (300, hard)
+
+
+def test_an_agent_gets_what_is_promised_and_no_descriptor_of_agentd(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.core(command=["sleep", "infinity"], health="none", env={"MODEL": "small"})})
+    fleet.start(NOTIFY_SOCKET="@agentd-test-nobody")
+    core = f"research-{fleet.ports[1]}"
+    (one,) = fleet.ready(core).values()
+    env = environment(one["pid"])
+    assert {name: value for name, value in env.items() if name.startswith("AGENTD_") or name == "MODEL"} == {
+        "AGENTD_INSTANCE": core,
+        "AGENTD_INCARNATION": one["incarnation"],
+        "AGENTD_PORT": str(fleet.ports[1]),
+        "AGENTD_ENDPOINT": f"unix:{fleet.state_dir}/run/agents.sock",
+        "AGENTD_CONCURRENCY": "1",
+        "AGENTD_STATE_ID": fleet.state_id,
+        "MODEL": "small",
+    }
+    assert "NOTIFY_SOCKET" not in env
+    held = {path.name: path.readlink() for path in Path(f"/proc/{one['pid']}/fd").iterdir()}
+    log = fleet.state_dir / "logs" / f"{core}.log"
+    assert held == {"0": Path("/dev/null"), "1": log, "2": log}
