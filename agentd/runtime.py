@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ from agentd.core.messages import (
 from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceId, Running
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
+from agentd.publisher import Publisher
 from agentd.store import Batch, Intent, Metric, Store
 
 RELIST_S = 30.0
@@ -53,9 +54,6 @@ SAMPLE_SOON_S = 0.2
 METRICS_S = 60.0
 HOUSEKEEPING_S = 60.0
 STORE_RETRY_S = 5.0
-# A watcher that falls this many records behind is sent away.
-WATCHER_BACKLOG = 1_000
-PAGE = 500
 
 _log = log.get("runtime")
 
@@ -107,12 +105,6 @@ class _UnderWay:
     action: Action
 
 
-@dataclass(eq=False, slots=True)
-class _Watcher:
-    queue: asyncio.Queue[StoredRecord] = field(default_factory=lambda: asyncio.Queue(WATCHER_BACKLOG))
-    lost: bool = False
-
-
 class Runtime:
     """Runs one fleet. Everything happens in one event loop; only `Collector.sample` is called in a thread."""
 
@@ -135,7 +127,7 @@ class Runtime:
         self._epoch = epoch
         self._collector = collector
         self._housekeeping = housekeeping
-        self._prober = prober(controller.running, self._take) if prober else None
+        self._prober = prober(controller.probed, self._take) if prober else None
         self._unsaved: list[_Unsaved] = []
         self._something_unsaved = asyncio.Event()
         self._stepped = asyncio.Event()
@@ -144,7 +136,7 @@ class Runtime:
         self._deadline_moved = asyncio.Event()
         self._under_way: dict[InstanceId, _UnderWay] = {}
         self._moved_while_listing: set[InstanceId] = set()
-        self._watchers: set[_Watcher] = set()
+        self._publisher = Publisher(store)
         self._troubles: dict[str, str] = {}
         self._intents = 0
         self._hurrying = False
@@ -199,31 +191,9 @@ class Runtime:
         """Decisions on `pool`, newest first."""
         return await self.store.decisions(pool, limit)
 
-    async def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
-        """Records from the one after id `after` on; None: from now on.
-
-        Raises:
-            Refused: TOKEN_EXPIRED, where records after `after` are gone or the consumer is too slow.
-        """
-        watcher = _Watcher()
-        self._watchers.add(watcher)
-        try:
-            last = self.store.last_id if after is None else after
-            if after is not None:
-                if not self.store.oldest_id - 1 <= after <= self.store.last_id:
-                    raise _expired(f"events after {after} are not kept; the oldest is {self.store.oldest_id}")
-                while page := await self.store.events_after(last, PAGE):
-                    for stored in page:
-                        last = stored.id
-                        yield stored
-            while not watcher.lost:
-                stored = await watcher.queue.get()
-                if stored.id > last:
-                    last = stored.id
-                    yield stored
-            raise _expired("too slow: events were dropped; list again")
-        finally:
-            self._watchers.discard(watcher)
+    def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
+        """See `Publisher.watch`."""
+        return self._publisher.watch(after)
 
     def degraded(self) -> tuple[str, ...]:
         """What is wrong with agentd itself, a sentence each."""
@@ -356,7 +326,7 @@ class Runtime:
         decisions = {decision.id: decision for item in work for decision in item.outcome.decisions}
         for record in stored:
             log.record(record.record, decisions.get(record.record.decision))
-            self._publish(record)
+            self._publisher.publish(record)
         for item in work:
             if item.done is not None and not item.done.done():
                 item.done.set_result(None)
@@ -371,13 +341,6 @@ class Runtime:
         if isinstance(action, Start):
             return Intent(ident, "start", action.spec.id, action.decision, wall)
         return Intent(ident, "stop", action.instance, action.decision, wall)
-
-    def _publish(self, stored: StoredRecord) -> None:
-        for watcher in self._watchers:
-            try:
-                watcher.queue.put_nowait(stored)
-            except asyncio.QueueFull:
-                watcher.lost = True
 
     def _perform(self, action: Action, intent: str) -> None:
         ident = action.spec.id if isinstance(action, Start) else action.instance
@@ -433,7 +396,7 @@ class Runtime:
 
     async def _sample(self) -> None:
         assert self._collector is not None
-        pids = {process.id: process.pid for process in self._controller.running()}
+        pids = self._controller.pids()
         try:
             sample = await asyncio.to_thread(self._collector.sample, pids)
         except OSError as error:
@@ -464,7 +427,3 @@ class Runtime:
         elif self._troubles.get(name) != text:
             self._troubles[name] = text
             _log.warning("degraded", part=name, cause=text)
-
-
-def _expired(text: str) -> Refused:
-    return Refused("TOKEN_EXPIRED", text, status="OUT_OF_RANGE")

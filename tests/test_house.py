@@ -44,7 +44,8 @@ PARTS = (
     Part("agentd.statedir", ("agentd.errors",)),
     Part("agentd.log", ("agentd.core.model", "agentd.core.messages", "agentd.journal")),
     Part("agentd.journal"),
-    Part("agentd.runtime", (*AROUND, "agentd.core", "agentd.drivers", "agentd.store")),
+    Part("agentd.runtime", (*AROUND, "agentd.core", "agentd.drivers", "agentd.store", "agentd.publisher")),
+    Part("agentd.publisher", (*AROUND, "agentd.store")),
     Part(
         "agentd.rpc",
         (*NOUNS, "agentd.runtime", "agentd.v1"),

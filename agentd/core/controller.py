@@ -45,6 +45,7 @@ from agentd.core.model import (
     FleetConfig,
     FleetView,
     HealthCheck,
+    InstanceId,
     InstanceSpec,
     Running,
     State,
@@ -118,21 +119,18 @@ class Controller:
             for pool in self._fleet.pools.values()
         )
 
-    def running(self) -> tuple[Running, ...]:
-        """The processes that ought to be on the host, in the order of their start."""
-        pools = self._fleet.pools
+    def pids(self) -> dict[InstanceId, int]:
+        """The first process of every instance that ought to run."""
+        return {i.id: i.pid for i in self._fleet.instances.values() if i.state in RUNNING and i.pid}
+
+    def probed(self) -> tuple[Running, ...]:
+        """The instances that ought to run and that are asked for their health from outside."""
+        asked = (HealthCheck.HTTP, HealthCheck.GRPC)
         return tuple(
-            Running(
-                i.id,
-                i.pool,
-                i.port,
-                i.pid,
-                i.incarnation,
-                pools[i.pool].config.health,
-                pools[i.pool].config.health_path,
-                i.state is State.STARTING,
-            )
-            for i in self._fleet.instances.values()
+            Running(i.id, i.port, i.incarnation, pool.config.health, pool.config.health_path, i.state is State.STARTING)
+            for pool in self._fleet.pools.values()
+            if pool.config.health in asked
+            for i in pool.instances.values()
             if i.state in RUNNING and i.pid
         )
 

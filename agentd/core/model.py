@@ -451,12 +451,10 @@ class InstanceView:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process that ought to be on the host, and how to ask it whether it is well."""
+    """An instance that ought to run, and how to ask it whether it is well."""
 
     id: InstanceId
-    pool: PoolName
     port: int
-    pid: int
     incarnation: Incarnation
     kind: HealthCheck
     path: str

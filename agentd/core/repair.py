@@ -78,13 +78,13 @@ def launch_waiting(fleet: Fleet) -> None:
     if not fleet.waiting or not fleet.acts:
         return
     waiting = [fleet.instances[ident] for ident in fleet.waiting]
-    core = [instance for instance in waiting if instance.is_core]
+
+    def turn(instance: Instance) -> tuple[float, int, str, int]:
+        return instance.since, -fleet.pools[instance.pool].config.priority, instance.pool, instance.port
+
+    core = sorted((instance for instance in waiting if instance.is_core), key=turn)
     room = max(0, fleet.config.starting_max - len(fleet.coming) - len(core))
-    elastic = heapq.nsmallest(
-        room,
-        (instance for instance in waiting if not instance.is_core),
-        key=lambda i: (i.since, -fleet.pools[i.pool].config.priority, i.pool, i.port),
-    )
+    elastic = heapq.nsmallest(room, (instance for instance in waiting if not instance.is_core), key=turn)
     for instance in (*core, *elastic):
         fleet.launch(instance, instance.decision)
 
@@ -142,7 +142,7 @@ def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
 
 def restart_next(fleet: Fleet, pool: Pool, now: float) -> None:
     """Go on with the restarts that a person asked for: the next one when the last is ready or has failed."""
-    if not (pool.restarting or pool.restart_queue) or not fleet.acts:
+    if not (pool.restarting or pool.restart_queue) or pool.removed or not fleet.acts:
         return
     current = fleet.instances.get(pool.restarting) if pool.restarting else None
     if current is not None and (current.again or current.state not in (State.READY, State.FAILED)):

@@ -30,6 +30,7 @@ from agentd.core.messages import (
     Tick,
 )
 from agentd.core.model import Direction, FleetConfig, HostSample, InstanceId, PoolName, Usage, parse_instance_id
+from agentd.core.state import Fleet
 
 MIB = 1024 * 1024
 USAGE = Usage(64 * MIB, 0.25)
@@ -98,6 +99,10 @@ class Chaos(World):
         if self.sample is not None:
             self.step(HostSampled(self.sample))
 
+    @property
+    def _fleet(self) -> Fleet:
+        return self.controller._fleet
+
     # -- the invariants -------------------------------------------------------------------------
 
     def _check(self, event: Event, outcome: Outcome) -> None:
@@ -112,8 +117,8 @@ class Chaos(World):
             self._check_actions(event, outcome)
             self._check_counts(event, outcome)
             self._check_cooldowns(outcome)
-            if not isinstance(event, Restored):
-                self._check_stored()
+        if outcome.actions or outcome.records:
+            self.check_stored()
 
     def _note(self, event: Event) -> None:
         """What was asked of the driver and has come to its end."""
@@ -126,7 +131,7 @@ class Chaos(World):
             self.shut = True
 
     def _check_actions(self, event: Event, outcome: Outcome) -> None:
-        known = {i.id for i in self.view().instances}
+        known = self._fleet.instances
         for action in outcome.actions:
             if isinstance(action, Start):
                 self._check_start(action)
@@ -135,7 +140,7 @@ class Chaos(World):
                 stopped_twice = self._asked.get(action.instance) is Stop
                 assert not stopped_twice or isinstance(event, InstancesListed), f"{action}: asked for already"
                 self._asked[action.instance] = Stop
-        ports = [i.port for i in self.view().instances]
+        ports = [i.port for i in known.values()]
         assert len(ports) == len(set(ports)), _PORTS_HELD
 
     def _check_start(self, action: Start) -> None:
@@ -152,14 +157,13 @@ class Chaos(World):
         self._asked[ident] = Start
 
     def _check_counts(self, event: Event, outcome: Outcome) -> None:
-        view = self.view()
         by_us = not isinstance(event, InstancesListed | Restored | ConfigChanged)
-        for pool in view.pools:
-            before = self._counts.get(pool.name, 0)
-            ours = [i for i in view.instances if i.pool == pool.name and i.core_name]
-            bound = max(pool.max, before, len(ours))
-            assert not by_us or pool.count <= bound, f"{pool.name}: {pool.count} > {bound} after {event}"
-            self._counts[pool.name] = pool.count
+        for pool in self._fleet.pools.values():
+            count = len(pool.committed())
+            core = sum(1 for i in pool.instances.values() if i.is_core)
+            bound = max(pool.config.max, self._counts.get(pool.name, 0), core)
+            assert not by_us or count <= bound, f"{pool.name}: {count} > {bound} after {event}"
+            self._counts[pool.name] = count
         for record in outcome.records:
             if record.type is EventType.SCALE_DOWN:
                 name, port = parse_instance_id(record.instance)
@@ -190,7 +194,7 @@ class Chaos(World):
                 if started_for != record.decision:
                     self._last_down[record.pool] = max(at, self._last_down.get(record.pool, at))
 
-    def _check_stored(self) -> None:
+    def check_stored(self) -> None:
         """What a kill of agentd right now would leave is what the controller knows."""
         now = self.controller.snapshot()
         assert set(self.saved) == set(now), f"not stored or not deleted: {set(self.saved) ^ set(now)}"

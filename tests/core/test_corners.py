@@ -26,6 +26,7 @@ from agentd.core.messages import (
     Tick,
 )
 from agentd.core.model import (
+    CoreAgent,
     ExitCause,
     ExitKind,
     Incarnation,
@@ -271,3 +272,23 @@ def test_a_restored_controller_launches_what_waits_in_the_same_order() -> None:
     twin = Controller.from_snapshot(config, original.snapshot(), 1)
     event = StartFailed(InstanceId("research-9102"), StartFailure.SPAWN_FAILED, "no such file")
     assert twin.step(event, 3.0) == original.step(event, 3.0)
+
+
+def test_a_restored_controller_launches_core_agents_in_the_same_order() -> None:
+    config = fleet(pool(core=(CoreAgent("one", 9002), CoreAgent("two", 9003))))
+    world = World(config, stop_delay_s=40.0)
+    world.boot()
+    two = InstanceId("research-9003")
+    world.agents[two].silent = True
+    world.run_until(15.0)
+    world.agents[CORE].silent = True
+    world.run_until(110.0)  # both are being stopped, the second one since earlier
+    off = replace(config, enabled=False)
+    world.step(ConfigChanged(off))
+    world.run_until(200.0)  # both wait to be started again
+    assert {i.state for i in world.view().instances} == {State.PENDING}
+    twin = Controller.from_snapshot(off, world.controller.snapshot(), 1)
+    event = ConfigChanged(config)
+    outcome = world.controller.step(event, world.now)
+    assert twin.step(event, world.now) == outcome
+    assert [a.spec.id for a in outcome.actions if isinstance(a, Start)] == [two, CORE]

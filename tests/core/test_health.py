@@ -113,8 +113,8 @@ def test_a_probed_pool_is_ready_with_the_first_probe_and_late_without(kind: Heal
     world.boot()
     view = world.instance("research-9101")
     assert view.state is State.STARTING
-    running = world.controller.running()
-    assert [(r.id, r.port, r.kind, r.incarnation) for r in running] == [("research-9101", 9101, kind, view.incarnation)]
+    probed = world.controller.probed()
+    assert [(r.id, r.port, r.kind, r.incarnation) for r in probed] == [("research-9101", 9101, kind, view.incarnation)]
     world.step(Probed(view.id, view.incarnation))
     assert world.instance("research-9101").state is State.READY
     world.run_until(29.0)

@@ -62,8 +62,11 @@ def _stale_beat(world: Chaos, ident: str) -> None:
 
 
 def _load(world: Chaos, load: float) -> None:
-    for ident in sorted(world.agents):
-        world.set_load(ident, load)
+    """Everybody's load from now on."""
+    world.usual_load = load
+    world.loads.clear()
+    for agent in world.agents.values():
+        agent.load = load
 
 
 def _port(world: Chaos, port: int, taken: bool) -> None:
@@ -169,7 +172,34 @@ _happenings = st.one_of(
     _happening("reboot", st.sampled_from([0.0, 1.0, 200.0])),
     _happening("clone"),
 )  # fmt: skip
-_stories = st.lists(_happenings, max_size=14)
+_stories = st.lists(_happenings, min_size=3, max_size=16)
+# Where nothing breaks, the fleet grows and shrinks as fast as it may: this is where counts and cooldowns show.
+_smooth = st.lists(
+    st.one_of(
+        _happening("load", st.sampled_from([0.0, 1.0])),
+        _happening("load", st.sampled_from([0.0, 1.0])),
+        _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
+        _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
+        _happening("target", st.sampled_from(["up", "down"]), st.integers(0, 9), _pools, st.just(60.0), st.just(False)),
+        _happening("config", st.integers(0, 2)),
+        _happening("reboot", st.sampled_from([0.0, 15.0])),
+        _happening("clone"),
+    ),
+    min_size=6,
+    max_size=16,
+)
+
+
+@STORIES
+@given(_smooth, st.sampled_from([0.0, 2.0, 15.0]), st.sampled_from([0.0, 15.0]))
+def test_counts_and_cooldowns_hold_however_load_and_people_push(
+    story: list[Happening], start_delay_s: float, stop_delay_s: float
+) -> None:
+    world = Chaos(FLEET, start_delay_s=start_delay_s, stop_delay_s=stop_delay_s)
+    world.boot()
+    for name, values in story:
+        HAPPENINGS[name](world, *values)
+        world.check_stored()
 
 
 @STORIES
@@ -181,6 +211,7 @@ def test_the_promises_hold_whatever_happens(
     world.boot()
     for name, values in story:
         HAPPENINGS[name](world, *values)
+        world.check_stored()
     if keep_agents is not None:
         HAPPENINGS["shutdown"](world, keep_agents)
     world.run_until(world.now + 60.0)

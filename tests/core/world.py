@@ -74,6 +74,7 @@ class World:
         self.controller = Controller(config, epoch=1)
         self.agents: dict[InstanceId, Agent] = {}
         self.loads: dict[str, float] = {}
+        self.usual_load = 0.5  # of agents that `loads` does not know
         self.taken_ports: dict[int, str] = {}
         self.failing: dict[str, str] = {}
         self.slow: set[str] = set()  # instances that never become ready
@@ -239,7 +240,9 @@ class World:
 
     def _run(self, started: InstanceStarted) -> None:
         ident = started.instance
-        agent = Agent(ident, started.incarnation, started.pid, self.loads.get(ident, 0.5), ident in self.slow)
+        agent = Agent(
+            ident, started.incarnation, started.pid, self.loads.get(ident, self.usual_load), ident in self.slow
+        )
         agent.next_beat = self.now
         self.agents[ident] = agent
 

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode, aio
 from serving import Serving, asynchronous, refused, serving
 
-from agentd import runtime
+from agentd import publisher
 from agentd.core.messages import EventType, Record
 from agentd.v1 import control_pb2 as pb
 
@@ -110,12 +110,12 @@ async def told(agentd: Serving, *texts: str, pool: str = "") -> None:
 async def test_events_come_as_they_happen(tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
         call = watch(agentd)
-        await agentd.until(lambda: bool(agentd.runtime._watchers))
+        await agentd.until(lambda: bool(agentd.runtime._publisher._watchers))
         await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(enabled=False, owner="alice"))
         event = await following(call)
         assert (event.type, event.actor) == ("autoscaling", "alice")
         call.cancel()
-        await agentd.until(lambda: not agentd.runtime._watchers)
+        await agentd.until(lambda: not agentd.runtime._publisher._watchers)
 
 
 @asynchronous
@@ -173,11 +173,11 @@ async def test_a_token_that_leads_nowhere_is_refused(
 
 @asynchronous
 async def test_a_watcher_that_does_not_keep_up_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "WATCHER_BACKLOG", 10)
-    monkeypatch.setattr(runtime._Watcher.__dataclass_fields__["queue"], "default_factory", lambda: asyncio.Queue(10))
+    monkeypatch.setattr(publisher, "WATCHER_BACKLOG", 10)
+    monkeypatch.setattr(publisher._Watcher.__dataclass_fields__["queue"], "default_factory", lambda: asyncio.Queue(10))
     async with serving(tmp_path) as agentd:
         call = watch(agentd)
-        await agentd.until(lambda: bool(agentd.runtime._watchers))
+        await agentd.until(lambda: bool(agentd.runtime._publisher._watchers))
 
         async def drain() -> None:
             async for _ in call:

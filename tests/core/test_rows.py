@@ -1,0 +1,131 @@
+"""What is saved: every field that decides later behaviour comes back as it was, moved in time where it is a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from fleets import RESEARCH, fleet, research
+
+from agentd.core import rows
+from agentd.core.model import AutoscalingMode, HealthCheck, Incarnation, InstanceId, State, Target
+from agentd.core.state import Fleet, Instance, Pool, Purpose
+
+IDENT = InstanceId("research-9101")
+# Learned anew within seconds, or made from the configuration.
+NOT_SAVED = {"usage", "core_name"}
+POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision"}
+MOVED = {"since", "created_at", "started_at", "heard_at", "wake_at", "leaving_at", "retry_at"}
+
+
+def unlike_default(kind: str, number: int) -> Any:
+    """A value of the annotated type that no default has."""
+    simple: dict[str, Any] = {
+        "str": f"text{number}", "int": 100 + number, "float": 1000.0 + number, "bool": True,
+        "InstanceId": InstanceId("research-9102"), "Incarnation": Incarnation("abc"), "PoolName": RESEARCH,
+        "State": State.DRAINING, "Purpose": Purpose.REPLACE, "Mapping[str, str]": {"model": "qwen"},
+    }  # fmt: skip
+    return simple[kind.removesuffix(" | None")]
+
+
+def filled_instance() -> Instance:
+    values = {f.name: unlike_default(str(f.type), n) for n, f in enumerate(fields(Instance)) if f.name not in NOT_SAVED}
+    values |= {"id": IDENT, "port": 9101, "launched": False}
+    return Instance(**values)
+
+
+def filled_fleet() -> Fleet:
+    made = Fleet(fleet(), epoch=1)
+    pool = made.pools[RESEARCH]
+    pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
+    pool.target = Target(7, "alice", "demo", 15.0)
+    pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
+    pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
+    pool.last_gist, pool.recheck_at = [1, 2, "up_cooldown"], 19.0
+    made.mode, made.mode_is_persons = AutoscalingMode(False, "bob", "why", 20.0), True
+    made.listed = made.shutting_down = True
+    made.recovering_until, made.next_check, made.ticked_at, made.wall_offset = 21.0, 22.0, 23.0, 24.0
+    made.scaling_events, made.decisions_made, made.directives_made = 25, 26, 27
+    made.insert(filled_instance())
+    return made
+
+
+def loaded(saved: dict[str, str], shift: float = 0.0) -> Fleet:
+    made = Fleet(fleet(), epoch=2)
+    rows.load(made, saved, shift)
+    return made
+
+
+def test_every_field_of_an_instance_comes_back() -> None:
+    before, after = filled_instance(), loaded(rows.snapshot(filled_fleet())).instances[IDENT]
+    for f in fields(Instance):
+        if f.name not in NOT_SAVED:
+            assert getattr(after, f.name) == getattr(before, f.name), f.name
+            assert type(getattr(after, f.name)) is type(getattr(before, f.name)), f.name
+
+
+def test_every_field_of_a_pool_comes_back() -> None:
+    before, after = filled_fleet().pools[RESEARCH], loaded(rows.snapshot(filled_fleet())).pools[RESEARCH]
+    fresh = Pool(config=research())
+    for f in fields(Pool):
+        if f.name not in POOL_NOT_SAVED:
+            assert getattr(before, f.name) != getattr(fresh, f.name), f"this test must fill {f.name}"
+            assert getattr(after, f.name) == getattr(before, f.name), f.name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mode", "mode_is_persons", "listed", "recovering_until", "next_check", "ticked_at", "shutting_down",
+     "scaling_events", "decisions_made", "directives_made", "wall_offset"],
+)  # fmt: skip
+def test_every_field_of_the_fleet_itself_comes_back(name: str) -> None:
+    before, after = filled_fleet(), loaded(rows.snapshot(filled_fleet()))
+    assert getattr(before, name) != getattr(Fleet(fleet(), epoch=1), name), f"this test must fill {name}"
+    assert getattr(after, name) == getattr(before, name)
+
+
+def test_times_move_with_the_clock_and_nothing_else_does() -> None:
+    before, after = filled_fleet(), loaded(rows.snapshot(filled_fleet()), shift=-5.0)
+    for f in fields(Instance):
+        if f.name not in NOT_SAVED:
+            old, new = getattr(before.instances[IDENT], f.name), getattr(after.instances[IDENT], f.name)
+            assert new == (old - 5.0 if f.name in MOVED else old), f.name
+    pool = after.pools[RESEARCH]
+    assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
+    assert pool.conflicts == {9103: 13.0}
+    assert pool.target == Target(7, "alice", "demo", 10.0)
+
+
+def test_a_time_that_is_not_set_stays_unset() -> None:
+    empty = Fleet(fleet(), epoch=1)
+    pool = loaded(rows.snapshot(empty), shift=-5.0).pools[RESEARCH]
+    assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (None, None, 0.0, 0.0)
+
+
+def test_only_what_changed_is_written_and_what_is_gone_is_deleted() -> None:
+    made = filled_fleet()
+    rows.take_changed(made)
+    assert rows.take_changed(made) == {}
+    instance = made.instances[IDENT]
+    made.touch(instance)
+    (row,) = rows.take_changed(made).values()
+    assert row is not None
+    assert json.loads(row)["id"] == IDENT
+    made.touch(instance)
+    made.remove(instance)
+    assert rows.take_changed(made) == {f"instance/{IDENT}": None}
+
+
+def test_an_instance_whose_pool_was_never_saved_is_not_lost() -> None:
+    saved = rows.snapshot(filled_fleet())
+    del saved[f"pool/{RESEARCH}"]
+    other = Fleet(fleet(research(health=HealthCheck.NONE)), epoch=2)
+    rows.load(other, saved)
+    assert IDENT in other.instances
+    del saved["controller"]
+    nobody = Fleet(fleet(research()), epoch=2)
+    nobody.apply_config(type(nobody.config)(pools={}))
+    rows.load(nobody, saved)
+    assert nobody.pools[RESEARCH].removed

@@ -1,0 +1,80 @@
+"""The benchmarks run: each explains itself, and the cheap ones give figures with tiny parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+SCRIPTS = ("agent_memory", "evaluate", "fleet", "heartbeats", "peers", "reaction", "status")
+
+
+def run(script: str, *options: str) -> str:
+    words = [sys.executable, str(BENCH / f"{script}.py"), *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def figures(script: str, file: Path, *options: str) -> dict[str, float]:
+    """The medians that `script` writes; it must print them too."""
+    printed = run(script, "--json", str(file), *options)
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["script"] == f"{script}.py"
+    assert all(figure["what"] in printed for figure in report["figures"])
+    return {figure["what"]: figure["median"] for figure in report["figures"]}
+
+
+def agents_left() -> set[str]:
+    """The agents of benchmarks that run, by the temporary directory in their environment."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            marks = place.read_bytes().split(b"\0")
+        except OSError:  # it has ended, or belongs to another user
+            continue
+        found |= {os.fsdecode(mark) for mark in marks if mark.startswith(b"AGENTD_ENDPOINT=unix:/tmp/agentd-bench-")}
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_script_says_what_it_measures_and_how(script: str) -> None:
+    text = run(script, "--help")
+    first_line = (BENCH / f"{script}.py").read_text(encoding="utf-8").splitlines()[0].removeprefix('"""')
+    assert first_line in text
+    assert "--json" in text
+
+
+def test_evaluate_gives_times_and_ratios_for_each_size(tmp_path: Path) -> None:
+    found = figures("evaluate", tmp_path / "report.json", "--rounds", "1", "--agents", "12")
+    assert found["12 agents: check"] > 0
+    assert found["12 agents: check / baseline"] > 0
+
+
+@pytest.mark.host
+def test_heartbeats_counts_beats_in_the_core_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    before = agents_left()
+    small = ("--rounds", "1", "--callers", "2", "--seconds", "0.2")
+    found = figures("heartbeats", tmp_path / "report.json", *small)
+    assert found["beats/s, agentd's core"] > 0
+    assert found["beats/s, bare grpc.aio"] > 0
+    assert agents_left() <= before
+
+
+@pytest.mark.host
+def test_status_compares_with_an_empty_interpreter(tmp_path: Path) -> None:
+    found = figures("status", tmp_path / "report.json", "--rounds", "1", "--instances", "1")
+    assert found["agentctl status, 1 instances"] > found["python -c pass"]
+
+
+@pytest.mark.host
+def test_peers_measures_agentd_alone_where_nothing_may_be_installed(tmp_path: Path) -> None:
+    small = ("--rounds", "1", "--count", "2", "--kills", "1", "--idle", "0.2", "--settle", "0.2", "--peers")
+    found = figures("peers", tmp_path / "report.json", *small)
+    assert found["2: start, agentd"] > 0
+    assert found["2: back, agentd"] > 0
