@@ -52,6 +52,7 @@ CONFIGS = (
     FLEET,
     _with(RESEARCH, max=2),
     _with(RESEARCH, min=3),
+    _with(RESEARCH, min=0),
     _with(RESEARCH, ports=PortRange(9104, 9108)),
     _with(RESEARCH, core=(CoreAgent("researcher", 9002), CoreAgent("second", 9102))),
     _with(EXECUTION, health=HealthCheck.NONE),

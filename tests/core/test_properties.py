@@ -181,7 +181,7 @@ _smooth = st.lists(
         _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
         _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
         _happening("target", st.sampled_from(["up", "down"]), st.integers(0, 9), _pools, st.just(60.0), st.just(False)),
-        _happening("config", st.integers(0, 2)),
+        _happening("config", st.sampled_from([0, 1, 2, 3, len(CONFIGS) - 1])),
         _happening("reboot", st.sampled_from([0.0, 15.0])),
         _happening("clone"),
     ),
