@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from agentd import log
 from agentd.clock import Clock
 from agentd.core.controller import Controller
+from agentd.core.health import GAP_S
 from agentd.core.messages import (
     NOTHING,
     Action,
@@ -48,6 +49,8 @@ from agentd.publisher import Publisher
 from agentd.store import Batch, Intent, Metric, Store
 
 RELIST_S = 30.0
+# The loop wakes at least this often, so that it knows when it stood still.
+TURN_S = 1.0
 SAMPLE_S = 5.0
 # While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon.
 SAMPLE_SOON_S = 0.2
@@ -282,19 +285,20 @@ class Runtime:
         await done
 
     async def _keep_time(self) -> None:
-        """Wake the controller at the deadlines it asks for."""
+        """Wake the controller at the deadlines it asks for, and tell it when this loop stood still."""
         while True:
             self._deadline_moved.clear()
             deadline = self._controller.deadline
-            left_s = None if deadline is None else deadline - self.clock.now()
-            if left_s is not None and left_s <= 0:
-                self._take(Tick(self.clock.wall()))
-                await asyncio.sleep(0)
-                continue
+            began = self.clock.now()
+            wait_s = TURN_S if deadline is None else min(TURN_S, max(0.0, deadline - began))
             # Not wait_for: until Python 3.12 that loses a cancellation which comes with the event.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(wait_s):
                     await self._deadline_moved.wait()
+            now, deadline = self.clock.now(), self._controller.deadline
+            gap_s = now - began - wait_s
+            if gap_s > GAP_S or (deadline is not None and deadline <= now):
+                self._take(Tick(self.clock.wall(), max(0.0, gap_s)))
 
     # -- persist, then perform ------------------------------------------------------------------
 

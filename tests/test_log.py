@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -278,3 +279,25 @@ class TestJournal:
             assert not journal.is_stream({}, file.fileno())
             log.setup("info", stream=file, environ={"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})
             assert any(isinstance(handler, log.JournalHandler) for handler in logging.getLogger().handlers)
+
+
+class TestStalledReader:
+    """`agentd 2>&1 | less`, or a terminal after control-S: whoever reads the log does not, for now."""
+
+    @pytest.fixture
+    def reader(self) -> Iterator[int]:
+        """The end to read from; the log writes to the other, which holds one page."""
+        read_end, write_end = os.pipe()
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+        with os.fdopen(write_end, "w") as stream:
+            log.setup("info", stream=stream, environ={})
+            yield read_end
+            os.close(read_end)  # ends a write that waits
+            root = logging.getLogger()
+            for handler in [one for one in root.handlers if isinstance(one, log.LineHandler)]:
+                root.removeHandler(handler)
+                handler.close()
+
+    def test_it_stops_nobody_and_what_is_lost_is_counted(self, reader: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log, "LINES_WAITING_MAX", 10)
+        log.setup("info", stream=os.fdopen(os.dup(self.write_end(reader)), "w"), environ={})

@@ -71,3 +71,14 @@ def test_probing_does_not_listen(port: int) -> None:
 def test_a_holder_that_cannot_be_seen_is_said_to_be_unknown() -> None:
     assert str(ports.PortHolder(9101)) == "an unknown process"
     assert str(ports.PortHolder(9101, 12)) == "a process (pid 12)"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("caf\udce9", r"caf\udce9"), ("a\x1b[2Jb\n", r"a\x1b[2Jb\n"), ("caf\u00e9", "caf\u00e9")],
+    ids=["not UTF-8", "not printable", "another language"],
+)
+def test_whatever_a_holder_is_called_can_be_sent_and_shown(name: str, shown: str) -> None:
+    told = str(ports.PortHolder(9101, 12, name))
+    assert told == f"{shown} (pid 12)"
+    assert told.encode()

@@ -94,3 +94,29 @@ def test_an_identity_that_was_lost_is_made_anew(left: str, tmp_path: Path) -> No
 def test_an_identity_that_cannot_be_written_is_an_error_of_the_directory(tmp_path: Path) -> None:
     with pytest.raises(StateDirError, match=r"cannot write .*/identity: No such file or directory"):
         statedir.identity(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+def test_a_directory_that_others_may_write_is_refused_with_the_fix(mode: int, tmp_path: Path) -> None:
+    wanted = tmp_path / "state"
+    wanted.mkdir()
+    wanted.chmod(mode)
+    with pytest.raises(StateDirError, match=rf"others may write to .*/state \(mode {mode:o}, uid \d+\).*chmod go-w .*/state"):
+        statedir.prepare(wanted)
+    wanted.chmod(0o755)
+    statedir.prepare(wanted)
+
+
+def test_a_directory_of_somebody_else_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(StateDirError, match=rf"{tmp_path} belongs to uid \d+ \(mode 700\).*agentd runs as uid.*chown"):
+        statedir.prepare(tmp_path)
+
+
+def test_the_identity_is_read_by_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o000)
+    try:
+        statedir.identity(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / statedir.IDENTITY).stat().st_mode & 0o777 == 0o600

@@ -15,7 +15,9 @@ from agentd.core.messages import (
     Stop,
 )
 from agentd.core.model import (
+    DRAIN_TIMEOUT_S_DEFAULT,
     HealthCheck,
+    InstanceId,
     Observed,
     Phase,
     PoolConfig,
@@ -38,7 +40,7 @@ def start_new(
 ) -> Instance | None:  # fmt: skip
     """A new pending instance of `pool`, on `port` or the lowest free one; None where no port is free."""
     if port is None:
-        ports = planner.free_ports(pool, now)
+        ports = planner.free_ports(fleet, pool, now)
         if not ports:
             return None
         port = ports[0]
@@ -53,13 +55,13 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
     """A process of the instance has begun."""
     instance = fleet.instances.get(event.instance)
     if instance is None:
-        fleet.actions.append(Stop(event.instance, 0.0, ""))  # nobody wants it any more
+        _stop_unknown(fleet, event.instance)
         return
     if instance.incarnation == event.incarnation and instance.state in RUNNING:
         return  # told twice
     instance.incarnation = event.incarnation
     instance.pid = event.pid
-    if instance.state in LEAVING:
+    if instance.state in LEAVING or instance.state is State.HELD:
         fleet.touch(instance)
         if instance.state is State.DRAINING:
             departure.stop(fleet, instance, now)
@@ -164,14 +166,17 @@ def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
     if event.cause is StartFailure.PORT_TAKEN:
         _port_taken(fleet, pool, instance, event.text, now)
         return
-    fleet.tell(EventType.CRASH_LOOP, event.text, instance, decision=instance.decision)
-    if not instance.ever_ready:
-        failed_start(fleet, pool, instance, "", now)
+    looped = event.cause is StartFailure.CRASH_LOOP
+    if looped:
+        fleet.tell(EventType.CRASH_LOOP, event.text, instance, decision=instance.decision)
+    if not looped or not instance.ever_ready:
+        failed_start(fleet, pool, instance, "" if looped else f"{event.cause}: {event.text}", now)
     if instance.replaces:
         # It never took over: let it go, so that the replacement is tried anew after the backoff.
         departure.begin(fleet, instance, Purpose.NOT_READY, now, reason=event.text)
     else:
-        _fail(fleet, instance, event.cause, now)
+        # A program that ends again and again needs a person; a host that could not start it may recover.
+        _fail(fleet, instance, event.cause, now, retry_at=0.0 if looped else pool.backoff_until)
 
 
 def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
@@ -254,8 +259,17 @@ def _found(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
         departure.stop_again(fleet, instance)
 
 
+def _stop_unknown(fleet: Fleet, ident: InstanceId) -> None:
+    """Nobody wants this process any more, but it may have begun a task."""
+    pool = fleet.pools.get(parse_instance_id(ident)[0])
+    grace_s = pool.config.drain_timeout_s if pool else DRAIN_TIMEOUT_S_DEFAULT
+    fleet.actions.append(Stop(ident, grace_s, ""))
+
+
 def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None:
     """Take over an instance that runs and that nothing is remembered of."""
+    if observed.phase is not Phase.RUNNING:
+        return
     name, port = parse_instance_id(observed.id)
     if name not in fleet.pools:
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)

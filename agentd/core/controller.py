@@ -109,6 +109,8 @@ class Controller:
     @property
     def instances_left(self) -> int:
         """How many instances there are, in whatever state; those agentd leaves alone aside."""
+        if not self._fleet.config.enabled:
+            return 0
         return sum(1 for i in self._fleet.instances.values() if i.state is not State.HELD)
 
     @property
@@ -150,8 +152,8 @@ class Controller:
     def _dispatch(self, event: Event, now: float) -> Reply:
         fleet = self._fleet
         match event:
-            case Tick(wall=wall):
-                self._tick(now, wall)
+            case Tick(wall=wall, gap_s=gap_s):
+                self._tick(now, wall, gap_s)
             case Probed(instance=ident, incarnation=incarnation):
                 instance = fleet.instances.get(ident)
                 if instance is not None and instance.incarnation == incarnation:
@@ -184,11 +186,13 @@ class Controller:
                 raise AssertionError("broken invariant: heartbeats do not come this way")
         return Done()
 
-    def _tick(self, now: float, wall: float) -> None:
+    def _tick(self, now: float, wall: float, gap_s: float) -> None:
         fleet = self._fleet
         fleet.wall_offset = wall - now
-        if self._due is not None and now - self._due > GAP_S:
-            push_out(fleet, now - self._due, now)
+        if self._due is not None:
+            gap_s = max(gap_s, now - self._due)
+        if gap_s > GAP_S:
+            push_out(fleet, gap_s, now)
         repair.pass_alarms(fleet, now)
         scaling.expire_targets(fleet, now)
         repair.reconcile_all(fleet, now)
@@ -221,6 +225,7 @@ class Controller:
             instance.queue_length = beat.queue_length
             instance.in_flight = beat.in_flight
             instance.tasks_completed = beat.tasks_completed
+            instance.beat_at = now
             instance.response_time_p50_s = beat.response_time_p50_s
             instance.response_time_p95_s = beat.response_time_p95_s
             if beat.labels is not None:
@@ -301,7 +306,7 @@ class Controller:
                 instance.since = now
             instance.wake_at = 0.0
             set_alarm(fleet, instance)
-            if fleet.pools[instance.pool].removed and instance.state is State.READY:
+            if fleet.pools[instance.pool].removed and instance.state not in LEAVING:
                 instance.state, instance.cause = State.HELD, "its pool is not configured"
 
     def _reconfigure(self, config: FleetConfig, now: float) -> None:
@@ -353,7 +358,7 @@ class Controller:
         fleet = self._fleet
         fleet.shutting_down = True
         fleet.touch_self()
-        if event.keep_agents:
+        if event.keep_agents or not fleet.config.enabled:
             return
         for ident in sorted(fleet.instances):
             instance = fleet.instances.get(ident)

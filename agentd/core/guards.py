@@ -119,7 +119,9 @@ def _recovery(s: Situation) -> list[Bound]:
 
 def _action_in_flight(s: Situation) -> list[Bound]:
     for instance in s.pool.instances.values():
-        if s.up and instance.purpose is Purpose.SCALE_UP and not instance.ever_ready and instance.state in _COMING:
+        coming = instance.purpose is Purpose.SCALE_UP and not instance.ever_ready and instance.state in _COMING
+        # Also the way down waits for it: a scale-up that is taken back at once was none. People need not wait.
+        if coming and (s.up or s.pool.target is None):
             return [(s.count, Limit("action_in_flight", f"{instance.id} is still starting"))]
         if not s.up and instance.stop_purpose is Purpose.SCALE_DOWN and instance.state in LEAVING:
             return [(s.count, Limit("action_in_flight", f"{instance.id} is still finishing"))]
@@ -161,7 +163,7 @@ def _core(s: Situation) -> list[Bound]:
 def _ports(s: Situation) -> list[Bound]:
     if not s.up:
         return []
-    free = len(planner.free_ports(s.pool, s.now))
+    free = len(planner.free_ports(s.fleet, s.pool, s.now))
     ports = s.pool.config.ports
     where = f"{ports.first}-{ports.last}" if ports else "no elastic range"
     return [(s.count + free, Limit("ports_exhausted", f"{free} free ports ({where})"))]

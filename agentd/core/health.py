@@ -50,7 +50,7 @@ def deadline(fleet: Fleet, instance: Instance) -> float | None:
     config = fleet.pools[instance.pool].config
     match instance.state:
         case State.STARTING:
-            return instance.started_at + config.start_timeout_s
+            return start_deadline(fleet, instance)
         case State.READY if config.health is not HealthCheck.NONE:
             return instance.heard_at + (instance.missed + 1) * fleet.config.heartbeat_timeout_s
         case State.DRAINING:
@@ -58,6 +58,15 @@ def deadline(fleet: Fleet, instance: Instance) -> float | None:
         case State.FAILED if instance.retry_at:
             return instance.retry_at
     return None
+
+
+def start_deadline(fleet: Fleet, instance: Instance) -> float:
+    """Until when `instance` has to be ready. One that was found running was so once: only silence condemns it."""
+    timeout_s = fleet.pools[instance.pool].config.start_timeout_s
+    if instance.is_adopted:
+        silence_s = fleet.config.unhealthy_threshold * fleet.config.heartbeat_timeout_s
+        return max(instance.started_at + max(timeout_s, silence_s), fleet.recovering_until)
+    return instance.started_at + timeout_s
 
 
 def set_alarm(fleet: Fleet, instance: Instance) -> None:

@@ -43,9 +43,13 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has come: deadlines are looked at, and pools evaluated when their check is due."""
+    """Time has come: deadlines are looked at, and pools evaluated when their check is due.
+
+    `gap_s`: how long agentd's loop stood still before this, if it did.
+    """
 
     wall: float
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
             late = instance.heard_at <= fresh_since and instance.missed > 0
             ready += not late
             unhealthy += late
-            if instance.load is not None and instance.heard_at > fresh_since and not instance.replaced_by:
+            if instance.load is not None and instance.beat_at > fresh_since and not instance.replaced_by:
                 loads.append(instance.load)
             queue_length += instance.queue_length or 0
             in_flight += instance.in_flight or 0

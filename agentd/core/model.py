@@ -19,6 +19,7 @@ InstanceId = NewType("InstanceId", str)
 PoolName = NewType("PoolName", str)
 Incarnation = NewType("Incarnation", str)
 
+DRAIN_TIMEOUT_S_DEFAULT = 120.0
 POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,18}\Z")
 INSTANCE_ID = re.compile(r"([a-z][a-z0-9]{0,18})-([0-9]{1,5})\Z")
 
@@ -192,7 +193,7 @@ class PoolConfig:
     health: HealthCheck = HealthCheck.HEARTBEAT
     health_path: str = "/"
     start_timeout_s: float = 60.0
-    drain_timeout_s: float = 120.0
+    drain_timeout_s: float = DRAIN_TIMEOUT_S_DEFAULT
     restart: RestartPolicy = RestartPolicy()
     resources: Resources = Resources()
     cost_per_hour: float = 0.0

@@ -9,11 +9,11 @@ from agentd.core.model import PoolName, State
 from agentd.core.state import Fleet, Instance, Pool
 
 
-def free_ports(pool: Pool, now: float) -> list[int]:
+def free_ports(fleet: Fleet, pool: Pool, now: float) -> list[int]:
     """Ports of the elastic range that nobody of ours uses and nobody else was found on, ascending."""
     if pool.config.ports is None:
         return []
-    used = pool.used_ports()
+    used = fleet.used_ports()
     reserved = {agent.port for agent in pool.config.core}
     return [
         port
@@ -47,7 +47,7 @@ def divide(fleet: Fleet, total: int, now: float) -> dict[PoolName, int]:
     """
     shares: dict[PoolName, int] = {}
     weights: dict[PoolName, float] = {}
-    most: Mapping[PoolName, int] = {name: count_max(pool, now) for name, pool in fleet.pools.items()}
+    most: Mapping[PoolName, int] = {name: count_max(fleet, pool, now) for name, pool in fleet.pools.items()}
     for name, pool in fleet.pools.items():
         if pool.removed:
             continue
@@ -67,10 +67,10 @@ def best(names: Sequence[PoolName], weights: Mapping[PoolName, float], shares: M
     return min(names, key=lambda name: (-weights[name] / (shares[name] + 1), name))
 
 
-def count_max(pool: Pool, now: float) -> int:
+def count_max(fleet: Fleet, pool: Pool, now: float) -> int:
     """The most instances `pool` can have: its max, and the ports it has for them."""
     elastic = sum(1 for i in pool.committed() if not i.is_core)
-    return min(pool.config.max, len(pool.config.core) + elastic + len(free_ports(pool, now)))
+    return min(pool.config.max, len(pool.config.core) + elastic + len(free_ports(fleet, pool, now)))
 
 
 def _load(instance: Instance) -> float:

@@ -11,7 +11,7 @@ import heapq
 
 from agentd.core import arrival, capacity, departure, planner
 from agentd.core.capacity import NOTHING_PROMISED
-from agentd.core.health import missed_beats, set_alarm, wake_at
+from agentd.core.health import missed_beats, set_alarm, start_deadline, wake_at
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType
 from agentd.core.model import HealthCheck, State
@@ -27,7 +27,7 @@ def pass_alarms(fleet: Fleet, now: float) -> None:
         match instance.state:
             case State.FAILED:
                 continue  # `reconcile` tries again as soon as it may
-            case State.STARTING if now >= instance.started_at + config.start_timeout_s:
+            case State.STARTING if now >= start_deadline(fleet, instance):
                 if not fleet.acts:
                     continue
                 arrival.not_ready_in_time(fleet, instance, now)
@@ -58,8 +58,9 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
             departure.start_again(fleet, instance, now)
     if pool.removed:
         return
+    used = fleet.used_ports()
     for agent in pool.config.core:
-        if agent.port not in pool.used_ports():
+        if agent.port not in used:
             arrival.start_new(fleet, pool, Purpose.CORE, now, port=agent.port)
     if now >= fleet.recovering_until:
         for instance in list(pool.instances.values()):

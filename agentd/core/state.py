@@ -75,8 +75,9 @@ class Instance:
     heard_at: float = 0.0
     missed: int = 0
     wake_at: float = 0.0
-    # what it last said
+    # what it last said, and when
     seq: int = 0
+    beat_at: float = 0.0
     load: float | None = None
     queue_length: int | None = None
     in_flight: int | None = None
@@ -101,6 +102,11 @@ class Instance:
     @property
     def is_core(self) -> bool:
         return self.core_name is not None
+
+    @property
+    def is_adopted(self) -> bool:
+        """It was found running, and nothing was remembered of it."""
+        return self.purpose is Purpose.ADOPTED
 
     def forget_reports(self) -> None:
         """A new process begins: what the old one said is no longer true."""
@@ -143,9 +149,6 @@ class Pool:
     def committed(self) -> list[Instance]:
         """The instances that count: ready, starting, failed, restarting, and unhealthy not yet replaced."""
         return [i for i in self.instances.values() if (i.state in lifecycle.COMMITTED or i.again) and not i.replaced_by]
-
-    def used_ports(self) -> set[int]:
-        return {i.port for i in self.instances.values()}
 
 
 class Fleet:
@@ -267,6 +270,10 @@ class Fleet:
         del pool.instances[instance.id]
         if pool.removed and not pool.instances:
             self.drop_pool(pool.name)
+
+    def used_ports(self) -> set[int]:
+        """The ports of all instances, also of those that are leaving."""
+        return {instance.port for instance in self.instances.values()}
 
     def spec(self, instance: Instance) -> InstanceSpec:
         """What a driver needs to start `instance` under the present configuration."""

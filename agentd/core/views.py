@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentd.core import capacity, guards, planner
 from agentd.core.metrics import totals
-from agentd.core.model import FleetView, InstanceView, PoolView, State
+from agentd.core.model import FleetView, InstanceView, PoolView, State, Target
 from agentd.core.state import Fleet, Instance, Pool
 
 
@@ -45,7 +45,7 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         failed=sums.failed,
         min=config.min,
         max=config.max,
-        capacity=min(planner.count_max(pool, now), carry),
+        capacity=min(planner.count_max(fleet, pool, now), carry),
         core=len(config.core),
         load=sums.load,
         queue_length=sums.queue_length,
@@ -55,7 +55,7 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         scale_up_threshold=config.triggers[0].scale_up_threshold,
         scale_down_threshold=config.triggers[0].scale_down_threshold,
         target=target,
-        target_expires_in_s=None if target is None or target.expires is None else max(0.0, target.expires - now),
+        target_expires_in_s=_expires_in_s(fleet, target, now),
         headroom=room,
         footprint_bytes=pool.footprint_bytes,
         footprint_learned=pool.footprint_learned,
@@ -95,6 +95,13 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         labels=instance.labels,
         health=health,
     )
+
+
+def _expires_in_s(fleet: Fleet, target: Target | None, now: float) -> float | None:
+    """How long a target still holds; while scaling is off it does not expire."""
+    if target is None or target.expires is None or not fleet.mode.enabled:
+        return None
+    return max(0.0, target.expires - now)
 
 
 def _shown(pool: Pool) -> bool:

@@ -75,7 +75,7 @@ def test_changes_have_the_names_of_the_file() -> None:
     old = parse("pools: {research: {env: {KEY: secret}}, execution: {}}", "f.yaml")
     new = parse(
         "{scale_up_threshold: 0.8, driver: process, pools: {research: {env: {KEY: other}, max: 8}, testing: {}},"
-        " host: {reserve: {cpu_ratio: off}}}",
+        " host: {reserve: {cpu_ratio: off}}, history: {events_max: 7000}, operators: [alice]}",
         "f.yaml",
     )
     assert describe_changes(old, new) == [
@@ -83,7 +83,9 @@ def test_changes_have_the_names_of_the_file() -> None:
         "pool testing added",
         "autoscaling.scale_up_threshold: 0.75 -> 0.8",
         "driver: auto -> process (from the next start of agentd)",
+        "history.events_max: 100000 -> 7000 (from the next start of agentd)",
         "host.reserve.cpu_ratio: 0.05 -> off",
+        "operators: none -> alice",
         "pools.research.env.KEY changed",
         "pools.research.max: 5 -> 8",
         "pools.research.triggers: 0.75/0.25 -> 0.8/0.25",

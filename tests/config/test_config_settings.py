@@ -168,8 +168,8 @@ def test_off_switches_a_reserve_off() -> None:
 
 def test_the_settings_of_the_daemon_are_read() -> None:
     text = """
-driver: systemd
-listen: {agents: 'localhost:0', control: unix:///run/c.sock, http: '[::1]:8000'}
+driver: process
+listen: {agents: 'localhost:7', control: unix:///run/c.sock, http: '[::1]:8000'}
 state_dir: /srv/agentd
 watch: [ollama, {unit: redis.service}, {name: db, process: postgres}]
 history: {events_max: 100, decisions_max: 200, metrics_days: 0.5}
@@ -180,8 +180,8 @@ host: {starting_max: 3}
     assert config.fleet.starting_max == 3
     assert dataclasses.replace(config, fleet=default().fleet) == Config(
         fleet=default().fleet,
-        driver="systemd",
-        listen=Listen("localhost:0", "unix:/run/c.sock", "[::1]:8000"),
+        driver="process",
+        listen=Listen("localhost:7", "unix:/run/c.sock", "[::1]:8000"),
         state_dir=Path("/srv/agentd"),
         watch=(
             WatchSpec("ollama", process="ollama"),

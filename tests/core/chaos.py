@@ -40,8 +40,8 @@ _PORTS_HELD = "broken: two instances on one port"
 # by beats, or moved with every tick.
 _VOLATILE = {
     "instance": {
-        "heard_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight", "tasks_completed",
-        "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
+        "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
+        "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
     },
     "pool": {"footprint_cores", "restarting"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},

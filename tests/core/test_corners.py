@@ -16,8 +16,10 @@ from agentd.core.messages import (
     InstanceExited,
     InstancesListed,
     InstanceStarted,
+    Probed,
     Restart,
     Restored,
+    SetAutoscaling,
     SetTarget,
     Shutdown,
     Start,
@@ -31,6 +33,7 @@ from agentd.core.model import (
     ExitKind,
     Incarnation,
     InstanceId,
+    PortRange,
     StartFailure,
     State,
 )
@@ -292,3 +295,90 @@ def test_a_restored_controller_launches_core_agents_in_the_same_order() -> None:
     outcome = world.controller.step(event, world.now)
     assert twin.step(event, world.now) == outcome
     assert [a.spec.id for a in outcome.actions if isinstance(a, Start)] == [two, CORE]
+
+
+# -- what is ours to end, and when ------------------------------------------------------------------
+
+
+def test_a_disabled_agentd_that_ends_stops_nobody() -> None:
+    world = World(fleet())
+    world.boot()
+    world.reboot(fleet(enabled=False))
+    world.step(Shutdown(keep_agents=False, owner="alice"))
+    assert (stops(world), world.controller.instances_left) == ([], 0)
+    assert CORE in world.agents
+
+
+def test_an_adopted_agent_is_condemned_by_silence_and_not_by_the_start_timeout() -> None:
+    world = World(fleet(pool(min=1, start_timeout_s=5.0)))
+    world.boot()
+    world.saved.clear()  # the database is lost
+    world.agents[InstanceId("research-9101")].next_beat = world.now + 60.0
+    world.reboot()
+    world.run_until(world.now + 61.0)
+    assert world.instance("research-9101").state is State.READY
+    assert stops(world) == []
+
+
+def test_a_scale_up_is_not_taken_back_before_it_is_there() -> None:
+    world = World(fleet(check_interval_s=10.0), start_delay_s=0.0)
+    world.boot()
+    world.slow.add("research-9101")
+    world.set_load(CORE, 0.9)
+    world.run_until(20.0)
+    world.set_load(CORE, 0.1)
+    world.run_until(50.0)
+    assert stops(world) == []
+
+
+def test_a_port_that_moved_to_another_pool_is_taken_when_it_is_free() -> None:
+    one, other = pool("aaa", min=1), pool("bbb", ports=PortRange(9201, 9250))
+    world = World(fleet(one, other), stop_delay_s=30.0)
+    world.boot()
+    world.run_until(5.0)
+    swapped = fleet(replace(one, ports=other.ports), replace(other, ports=one.ports, min=2))
+    world.step(ConfigChanged(swapped))
+    world.run_until(10.0)
+    used = [view.port for view in world.view().instances]
+    assert len(used) == len(set(used))
+
+
+def test_what_the_host_could_not_start_is_tried_again_without_a_person() -> None:
+    world = World(fleet())
+    world.boot()
+    world.give_up(CORE, StartFailure.SPAWN_FAILED)
+    assert world.instance(CORE).state is State.FAILED
+    world.run_until(world.now + 6.0)
+    assert world.instance(CORE).state is State.READY
+
+
+def test_a_load_that_was_said_long_ago_does_not_count_because_a_probe_succeeds() -> None:
+    world = World(fleet(check_interval_s=10.0))
+    world.boot()
+    world.set_load(CORE, 0.9)
+    agent = world.agents[CORE]
+    agent.next_beat = 1000.0
+    for _ in range(6):
+        world.run_until(world.now + 9.0)
+        world.step(Probed(CORE, agent.incarnation))
+    assert world.view().pools[0].load is None
+
+
+def test_a_person_who_agrees_with_the_configuration_leaves_the_choice_to_it() -> None:
+    world = World(fleet())
+    world.boot()
+    world.step(SetAutoscaling(False, "alice", ""))
+    world.step(SetAutoscaling(True, "alice", ""))
+    world.step(ConfigChanged(fleet(autoscaling_enabled=False)))
+    assert not world.view().autoscaling.enabled
+
+
+def test_a_gap_that_the_loop_reports_pushes_every_deadline_out() -> None:
+    world = World(fleet(unhealthy_threshold=1))
+    world.boot()
+    world.run_until(5.0)
+    world.agents[CORE].next_beat = 1000.0
+    world.now = 100.0
+    world.step(Tick(WALL + world.now, gap_s=95.0))
+    assert world.instance(CORE).missed_beats == 0
+    assert stops(world) == []

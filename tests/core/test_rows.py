@@ -17,7 +17,7 @@ IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
 NOT_SAVED = {"usage", "core_name"}
 POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision"}
-MOVED = {"since", "created_at", "started_at", "heard_at", "wake_at", "leaving_at", "retry_at"}
+MOVED = {"since", "created_at", "started_at", "heard_at", "beat_at", "wake_at", "leaving_at", "retry_at"}
 
 
 def unlike_default(kind: str, number: int) -> Any:

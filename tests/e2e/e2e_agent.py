@@ -8,6 +8,7 @@ On TERM it takes nothing new, finishes what it has accepted and exits with 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -51,13 +52,18 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing per request."""
 
 
+def say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk takes no output, and that is no reason to end
+        print(text, flush=True)
+
+
 def main() -> None:
     server = Server(("127.0.0.1", agent.port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     with agent, server:
-        print(f"{agent.instance} listens on {agent.port}", flush=True)
+        say(f"{agent.instance} listens on {agent.port}")
         server.serve_forever(poll_interval=0.05)
-    print(f"finished, {len(accepted)} tasks", flush=True)
+    say(f"finished, {len(accepted)} tasks")
 
 
 if __name__ == "__main__":

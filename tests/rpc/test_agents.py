@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import grpc
 import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import EPOCH, Serving, asynchronous, refused, serving
+from serving import EPOCH, FLEET, POOL, Serving, asynchronous, refused, serving
 
 from agentd.core.model import State
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, control_pb2_grpc
@@ -292,3 +293,27 @@ async def test_the_sockets_are_their_owners_alone(tmp_path: Path) -> None:
     async with serving(tmp_path):
         for name in ("agents.sock", "control.sock"):
             assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("field", "most"), [("queue_length", 10**9), ("in_flight", 10**9), ("tasks_completed", 10**15)]
+)
+@asynchronous
+async def test_counts_have_a_bound(field: str, most: int, tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        await agentd.heartbeat(agentd.beat(seq=50, **{field: most}))
+        assert getattr(agentd.instance("research-9101"), field) == most
+        call = agentd.heartbeat(agentd.beat(seq=51, **{field: most + 1}))
+        told = await refused(call, INVALID, "INVALID_HEARTBEAT")
+        assert told.metadata["field"] == field
+        assert told.text == f"{field}: {most + 1} is more than {most}"
+
+
+@asynchronous
+async def test_the_sum_of_a_pool_may_be_more_than_one_agent_can_say(tmp_path: Path) -> None:
+    pool = dataclasses.replace(POOL, min=6, max=6)
+    async with serving(tmp_path, dataclasses.replace(FLEET, pools={pool.name: pool})) as agentd:
+        for view in agentd.runtime.view().instances:
+            await agentd.heartbeat(agentd.beat(view.id, seq=50, queue_length=10**9, in_flight=10**9))
+        status = (await agentd.control.GetStatus(control_pb2.GetStatusRequest())).status
+        assert (status.pools[0].queue_length, status.pools[0].in_flight) == (6 * 10**9, 6 * 10**9)

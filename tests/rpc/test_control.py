@@ -13,6 +13,7 @@ from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
 
+from agentd.agentctl.values import as_value
 from agentd.core.model import ExitCause, ExitKind, State
 from agentd.v1 import common_pb2
 from agentd.v1 import control_pb2 as pb
@@ -307,3 +308,12 @@ async def test_what_happens_to_instances_is_seen_in_the_listing(tmp_path: Path) 
             if item.id == "research-9101"
         ]
         assert (seen.state, seen.cause) == (common_pb2.INSTANCE_STATE_BACKOFF, "out of memory")
+
+
+@asynchronous
+async def test_the_counts_of_a_pool_are_numbers_in_json(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        await agentd.heartbeat(agentd.beat(seq=50, queue_length=7, in_flight=3))
+        status = (await agentd.control.GetStatus(pb.GetStatusRequest())).status
+        shown = as_value(status.pools[0])
+        assert (shown["queue_length"], shown["in_flight"]) == (7, 3)

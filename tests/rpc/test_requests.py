@@ -79,6 +79,17 @@ async def test_an_id_is_for_one_request_only(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_an_id_has_a_bound(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        longest = "r" * 64
+        too_long = agentd.control.Reload(pb.ReloadRequest(request_id=longest + "r"))
+        await refused(too_long, StatusCode.INVALID_ARGUMENT, "REQUEST_ID_TOO_LONG")
+        assert agentd.operations.reloads == []
+        await agentd.control.Reload(pb.ReloadRequest(request_id=longest))
+        assert len(agentd.operations.reloads) == 1
+
+
+@asynchronous
 async def test_without_an_id_every_call_counts(tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
         for _ in range(2):

@@ -205,7 +205,8 @@ def test_agentd_away_and_back_is_no_matter_to_the_agent(fake: Any, caplog: pytes
         fake.start()
         fake.until(lambda beats: len(beats) > seen and beats[-1].tasks_completed == 2)
         assert not agent.stopping.is_set()
-    assert any(record.getMessage() == "agentd is back" for record in caplog.records)
+        # The agent reads the answer a moment after the server has seen the heartbeat.
+        fake.until(lambda _: any(record.getMessage() == "agentd is back" for record in caplog.records))
 
 
 def test_a_refused_heartbeat_is_told_once_and_tried_again(

@@ -64,7 +64,7 @@ class FakeClock:
         return self.since_epoch
 
 
-@dataclass(frozen=True)
+@dataclass
 class FakeAbout:
     version: str = "0.1.0"
     driver: str = "process"

@@ -10,8 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from agentd.core.messages import SetAutoscaling
+from agentd.web.app import create_app
 from agentd.web.security import HEADERS, configured_name, is_our_host, socket_owner
-from tests.web.fake import ConnectAs, FakeRuntime
+from tests.web.fake import ConnectAs, FakeAbout, FakeRuntime
 
 CHANGES = ("/autoscaler/check", "/autoscaler/enable", "/autoscaler/disable")
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -260,3 +261,15 @@ def test_the_real_table_names_us_while_the_connection_stands(family: socket.Addr
                 assert socket_owner(peer[:2], server) == os.getuid()
                 client.close()
                 assert socket_owner(peer[:2], server) is None
+
+
+def test_address_and_operators_are_those_of_the_moment(runtime: FakeRuntime) -> None:
+    about = FakeAbout(http_address="", operators=frozenset())
+    app = create_app(runtime, about, peer_uid=lambda _client, _server: 4242)
+    client = TestClient(app, base_url="http://127.0.0.2:8766")
+    assert client.post("/autoscaler/check").status_code == 421
+    about.http_address = "127.0.0.2:8766"
+    assert client.get("/status").status_code == 200
+    assert client.post("/autoscaler/check").status_code == 403
+    about.operators = frozenset({4242})
+    assert client.post("/autoscaler/check").status_code == 200
