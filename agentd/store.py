@@ -105,7 +105,7 @@ class Store:
         return kept[0].id if kept else self._last_id + 1
 
     async def write(self, batch: Batch) -> tuple[StoredRecord, ...]:
-        """Store `batch` in one transaction, on the disk when this returns (unless `degraded`).
+        """Store `batch` in one transaction; it outlives this process when this returns (unless `degraded`).
 
         Returns the records with their ids, which exist even when the disk does not take them. A cancelled call is
         carried out all the same.

@@ -138,7 +138,9 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         _check(connection, path)
         if not exclusive:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            # Safe against the death of agentd at any moment. What a power failure may take, the newest commits,
+            # says nothing any more: the agents died with the machine.
+            connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_MAX}")
             _migrate(connection)
     except BaseException:

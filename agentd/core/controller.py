@@ -193,9 +193,11 @@ class Controller:
             gap_s = max(gap_s, now - self._due)
         if gap_s > GAP_S:
             push_out(fleet, gap_s, now)
-        repair.pass_alarms(fleet, now)
+        # With hundreds of agents alarms ring many times a second, and nearly all find that the agent has spoken.
+        due = fleet.next_check is None or now >= fleet.next_check
+        if repair.pass_alarms(fleet, now) or repair.lapsed(fleet, now) or due:
+            repair.reconcile_all(fleet, now)
         scaling.expire_targets(fleet, now)
-        repair.reconcile_all(fleet, now)
         if fleet.next_check is None:
             fleet.next_check = now + fleet.config.check_interval_s
             fleet.touch_self()

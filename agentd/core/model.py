@@ -114,7 +114,7 @@ class RestartPolicy:
     without such a period the driver gives up and says so.
     """
 
-    initial_s: float = 0.1
+    initial_s: float = 0.05
     max_s: float = 60.0
     factor: float = 2.0
     jitter_ratio: float = 0.25

@@ -32,10 +32,10 @@ def victims(pool: Pool) -> list[Instance]:
     return sorted(candidates, key=lambda i: (_load(i), -i.created_at, -i.port))
 
 
-def fits(pool: Pool, port: int) -> bool:
-    """Whether `port` is one that the configuration gives to `pool`."""
-    config = pool.config
-    return config.core_name(port) is not None or (config.ports is not None and port in config.ports)
+def fits(pool: Pool, instance: Instance) -> bool:
+    """Whether the instance's port is one that the configuration gives to `pool`."""
+    ports = pool.config.ports
+    return instance.is_core or (ports is not None and instance.port in ports)
 
 
 def divide(fleet: Fleet, total: int, now: float) -> dict[PoolName, int]:

@@ -18,25 +18,32 @@ from agentd.core.model import HealthCheck, State
 from agentd.core.state import Fleet, Instance, Pool, Purpose, hears
 
 
-def pass_alarms(fleet: Fleet, now: float) -> None:
-    """Look at every instance whose alarm has rung. Where agentd may not act, silence is counted and no more."""
+def pass_alarms(fleet: Fleet, now: float) -> bool:
+    """Look at every instance whose alarm has rung; whether any of them calls for repair.
+
+    Where agentd may not act, silence is counted and no more.
+    """
+    news = False
     for ident in fleet.alarms.pop_due(now, wake_at(fleet)):
         instance = fleet.instances[ident]
         instance.wake_at = 0.0
         config = fleet.pools[instance.pool].config
         match instance.state:
             case State.FAILED:
+                news = True
                 continue  # `reconcile` tries again as soon as it may
             case State.STARTING if now >= start_deadline(fleet, instance):
                 if not fleet.acts:
                     continue
+                news = True
                 arrival.not_ready_in_time(fleet, instance, now)
             case State.READY if hears(config):
-                _listen(fleet, instance, now)
+                news |= _listen(fleet, instance, now)
             case State.DRAINING if now >= instance.since + fleet.config.heartbeat_interval_s:
                 departure.stop(fleet, instance, now)
         if ident in fleet.instances:
             set_alarm(fleet, instance)
+    return news
 
 
 def reconcile_all(fleet: Fleet, now: float) -> None:
@@ -51,7 +58,7 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
     for instance in list(pool.instances.values()):
         if instance.state is State.HELD:
             _release(fleet, pool, instance, now)
-        elif instance.state not in LEAVING and (pool.removed or not planner.fits(pool, instance.port)):
+        elif instance.state not in LEAVING and (pool.removed or not planner.fits(pool, instance)):
             why = "pool is no longer configured" if pool.removed else "port is no longer in the pool's range"
             departure.begin(fleet, instance, Purpose.CONFIGURATION, now, reason=why)
         elif instance.state is State.FAILED and instance.retry_at and now >= instance.retry_at:
@@ -96,16 +103,23 @@ def deadline(fleet: Fleet) -> float | None:
     return min((at for at in times if at > fleet.ticked_at), default=None)
 
 
-def _listen(fleet: Fleet, instance: Instance, now: float) -> None:
-    """Count the heartbeats that `instance` has missed."""
+def lapsed(fleet: Fleet, now: float) -> bool:
+    """Whether a backoff or the recovery has ended since the last tick."""
+    at = deadline(fleet)
+    return at is not None and at <= now
+
+
+def _listen(fleet: Fleet, instance: Instance, now: float) -> bool:
+    """Count the heartbeats that `instance` has missed; whether there are more than before."""
     missed = missed_beats(fleet, instance, now)
     if missed <= instance.missed:
-        return
+        return False
     if instance.missed == 0:
         silence_s = now - instance.heard_at
         fleet.tell(EventType.LATE, f"no heartbeat for {silence_s:.1f} s", instance)
     instance.missed = missed
     fleet.touch(instance)
+    return True
 
 
 def _replace(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:

@@ -44,7 +44,7 @@ def test_scaled_divides_what_passes_and_keeps_the_rest() -> None:
     assert (fast.fleet.check_interval_s, fast.fleet.heartbeat_timeout_s) == (6, 12)
     assert (pool.scale_up_cooldown_s, pool.scale_down_cooldown_s) == (30, 60)
     assert (pool.start_timeout_s, pool.drain_timeout_s) == (6, 12)
-    assert (pool.restart.initial_s, pool.restart.max_s, pool.restart.healthy_s) == (0.01, 6, 6)
+    assert (pool.restart.initial_s, pool.restart.max_s, pool.restart.healthy_s) == (0.005, 6, 6)
     assert (pool.restart.factor, pool.restart.attempts_max) == (2, 10)
     assert (pool.max, pool.ports, pool.triggers) == (5, PortRange(9101, 9150), (ThresholdTrigger(),))
 
