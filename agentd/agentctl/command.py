@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, NO_DAEMON, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 130, 141
 
 FOREVER_S = 10 * 365 * 86400.0
-COUNT_MAX = 2**32 - 1  # what the protocol carries
+COUNT_MAX = 100_000  # as agentd has it
 
 # A count on the wrong side of the present one is a mistake in the command, not a failure of agentd.
 _USAGE_REASONS = ("TARGET_BELOW_CURRENT", "TARGET_ABOVE_CURRENT")
@@ -35,11 +35,9 @@ class Failure(Exception):
     `details` follow on lines of their own.
     """
 
-    def __init__(
-        self, text: str, code: int = FAILED, program: str = "agentctl", details: Iterable[str] = ()
-    ) -> None:  # fmt: skip
+    def __init__(self, text: str, code: int = FAILED, details: Iterable[str] = ()) -> None:
         self.code = code
-        super().__init__("\n".join((f"{program}: {printable(text)}", *map(printable, details))))
+        super().__init__("\n".join((f"agentctl: {printable(text)}", *map(printable, details))))
 
 
 class Command(click.Command):
@@ -86,19 +84,19 @@ class Session:
             with ControlClient(self.address, timeout_s=self.timeout_s) as client:
                 yield client
         except NoDaemonError as error:
-            text = f"{error}; start one with: agentd, or: systemctl start agentd"
-            raise Failure(text, NO_DAEMON, program="agentd") from error
+            text = f"{error}; start one with: agentd --config FILE, or: scripts/run"
+            raise Failure(text, NO_DAEMON) from error
         except ControlError as error:
             text = f"{error} ({error.reason})" if error.reason else str(error)
             raise Failure(text, USAGE if error.reason in _USAGE_REASONS else FAILED) from error
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
-    """Seconds above 0, written 30s, 10m, 1h, 1d, 1h30m or as a plain number."""
+    """Seconds above 0 and up to ten years, written 30s, 10m, 1h, 1d, 1h30m or as a plain number."""
 
     name = "duration"
     _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012
-    _WHOLE = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?[smhd])+|[0-9]{1,12}(?:\.[0-9]{1,9})?")
+    _WHOLE = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+|[0-9]+(?:\.[0-9]+)?")
     _PART = re.compile(r"([0-9.]+)([smhd]?)")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -108,21 +106,27 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run 
         seconds = 0.0
         if self._WHOLE.fullmatch(text):
             seconds = sum(float(number) * self._UNITS[unit] for number, unit in self._PART.findall(text))
-        if not 0 < seconds <= FOREVER_S:
+        if seconds > FOREVER_S:
+            self.fail(f"{text[:40]!r} is above the maximum of {FOREVER_S / 86400:.0f}d", param, ctx)
+        if seconds <= 0:
             self.fail(f"{text!r} is no duration above 0; write for example 30s, 10m, 1h or 1d", param, ctx)
         return seconds
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
-    """A whole number from 0 up."""
+    """A whole number from 0 up to `COUNT_MAX`."""
 
     name = "n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
-        if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > COUNT_MAX:
+        if not re.fullmatch(r"[0-9]+", text):
             self.fail(f"{text!r} is no whole number from 0 up; for example: agentctl up 12", param, ctx)
-        return int(text)
+        digits = text.lstrip("0") or "0"
+        # The length first: int() refuses thousands of digits.
+        if len(digits) > len(str(COUNT_MAX)) or int(digits) > COUNT_MAX:
+            self.fail(f"{text[:40]!r} is above the maximum of {COUNT_MAX}", param, ctx)
+        return int(digits)
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3

@@ -80,6 +80,8 @@ def events(session: Session, *, follow: bool, number: int, pool: str, instance: 
         if follow:
             _follow(session, client, number, wanted)
         past = _past(client, number, wanted)
+        if not past:
+            _check_subject(client, wanted)
         if session.json:
             from agentd.agentctl.values import as_value
 
@@ -104,6 +106,18 @@ def _past(client: ControlClient, number: int, wanted: Filter) -> list[pb.Event]:
     return newest[::-1]
 
 
+def _check_subject(client: ControlClient, wanted: Filter) -> None:
+    """Tell a name that nothing has ever happened to, which may be misspelt, from a filter that leaves nothing.
+
+    Raises:
+        ControlError: the pool neither exists nor has a past.
+    """
+    if wanted.pool and not client.events(1, pool=wanted.pool):
+        client.instances(wanted.pool)  # refused when there is no such pool
+    if wanted.instance and not client.events(1, instance=wanted.instance):
+        click.echo(f"agentctl: no events of {wanted.instance!r}", err=True)
+
+
 def _follow(session: Session, client: ControlClient, number: int, wanted: Filter) -> NoReturn:
     """Show past and coming events until interrupted.
 
@@ -113,6 +127,8 @@ def _follow(session: Session, client: ControlClient, number: int, wanted: Filter
     newest = client.events(1)
     token = newest[0].resume_token if newest else ""
     past = _past(client, number, wanted)
+    if not past:
+        _check_subject(client, wanted)
     _show_live(session, past)
     shown = {event.resume_token for event in past}
     for event in _watch(client, token, wanted.pool):

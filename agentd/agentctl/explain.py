@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from agentd.agentctl.command import Command, Session, show_json
-from agentd.agentctl.status import limit_text, outcome, target_text
+from agentd.agentctl.status import limit_text, outcome, target_text, tasks_max
 from agentd.agentctl.terminal import show, styled, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
+from agentd.agentctl.trouble import DISABLED, pool_lines
 
 if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
@@ -43,16 +44,18 @@ def explain(session: Session, pool: str, history: int) -> None:
 
             show_json(as_value(answer))
         else:
-            show(explain_lines(answer, now=time.time()))
+            show(explain_lines(answer, client.status(), now=time.time()))
 
 
-def explain_lines(answer: pb.ExplainResponse, *, now: float) -> list[str]:
-    """The page, `now` being the wall-clock time."""
+def explain_lines(answer: pb.ExplainResponse, status: pb.Status, *, now: float) -> list[str]:
+    """The page, `now` being the wall-clock time; `status` tells what is wrong with the pool's instances."""
     width = text_width()
     pool = answer.pool
-    lines = [styled(f"{pool.name}: {outcome(pool.next)}", "strong")]
+    lines = [] if status.enabled else [styled(DISABLED, "warn")]
+    lines.append(styled(f"{pool.name}: {outcome(pool.next)}", "strong"))
+    lines += pool_lines(pool, status.instances, width)
     lines += _facts(pool, width)
-    lines += _chain(pool.next, width)
+    lines += _chain(pool.next, width, enabled=status.enabled)
     if answer.decisions:
         lines += ["", styled("HISTORY", "dim")]
         lines += [line for decision in answer.decisions for line in _past(decision, width, now)]
@@ -68,7 +71,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
         f"capacity {pool.capacity}",
         f"load {load}, policy {pool.policy}: fewer below {ratio(pool.scale_down_threshold)}, "
         f"more above {ratio(pool.scale_up_threshold)}; {pool.queue_length} tasks wait, {pool.in_flight} of "
-        f"{pool.concurrency} run",
+        f"{tasks_max(pool)} run",
         f"an instance takes {size(pool.footprint_bytes)} ({footprint})"
         + (f"; headroom: {pool.headroom.text}" if pool.headroom.text else ""),
     ]
@@ -79,7 +82,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
     return [line for fact in facts for line in wrapped(printable(fact), width=width, first="  ", rest="    ")]
 
 
-def _chain(decision: pb.Decision, width: int) -> list[str]:
+def _chain(decision: pb.Decision, width: int, *, enabled: bool) -> list[str]:
     lines = ["", styled("REASONS", "dim")]
     for reason in decision.reasons:
         lines += wrapped(printable(f"{reason.code}: {reason.text}"), width=width, first="  ", rest="    ")
@@ -92,9 +95,11 @@ def _chain(decision: pb.Decision, width: int) -> list[str]:
         lines.append("  none in force")
     if decision.victims:
         lines.append(f"  would retire: {', '.join(decision.victims)}")
-    if decision.counterfactual:
+    # What agentd names would change a decision, and while it is disabled it makes none.
+    change = decision.counterfactual if enabled else "nothing until multi_agent.enabled is true"
+    if change:
         lines += ["", styled("WOULD CHANGE", "dim")]
-        lines += wrapped(printable(decision.counterfactual), width=width, first="  ", rest="  ")
+        lines += wrapped(printable(change), width=width, first="  ", rest="  ")
     return lines
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
     from agentd.v1 import control_pb2 as pb
 
-LOG_LINES_MAX = 1_000_000
+LOG_LINES_MAX = 100_000
 
 # The pool and the port are in the id: in a narrow terminal they go first.
 _COLUMNS = (
@@ -68,6 +68,7 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
     for one in instances:
         state = state_word(one)
         late = one.missed_beats > 0
+        heard = one.HasField("last_beat_age_s") and one.health != "none"
         table.add(
             one.id,
             one.core_name or None,
@@ -81,7 +82,7 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
             one.in_flight if one.HasField("in_flight") else None,
             one.tasks_completed if one.HasField("tasks_completed") else None,
             seconds(one.response_time_p95_s) if one.HasField("response_time_p95_s") else None,
-            duration(one.last_beat_age_s) if one.HasField("last_beat_age_s") else None,
+            duration(one.last_beat_age_s) if heard else None,
             one.restarts,
             one.cause,
             state=state_style(state),

@@ -146,7 +146,11 @@ def auto(session: Session, mode: str, reason: str) -> None:
     On also ends the targets that people set. Off stops scaling, not repair, and survives a restart of agentd.
     """
     with session.client() as client:
+        # Asked before: once the mode is set, no failure may hide that.
+        idle = mode == "on" and not client.status().enabled
         answer = client.set_autoscaling(mode == "on", reason)
+        if idle:
+            click.echo("agentctl: warning: nothing runs until multi_agent.enabled is true", err=True)
         if session.json:
             from agentd.agentctl.values import as_value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from agentd.agentctl.command import Command, Session, show_json
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
+from agentd.agentctl.trouble import DISABLED, pool_lines
 
 if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
@@ -27,6 +29,8 @@ _POOL_COLUMNS = (
     Column("BUSY", right=True, drop=2),
 )
 _INDENT = " " * 11
+# In a limit's text: for how long it still holds. "90 s ago" is another time.
+_TIME_LEFT = re.compile(r"\b[0-9]+(?:\.[0-9]+)? ?[smhd]\b(?! ago)")
 
 
 @click.command(cls=Command, examples=("agentctl status", "agentctl status --output json"))
@@ -35,8 +39,9 @@ def status(session: Session) -> None:
     """Show the fleet, the host and what happens next.
 
     For each pool: how many instances there are and how many there could be, the load against the thresholds
-    (fewer below DOWN<, more above UP>), tasks waiting and tasks begun of those it can run at once, what an
-    evaluation now would do, and what holds it back. What is wrong with agentd itself comes first.
+    (fewer below DOWN<, more above UP>), tasks waiting and tasks begun of those its ready instances can run
+    at once, why instances do not run, what an evaluation now would do, and what holds it back. What is wrong
+    with agentd itself comes first.
     """
     with session.client() as client:
         answer = client.status()
@@ -53,7 +58,7 @@ def status_lines(status: pb.Status, *, now: float) -> list[str]:
     width = text_width()
     lines = _head(status, width, now)
     lines += ["", *_pools(status, width)]
-    lines += ["", styled("NEXT", "dim"), *(line for pool in status.pools for line in _next(pool, width))]
+    lines += ["", styled("NEXT", "dim"), *_next(status, width)]
     if status.HasField("host"):
         lines += ["", styled("HOST", "dim"), *_host(status.host, width)]
     cost = sum(pool.cost_per_hour for pool in status.pools)
@@ -65,7 +70,8 @@ def status_lines(status: pb.Status, *, now: float) -> list[str]:
 
 def _head(status: pb.Status, width: int, now: float) -> list[str]:
     """Trouble first, then who runs and in which mode."""
-    lines = [
+    lines = [] if status.enabled else [styled(DISABLED, "warn")]
+    lines += [
         styled(line, "bad")
         for text in status.degraded
         for line in wrapped(printable(text), width=width, first="DEGRADED ", rest=" " * 9)
@@ -79,8 +85,6 @@ def _head(status: pb.Status, width: int, now: float) -> list[str]:
     if status.http_address:
         facts.append(f"dashboard: http://{status.http_address.removeprefix('http://')}")
     lines += [line for fact in facts for line in wrapped(printable(fact), width=width, rest="  ")]
-    if not status.enabled:
-        lines.append(styled("multi_agent.enabled is false: agentd starts nothing and stops nothing", "warn"))
     lines += wrapped(printable(_mode(status, now)), width=width, rest="  ")
     if status.recovering_s > 0:
         lines.append(styled(f"recovering: nothing is replaced for {duration(status.recovering_s)}", "warn"))
@@ -122,33 +126,30 @@ def _pools(status: pb.Status, width: int) -> list[str]:
             ratio(pool.scale_down_threshold),
             ratio(pool.scale_up_threshold),
             pool.queue_length,
-            f"{pool.in_flight}/{pool.concurrency}",
+            f"{pool.in_flight}/{tasks_max(pool)}",
             load="warn" if load is not None and load > pool.scale_up_threshold else "",
         )
-        if note := _note(pool):
-            lines = wrapped(printable(f"{pool.name}: {note}"), width=width, rest="  ")
-            notes += [styled(line, "bad" if pool.failed else "warn") for line in lines]
+        notes += pool_lines(pool, status.instances, width)
     return table.lines(table_width()) + notes
 
 
-def _note(pool: pb.Pool) -> str:
-    """How many instances are something else than ready."""
-    counts = (
-        (pool.failed, "failed"),
-        (pool.unhealthy, "unhealthy"),
-        (pool.starting, "starting"),
-        (pool.draining, "draining"),
-    )
-    return ", ".join(f"{count} {word}" for count, word in counts if count)
+def tasks_max(pool: pb.Pool) -> int:
+    """How many tasks the pool's ready instances can run at once."""
+    return pool.concurrency * pool.ready
 
 
-def _next(pool: pb.Pool, width: int) -> list[str]:
-    """What an evaluation now would do, and the person who set a target."""
-    lines = decision_lines(pool.next, width, pool.name)
-    if pool.HasField("target"):
-        lines += wrapped(printable(target_text(pool.target)), width=width, first=_INDENT, rest=_INDENT + "  ")
-    if pool.headroom.text:
-        lines += wrapped(printable(f"headroom: {pool.headroom.text}"), width=width, first=_INDENT, rest=_INDENT + "  ")
+def _next(status: pb.Status, width: int) -> list[str]:
+    """For each pool what an evaluation now would do, and the person who set a target."""
+    lines: list[str] = []
+    for pool in status.pools:
+        if status.enabled:
+            lines += decision_lines(pool.next, width, pool.name)
+        else:  # nobody evaluates, so nothing that a decision says would happen
+            lines.append(f"{pool.name.ljust(10)} nothing until multi_agent.enabled is true")
+        facts = [target_text(pool.target)] if pool.HasField("target") else []
+        facts += [f"headroom: {pool.headroom.text}"] if pool.headroom.text else []
+        for fact in facts:
+            lines += wrapped(printable(fact), width=width, first=_INDENT, rest=_INDENT + "  ")
     return lines
 
 
@@ -183,8 +184,9 @@ def at_rest(decision: pb.Decision) -> bool:
 
 
 def limit_text(limit: pb.Limit) -> str:
-    """A limit with its name and, where known, how long it still holds."""
-    left = f" (lifts in {duration(limit.lifts_in_s)})" if limit.HasField("lifts_in_s") else ""
+    """A limit with its name and, where known, how long it still holds: told once."""
+    told = not limit.HasField("lifts_in_s") or _TIME_LEFT.search(limit.text)
+    left = "" if told else f" (lifts in {duration(limit.lifts_in_s)})"
     return f"{limit.code}: {limit.text}{left}"
 
 

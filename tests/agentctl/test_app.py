@@ -21,6 +21,7 @@ import pytest
 from agentd import __version__
 from agentd.agentctl.app import cli
 from agentd.agentctl.command import Command
+from agentd.sdk.address import runtime_dir_candidates
 
 # What to give each command so that it would run.
 ARGUMENTS = {
@@ -73,7 +74,8 @@ def test_without_a_daemon_every_command_ends_with_one_line_and_code_3(
     result = agentctl("--address", address, name, *ARGUMENTS.get(name, []), "--output", output)
     assert (result.code, result.out) == (3, "")
     assert result.err == (
-        f"agentd: no agentd is running (looked for {address}); start one with: agentd, or: systemctl start agentd\n"
+        f"agentctl: no agentd is running (looked for {address}); "
+        "start one with: agentd --config FILE, or: scripts/run\n"
     )
 
 
@@ -85,7 +87,8 @@ def test_without_an_address_the_line_names_every_place(
     monkeypatch.setattr("agentd.sdk.address._ROOT_RUNTIME", tmp_path / "root")
     result = agentctl("status")
     assert result.code == 3
-    places = [f"{tmp_path}/{name}/control.sock" for name in ("xdg/agentd", "state/agentd/run", "root")]
+    places = [f"{directory}/control.sock" for directory in runtime_dir_candidates(os.environ, os.getuid())]
+    assert f"{tmp_path}/xdg/agentd/control.sock" in places
     assert f"(looked for {', '.join(places)})" in result.err
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
+
+from agentd.v1 import control_pb2 as pb
 
 
 def tokens(text: str) -> list[str]:
@@ -47,7 +50,7 @@ def test_no_events_are_an_empty_list_and_no_text(ctl: Callable[..., Any], daemon
 
 def test_filters_go_to_agentd_and_names_become_ids(ctl: Callable[..., Any], daemon: Any) -> None:
     ctl("events", "--pool", "research", "--instance", "researcher", "--type", "exit", "--type", "ready")
-    request = daemon.fake.requests[-1]
+    request = next(one for one in daemon.fake.requests if isinstance(one, pb.ListEventsRequest))
     assert (request.pool, request.instance, list(request.types)) == ("research", "research-9002", ["exit", "ready"])
 
 
@@ -88,3 +91,26 @@ def test_a_refusal_that_repeats_ends_it(ctl: Callable[..., Any], daemon: Any) ->
     result = ctl("events", "-f", "-n", "0")
     assert result.code == 1
     assert len(daemon.fake.streams) == 1
+
+
+@pytest.mark.parametrize("options", [(), ("-f",), ("-n", "0"), ("-o", "json")])
+def test_a_pool_that_never_was_is_refused(ctl: Callable[..., Any], daemon: Any, options: tuple[str, ...]) -> None:
+    text = "no pool 'bogus' (there are research)"
+    daemon.fake.refusals["ListInstances"] = daemon.refused("UNKNOWN_POOL", text, grpc.StatusCode.NOT_FOUND)
+    result = ctl("events", "--pool", "bogus", *options)
+    assert (result.code, result.out, result.err) == (1, "", f"agentctl: {text} (UNKNOWN_POOL)\n")
+
+
+def test_a_pool_that_is_gone_or_quiet_is_no_mistake(ctl: Callable[..., Any], daemon: Any) -> None:
+    quiet = ctl("events", "--pool", "execution")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    daemon.fake.refusals["ListInstances"] = daemon.refused("UNKNOWN_POOL", "no pool", grpc.StatusCode.NOT_FOUND)
+    gone = ctl("events", "--pool", "research", "--type", "exit")
+    assert (gone.code, gone.out, gone.err) == (0, "", "")
+
+
+def test_an_instance_without_events_is_named(ctl: Callable[..., Any]) -> None:
+    result = ctl("events", "--instance", "bogus", "-o", "json")
+    assert (result.code, json.loads(result.out), result.err) == (0, [], "agentctl: no events of 'bogus'\n")
+    filtered = ctl("events", "--instance", "research-9101", "--type", "exit")
+    assert (filtered.code, filtered.out, filtered.err) == (0, "", "")

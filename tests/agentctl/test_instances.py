@@ -111,3 +111,10 @@ def test_restart_names_what_is_restarted(ctl: Callable[..., Any], daemon: Any) -
     assert daemon.fake.requests[0].name == "research"
     assert daemon.fake.requests[0].request_id
     assert json.loads(ctl("restart", "research", "-o", "json").out) == {"instances": ["research-9002", "research-9101"]}
+
+
+def test_an_instance_without_health_check_has_no_beat(ctl: Callable[..., Any], daemon: Any) -> None:
+    for one in daemon.fake.status.instances:
+        one.health = "none"
+    rows = ctl("ps", "research").out.splitlines()
+    assert " ".join(rows[1].split()).endswith(" 1.2s - 2")

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from agentd.agentctl.status import outcome, status_lines
+from agentd.agentctl.status import limit_text, outcome, status_lines
+from agentd.agentctl.trouble import pool_lines
+from agentd.v1 import common_pb2
 from agentd.v1 import control_pb2 as pb
 
 
@@ -30,8 +32,9 @@ def test_status_answers_what_people_ask(ctl: Callable[..., Any]) -> None:
         "nothing is replaced for 8s",
         "1 instance late",
         "sample agent runs in: execution",
-        "research 3 3 1 5 0.88 0.25 0.75 12 3/3",
-        "research: 1 failed, 1 unhealthy, 1 starting, 1 draining",
+        "research 3 3 1 5 0.88 0.25 0.75 12 3/6",
+        "research: 1 failed, 1 unhealthy, 1 starting, 1 draining "
+        "research-9102 failed: crash_loop: exit code 1, 10 times in a row; see agentctl logs research-9102",
         "execution 1 5 1 5 - 0.25 0.75 0 0/1",
         "2 -> 3, wants 4: High load: 0.88 > 0.75",
         "limit: headroom: memory headroom allows 3 (needs 310 MiB more)",
@@ -65,8 +68,72 @@ def test_a_fleet_without_trouble_shows_no_trouble() -> None:
         assert word not in text
 
 
-def test_a_disabled_fleet_says_that_nothing_is_started_or_stopped() -> None:
-    assert any("starts nothing and stops nothing" in line for line in status_lines(pb.Status(), now=0.0))
+@pytest.mark.parametrize("command", [("status",), ("explain", "research")])
+def test_a_disabled_fleet_says_so_first_and_suggests_nothing_else(
+    ctl: Callable[..., Any], daemon: Any, command: tuple[str, ...]
+) -> None:
+    daemon.fake.status.enabled = False
+    for pool in daemon.fake.status.pools:
+        pool.next.counterfactual = "agentctl auto on switches scaling on"
+    out = ctl(*command).out
+    assert out.splitlines()[0] == "multi_agent.enabled is false: agentd starts and stops nothing"
+    assert "nothing until multi_agent.enabled is true" in out
+    assert "auto on" not in out
+
+
+def broken(number: int, state: common_pb2.InstanceState.ValueType, cause: str, pool: str = "research") -> pb.Instance:
+    return pb.Instance(id=f"{pool}-{9100 + number}", pool=pool, state=state, cause=cause)
+
+
+def test_a_broken_pool_says_why_once_per_cause_the_worst_first() -> None:
+    pool = pb.Pool(name="research", count=4, starting=2, failed=2, min=1)
+    instances = [
+        broken(1, common_pb2.INSTANCE_STATE_HELD, "its pool is not configured"),
+        broken(2, common_pb2.INSTANCE_STATE_BACKOFF, "exit code 2"),
+        broken(3, common_pb2.INSTANCE_STATE_BACKOFF, "exit code 2"),
+        broken(4, common_pb2.INSTANCE_STATE_FAILED, "crash_loop"),
+        broken(5, common_pb2.INSTANCE_STATE_FAILED, "crash_loop", pool="execution"),
+        broken(6, common_pb2.INSTANCE_STATE_READY, ""),
+    ]
+    assert pool_lines(pool, instances, 100) == [
+        "research: 2 failed, 2 starting, below its minimum of 1",
+        "  research-9104 failed: crash_loop; see agentctl logs research-9104",
+        "  2 instances in backoff: exit code 2; see agentctl logs research-9102",
+        "  research-9101 held: its pool is not configured",
+    ]
+
+
+@pytest.mark.parametrize(("causes", "last"), [(3, ""), (4, "  and 1 more instance"), (5, "  and 2 more instances")])
+def test_of_many_causes_the_first_three_are_shown(causes: int, last: str) -> None:
+    instances = [broken(n, common_pb2.INSTANCE_STATE_FAILED, f"exit code {n}") for n in range(causes)]
+    lines = pool_lines(pb.Pool(name="research"), instances, 100)
+    assert sum("see agentctl logs" in line for line in lines) == 3
+    assert (lines[3:] or [""])[0] == last
+
+
+@pytest.mark.parametrize(
+    ("pool", "note"),
+    [
+        (pb.Pool(name="a", min=1), ["a: below its minimum of 1"]),
+        (pb.Pool(name="a", min=2, ready=1, starting=1), ["a: 1 starting"]),
+        (pb.Pool(name="a", min=1, ready=1), []),
+    ],
+)
+def test_a_pool_below_its_minimum_says_so(pool: pb.Pool, note: list[str]) -> None:
+    assert pool_lines(pool, [], 100) == note
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("scale-up cooldown: 9 s left", ""),
+        ("the last 2 starts failed; next try in 9 s", ""),
+        ("last scale-up 90 s ago", " (lifts in 8.8s)"),
+        ("3 sessions of 2 members", " (lifts in 8.8s)"),
+    ],
+)
+def test_how_long_a_limit_holds_is_told_once(text: str, shown: str) -> None:
+    assert limit_text(pb.Limit(code="up_cooldown", text=text, lifts_in_s=8.8)) == f"up_cooldown: {text}{shown}"
 
 
 def test_texts_of_others_cannot_move_the_cursor(ctl: Callable[..., Any], daemon: Any) -> None:
@@ -114,12 +181,13 @@ def test_explain_shows_the_chain_the_limits_and_the_way_out(ctl: Callable[..., A
     for fact in (
         "research: 2 -> 3, wants 4",
         "min 1, max 5, capacity 3",
-        "fewer below 0.25, more above 0.75; 12 tasks wait, 3 of 3 run",
+        "fewer below 0.25, more above 0.75; 12 tasks wait, 3 of 6 run",
         "an instance takes 100 MiB (measured)",
         "cooldown: up for 3m30s",
         "REASONS threshold: High load: 0.88 > 0.75",
         "LIMITS headroom: memory headroom allows 3",
         "WOULD CHANGE with 310 MiB more memory",
+        "research-9102 failed: crash_loop: exit code 1, 10 times in a row; see agentctl logs research-9102",
         "[d-0]",
         "[d-1]",
     ):
