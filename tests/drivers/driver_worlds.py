@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 import signal
@@ -37,6 +38,7 @@ RESTART = RestartPolicy(initial_s=0.01, max_s=0.02, healthy_s=60.0, attempts_max
 ID = instance_id(POOL, 9101)
 FOREVER = ("sleep", "infinity")
 PATIENCE_S = 20.0
+NO_PROCESS_LEFT = OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
 AnyDriver = MemoryDriver | ProcessDriver
 P = ParamSpec("P")
@@ -118,6 +120,9 @@ class World(Protocol):
         """A specification whose processes exit with code 3 at once."""
 
     def take_port(self, port: int) -> None: ...
+    def refuse_to_spawn(self, port: int, times: int) -> None:
+        """Let the next `times` starts at `port` fail because the host has no process left to give."""
+
     def running(self, instance: InstanceId, state_id: str = "ours") -> int:
         """How many processes of `instance` there are on the host."""
 
@@ -141,6 +146,10 @@ class MemoryWorld:
     def take_port(self, port: int) -> None:
         self.host.fail_next_start(instance_id(POOL, port), StartFailure.PORT_TAKEN, f"port {port} is held by a test")
 
+    def refuse_to_spawn(self, port: int, times: int) -> None:
+        for _ in range(times):
+            self.host.fail_next_start(instance_id(POOL, port), StartFailure.SPAWN_FAILED, str(NO_PROCESS_LEFT))
+
     def running(self, instance: InstanceId, state_id: str = "ours") -> int:
         return int((state_id, instance) in self.host.processes)
 
@@ -154,6 +163,7 @@ class ProcessWorld:
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
         self.taken: dict[int, str] = {}
+        self.refused: dict[int, int] = {}
         self._run = uuid.uuid4().hex
         self._state_ids: set[str] = set()
 
@@ -166,7 +176,7 @@ class ProcessWorld:
             state_id=self.state_id(state_id),
             agent_endpoint="unix:/run/test/agents.sock",
             log_dir=self.log_dir,
-            port_probe=self.taken.get,
+            port_probe=self._probe,
             sample_command=("sleep", "infinity"),
             chance=lambda: 0.0,
             fd_soft_limit=fd_soft_limit,
@@ -180,6 +190,15 @@ class ProcessWorld:
 
     def take_port(self, port: int) -> None:
         self.taken[port] = "a test"
+
+    def refuse_to_spawn(self, port: int, times: int) -> None:
+        self.refused[port] = times
+
+    def _probe(self, port: int) -> str | None:
+        if self.refused.get(port, 0):
+            self.refused[port] -= 1
+            raise NO_PROCESS_LEFT
+        return self.taken.get(port)
 
     def rows(self, instance: InstanceId, state_id: str = "ours") -> list[Row]:
         """The living processes that carry the identity of `instance`."""

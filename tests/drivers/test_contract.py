@@ -258,6 +258,46 @@ async def test_an_adopted_instance_without_specification_is_reported_and_not_res
 
 
 @asynchronous
+async def test_learning_replaces_what_was_known(world: World) -> None:
+    driver = world.driver()
+    async with watching(driver) as reports:
+        first, second = [await driver.start(spec(port)) for port in (9101, 9102)]
+        driver.learn([spec(9102)])
+        await world.exit(first)
+        exited = await reports.first(InstanceExited)
+        assert isinstance(exited, InstanceExited)
+        assert (exited.instance, exited.restart_in_s) == (ID, -1.0)
+        assert await driver.list() == (second,)
+
+
+@asynchronous
+async def test_a_pending_restart_of_what_is_not_learned_does_not_happen(world: World) -> None:
+    driver = world.driver()
+    async with watching(driver) as reports:
+        await world.exit(await driver.start(spec(restart=SLOW)))
+        await reports.first(InstanceExited)
+        driver.learn([])
+        assert await driver.list() == ()
+        driver.learn([spec()])
+        assert await driver.list() == ()
+        started = await driver.start(spec())
+        assert await driver.list() == (started,)
+
+
+@asynchronous
+async def test_restarts_that_cannot_be_spawned_end_in_surrender_with_that_cause(world: World) -> None:
+    driver = world.driver()
+    async with watching(driver) as reports:
+        first = await driver.start(spec())
+        world.refuse_to_spawn(9101, times=2)
+        await world.exit(first)
+        surrender = await reports.first(InstanceGaveUp)
+        assert isinstance(surrender, InstanceGaveUp)
+        assert surrender.cause is StartFailure.SPAWN_FAILED
+        assert "Resource temporarily unavailable" in surrender.text
+
+
+@asynchronous
 async def test_another_agentd_s_instances_are_invisible(world: World) -> None:
     ours, theirs = world.driver(), world.driver("theirs")
     async with watching(ours), watching(theirs):
