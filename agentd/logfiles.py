@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from agentd import log
 from agentd.core.model import parse_instance_id
 
 MIB = 1024 * 1024
@@ -32,6 +33,7 @@ CHUNK_BYTES = 64 * 1024
 TAIL_BYTES_MAX = 4 * MIB
 """`tail` gives no more than about this, however many lines are asked for."""
 
+_log = log.get("logs")
 _OURS = re.compile(r"\.?([^.]+)\.log(\.[0-9]+|\.copy)?\Z")
 
 
@@ -68,25 +70,31 @@ class LogFiles:
         parse_instance_id(instance)
         return self.directory / f"{instance}.log"
 
-    def open_append(self, instance: str) -> int:
-        """A descriptor that appends to the log of `instance`, closed on exec; the caller closes it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return os.open(self.path(instance), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
     # -- bounds ---------------------------------------------------------------------------------
 
     def rotate(self) -> tuple[str, ...]:
         """Copy and truncate every log larger than `bytes_max`; the instances whose log was.
 
+        What cannot be copied (the disk is full) is truncated all the same: the bound is worth more than the lines.
         Blocks for the time of copying (10 ms for 16 MiB in the page cache): run it in a thread.
+
+        Raises:
+            OSError: a log cannot be truncated; the others were seen to.
         """
         rotated = []
+        failed: OSError | None = None
         for path, instance, suffix in self._files():
-            with suppress(FileNotFoundError):
+            try:
                 if not suffix and path.stat().st_size > self.bytes_max:
                     with self._locked(fcntl.LOCK_EX):
                         self._copy_and_truncate(instance)
                     rotated.append(instance)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return tuple(rotated)
 
     def prune(self, live: Collection[str], wall: float) -> tuple[Path, ...]:
@@ -111,17 +119,28 @@ class LogFiles:
         path = self.path(instance)
         fresh = self.directory / f".{instance}.log.copy"
         with path.open("r+b") as source:
-            if self.keep:
-                size = os.fstat(source.fileno()).st_size
-                with fresh.open("wb") as target:
-                    _copy(source.fileno(), target.fileno(), max(0, size - self._copy_bytes_max), self._copy_bytes_max)
+            copied = self.keep > 0 and self._copy_end(instance, source.fileno(), fresh)
             source.truncate(0)
+        if not copied:
+            return
         copies = self._copies(instance)
         for newer, older in reversed(list(pairwise(copies))):
             with suppress(FileNotFoundError):
                 newer.replace(older)
-        if copies:
-            fresh.replace(copies[0])
+        fresh.replace(copies[0])
+
+    def _copy_end(self, instance: str, source: int, fresh: Path) -> bool:
+        """Copy the end of `source` to `fresh`; False, and nothing of a copy is left, where that cannot be done."""
+        start = max(0, os.fstat(source).st_size - self._copy_bytes_max)
+        try:
+            with fresh.open("wb") as target:
+                _copy(source, target.fileno(), start, self._copy_bytes_max)
+        except OSError as error:
+            _log.warning("log truncated without a copy", instance=instance, cause=error)
+            with suppress(OSError):  # it may be what made the copy fail
+                fresh.unlink(missing_ok=True)
+            return False
+        return True
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -132,8 +151,7 @@ class LogFiles:
             ValueError: `instance` is no instance id.
             FileNotFoundError: `instance` has no log.
         """
-        with self._locked(fcntl.LOCK_SH):
-            return self._tail(instance, lines)[0]
+        return self._locked_tail(instance, lines)[0]
 
     async def follow(self, instance: str, lines: int, *, poll_s: float = 0.2) -> AsyncGenerator[bytes, None]:
         """`tail`, and then what is written from then on, in pieces of any size; ends when the log is removed.
@@ -145,8 +163,7 @@ class LogFiles:
             ValueError: `instance` is no instance id.
             FileNotFoundError: `instance` has no log.
         """
-        with self._locked(fcntl.LOCK_SH):
-            piece, place = self._tail(instance, lines)
+        piece, place = await asyncio.to_thread(self._locked_tail, instance, lines)  # may wait for a rotation
         while True:
             if piece:
                 yield piece
@@ -159,6 +176,10 @@ class LogFiles:
                 piece = b""
             except FileNotFoundError:
                 return
+
+    def _locked_tail(self, instance: str, lines: int) -> tuple[bytes, _Place]:
+        with self._locked(fcntl.LOCK_SH):
+            return self._tail(instance, lines)
 
     def _tail(self, instance: str, lines: int) -> tuple[bytes, _Place]:
         path = self.path(instance)

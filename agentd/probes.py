@@ -14,7 +14,7 @@ from urllib.parse import quote
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agentd import __version__
+from agentd import __version__, log
 from agentd.core.messages import Probed
 from agentd.core.model import HealthCheck, Incarnation, InstanceId
 
@@ -23,6 +23,8 @@ CONCURRENCY_MAX = 32
 TIMEOUT_S = 2.0
 STARTING_INTERVAL_S = 0.5
 _STATUS_LINE_BYTES_MAX = 1024
+
+_log = log.get("probes")
 
 
 async def http(port: int, path: str, timeout_s: float) -> bool:
@@ -57,7 +59,8 @@ async def grpc(port: int, timeout_s: float) -> bool:
             answer = await check(health_pb2.HealthCheckRequest(service=""), timeout=timeout_s)
         except aio.AioRpcError:
             return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    # None stands for an answer that is no HealthCheckResponse.
+    return answer is not None and bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Prober:
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(CONCURRENCY_MAX)
         self._probing: set[InstanceId] = set()
+        self._odd: set[InstanceId] = set()  # whose probe broke, said once until one succeeds
 
     async def run(self) -> None:
         """Probe until cancelled; probes in flight are cancelled too."""
@@ -129,10 +133,16 @@ class Prober:
                 healthy = await http(target.port, target.path, self._timeout_s)
             else:
                 healthy = await grpc(target.port, self._timeout_s)
+        except Exception as error:  # whatever one agent answers, the probes of all others go on
+            healthy = False
+            if target.instance not in self._odd:
+                self._odd.add(target.instance)
+                _log.warning("probe failed", instance=target.instance, cause=repr(error))
         finally:
             self._probing.discard(target.instance)
             self._slots.release()
         if healthy:
+            self._odd.discard(target.instance)
             self._report(Probed(target.instance, target.incarnation))
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +43,7 @@ from agentd.core.messages import (
     StoredRecord,
     Tick,
 )
-from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceId, Running
+from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceId, Running, StartFailure
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
@@ -55,8 +56,9 @@ SAMPLE_S = 5.0
 # While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon.
 SAMPLE_SOON_S = 0.2
 METRICS_S = 60.0
-HOUSEKEEPING_S = 60.0
+HOUSEKEEPING_S = 5.0
 STORE_RETRY_S = 5.0
+STOP_RETRY_S = 1.0
 
 _log = log.get("runtime")
 
@@ -212,7 +214,7 @@ class Runtime:
         saved_at, saved_wall = saved.saved_at or (self.clock.now(), wall)
         self._take(Restored(saved.rows, saved_at, saved_wall, wall))
         if self._collector is not None:
-            self._take(HostSampled(await asyncio.to_thread(self._collector.sample, {})))
+            await self._sample({})
         self._controller.set_capacity((await self._driver.capacity()).instances_max)
         self._take(InstancesListed(await self._driver.list()))
         self._driver.learn(self._controller.specs())
@@ -232,7 +234,7 @@ class Runtime:
         if self._collector is not None:
             parts.append(self._keep_measuring())
         if self._housekeeping is not None:
-            parts.append(self._every(HOUSEKEEPING_S, self._housekeeping))
+            parts.append(self._every(HOUSEKEEPING_S, functools.partial(self._keep_house, self._housekeeping)))
         if self._prober is not None:
             parts.append(self._prober.run())
         async with asyncio.TaskGroup() as group:
@@ -250,7 +252,7 @@ class Runtime:
         """End the grace of every stop that is under way, and give none to those that follow."""
         self._hurrying = True
         stopping = [ident for ident, under_way in self._under_way.items() if isinstance(under_way.action, Stop)]
-        await asyncio.gather(*(self._driver.stop(ident, 0.0) for ident in stopping))
+        await asyncio.gather(*(self._shorten_grace(ident) for ident in stopping))
 
     async def settled(self) -> None:
         """Return when everything that has happened until now is stored and told. Needs `run`."""
@@ -367,14 +369,26 @@ class Runtime:
                 result = InstanceStarted(observed.id, observed.incarnation, observed.pid)
             except StartError as error:
                 result = StartFailed(ident, error.cause, str(error))
+            except OSError as error:
+                result = StartFailed(ident, StartFailure.SPAWN_FAILED, f"cannot start {ident}: {error}")
         else:
-            grace_s = 0.0 if self._hurrying else action.grace_s
-            result = InstanceStopped(ident, await self._driver.stop(ident, grace_s))
+            result = InstanceStopped(ident, await self._stop(ident, action.grace_s))
         self._moved_while_listing.add(ident)
         under_way = self._under_way.get(ident)
         if under_way is not None and under_way.task is asyncio.current_task():
             del self._under_way[ident]
         self._take(result, (intent,))
+
+    async def _stop(self, ident: InstanceId, grace_s: float) -> bool:
+        """Stop `ident`, however often that takes: what cannot be stopped is not gone, and nobody else tries again."""
+        while True:
+            with self._watching_for_trouble(f"stop of {ident}", f"cannot stop {ident}, trying again"):
+                return await self._driver.stop(ident, 0.0 if self._hurrying else grace_s)
+            await asyncio.sleep(STOP_RETRY_S)
+
+    async def _shorten_grace(self, ident: InstanceId) -> None:
+        with contextlib.suppress(OSError):  # the stop that is under way tries again, without grace
+            await self._driver.stop(ident, 0.0)
 
     # -- what comes from outside ----------------------------------------------------------------
 
@@ -386,8 +400,9 @@ class Runtime:
     async def _relist(self) -> None:
         """Signals only hint; the list decides. What moved while the list was made is left to the next one."""
         self._moved_while_listing = set(self._under_way)
-        observed = await self._driver.list()
-        self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
+        with self._watching_for_trouble("driver", "the host's processes cannot be listed"):
+            observed = await self._driver.list()
+            self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
 
     async def _keep_measuring(self) -> None:
         while True:
@@ -396,18 +411,12 @@ class Runtime:
                 async with asyncio.timeout(SAMPLE_S):
                     await self._unmeasured.wait()
                     await asyncio.sleep(SAMPLE_SOON_S)
-            await self._sample()
+            await self._sample(self._controller.pids())
 
-    async def _sample(self) -> None:
+    async def _sample(self, pids: Mapping[InstanceId, int]) -> None:
         assert self._collector is not None
-        pids = self._controller.pids()
-        try:
-            sample = await asyncio.to_thread(self._collector.sample, pids)
-        except OSError as error:
-            self._trouble("host", f"the host cannot be measured: {error}")
-            return
-        self._trouble("host", None)
-        self._take(HostSampled(sample))
+        with self._watching_for_trouble("host", "the host cannot be measured"):
+            self._take(HostSampled(await asyncio.to_thread(self._collector.sample, pids)))
 
     async def _add_metrics(self) -> None:
         wall = self.clock.wall()
@@ -418,10 +427,24 @@ class Runtime:
             ]
         )
 
+    async def _keep_house(self, housekeeping: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with self._watching_for_trouble("logs", "the agents' logs cannot be kept in bounds"):
+            await housekeeping()
+
     async def _every(self, interval_s: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await asyncio.sleep(interval_s)
             await work()
+
+    @contextlib.contextmanager
+    def _watching_for_trouble(self, name: str, text: str) -> Iterator[None]:
+        """An OSError inside is the host's trouble and not ours: it is remembered, and the next time may be better."""
+        try:
+            yield
+        except OSError as error:
+            self._trouble(name, f"{text}: {error}")
+        else:
+            self._trouble(name, None)
 
     def _trouble(self, name: str, text: str | None) -> None:
         """Remember what is wrong with a part of agentd, None: nothing any more; say it once."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -23,9 +25,23 @@ def logs(tmp_path: Path) -> LogFiles:
 
 def write(logs: LogFiles, text: str, instance: str = ID) -> None:
     """Append as an agent does, whose descriptor was opened before any rotation."""
-    fd = logs.open_append(instance)
+    fd = opened(logs, instance)
     os.write(fd, text.encode())
     os.close(fd)
+
+
+def opened(logs: LogFiles, instance: str = ID) -> int:
+    """The descriptor that an agent is born with."""
+    logs.directory.mkdir(parents=True, exist_ok=True)
+    return os.open(logs.path(instance), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sendfile(*_: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
 
 
 def copy(logs: LogFiles, number: int) -> Path:
@@ -45,13 +61,6 @@ def test_only_instance_ids_name_a_log(logs: LogFiles, name: str) -> None:
         logs.path(name)
 
 
-def test_a_descriptor_appends_and_is_not_inherited(logs: LogFiles) -> None:
-    fd = logs.open_append(ID)
-    assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
-    assert not os.get_inheritable(fd)
-    os.close(fd)
-
-
 # -- rotation -----------------------------------------------------------------------------------
 
 
@@ -62,7 +71,7 @@ def test_a_small_log_is_left_alone(logs: LogFiles) -> None:
 
 
 def test_a_large_log_is_copied_and_truncated_under_its_writer(logs: LogFiles) -> None:
-    fd = logs.open_append(ID)
+    fd = opened(logs)
     os.write(fd, b"a" * 101)
     assert logs.rotate() == (ID,)
     os.write(fd, b"after")
@@ -90,6 +99,35 @@ def test_without_copies_a_large_log_is_truncated(tmp_path: Path) -> None:
     write(logs, "a" * 11)
     assert logs.rotate() == (ID,)
     assert [path.name for path in tmp_path.iterdir()] == [f"{ID}.log"]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_on_a_full_disk_a_large_log_is_truncated_and_older_copies_stay(logs: LogFiles) -> None:
+    write(logs, "b" * 101)
+    copy(logs, 1).write_text("older")
+    assert logs.rotate() == (ID,)
+    assert logs.path(ID).stat().st_size == 0
+    assert copy(logs, 1).read_text() == "older"
+    assert sorted(path.name for path in logs.directory.iterdir()) == [f"{ID}.log", f"{ID}.log.1"]
+
+
+def test_a_log_that_cannot_be_truncated_is_an_error_after_the_others_were(
+    logs: LogFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for instance in (ID, "research-9102"):
+        write(logs, "x" * 101, instance)
+    rotating = LogFiles._copy_and_truncate
+
+    def refusing(logs: LogFiles, instance: str) -> None:
+        if instance == ID:
+            raise OSError(errno.EROFS, "Read-only file system")
+        rotating(logs, instance)
+
+    monkeypatch.setattr(LogFiles, "_copy_and_truncate", refusing)
+    with pytest.raises(OSError, match="Read-only file system"):
+        logs.rotate()
+    assert logs.path(ID).stat().st_size == 101
+    assert logs.path("research-9102").stat().st_size == 0
 
 
 def test_there_is_nothing_to_rotate_or_prune_before_the_first_log(logs: LogFiles) -> None:
@@ -233,6 +271,28 @@ def test_follow_reads_more_than_a_chunk_out_of_a_copy(tmp_path: Path) -> None:
             logs.rotate()
             write(logs, "end\n")
             assert await read(following, len(text) + 4) == text + "end\n"
+
+    asyncio.run(scenario())
+
+
+def test_follow_waits_for_a_rotation_without_holding_up_the_loop(logs: LogFiles) -> None:
+    async def scenario() -> None:
+        write(logs, "x\n")
+        lock = os.open(logs.directory, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Were the loop held up, only this would let it go, and the test would fail rather than hang.
+        rescue = threading.Timer(5.0, fcntl.flock, (lock, fcntl.LOCK_UN))
+        rescue.start()
+        async with aclosing(logs.follow(ID, 1, poll_s=0.001)) as following:
+            first = asyncio.create_task(anext(following))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            still_locked = rescue.is_alive()
+            rescue.cancel()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+            assert still_locked
+            assert await first == b"x\n"
 
     asyncio.run(scenario())
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from grpc import aio
+from grpc import aio, method_handlers_generic_handler, unary_unary_rpc_method_handler
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from agentd import probes
@@ -156,6 +156,32 @@ def test_grpc_is_unhealthy_where_nobody_or_somebody_else_listens() -> None:
     asyncio.run(main())
 
 
+@asynccontextmanager
+async def malformed_grpc_server() -> AsyncIterator[int]:
+    """A server whose health service answers with bytes that are no HealthCheckResponse."""
+
+    async def check(_: bytes, __: object) -> bytes:
+        return b"\xff\xff\xff"
+
+    server = aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    handlers = {"Check": unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((method_handlers_generic_handler("grpc.health.v1.Health", handlers),))
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+def test_grpc_with_a_malformed_answer_is_not_healthy() -> None:
+    async def main() -> None:
+        async with malformed_grpc_server() as port:
+            assert await probes.grpc(port, GENEROUS_S) is False
+
+    asyncio.run(main())
+
+
 # -- the prober ----------------------------------------------------------------------------------
 
 
@@ -201,6 +227,28 @@ def test_only_successes_are_reported_again_and_again_with_the_incarnation() -> N
             assert set(reported) == wanted
 
     asyncio.run(main())
+
+
+def test_a_probe_that_breaks_is_said_once_and_ends_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broke = 0
+
+    async def breaking(_: int, __: float) -> bool:
+        nonlocal broke
+        broke += 1
+        raise AttributeError("no status")
+
+    monkeypatch.setattr(probes, "grpc", breaking)
+
+    async def main() -> None:
+        async with http_server(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as good:
+            await probe_until(
+                lambda seen: len(seen) >= 3 and broke >= 3, target(1, good, HealthCheck.GRPC), target(2, good)
+            )
+
+    asyncio.run(main())
+    assert [record.message for record in caplog.records if "probe" in record.message] == ["probe failed"]
 
 
 def test_a_hung_agent_takes_one_slot_and_delays_nobody() -> None:

@@ -4,6 +4,9 @@ A driver starts, stops, lists and watches instances on one host. It makes no dec
 that exits (that is the one policy it is given, in `InstanceSpec.restart`), and reports everything else. Its
 methods are idempotent: starting what runs and stopping what is gone are both successes.
 
+`start`, `stop` and `list` may raise OSError: the host is out of something (descriptors, memory) at the moment.
+Nothing is wrong with the driver then; the same call can be made again later.
+
 `watch` only hints: agentd relists from time to time, and the list decides. One contract suite,
 `tests/drivers/test_contract.py`, holds every driver to this page.
 """
@@ -44,7 +47,8 @@ class Driver(Protocol):
         """End `instance`: TERM, `grace_s` seconds, then KILL of everything it started.
 
         Returns when nothing of it is left; True if it had to be killed. A pending restart is cancelled.
-        A second call while one runs may shorten the grace.
+        A second call while one runs may shorten the grace. A process that the driver may not signal is let go some
+        seconds after its grace, as if it had been killed: it is no longer listed, and an error in the log names it.
         """
 
     async def list(self) -> tuple[Observed, ...]:
@@ -54,9 +58,11 @@ class Driver(Protocol):
         """Exits, restarts in place and surrenders, as they happen. One consumer."""
 
     def learn(self, specs: Iterable[InstanceSpec]) -> None:
-        """Give adopted instances the specification that their restarts in place need.
+        """Replace what is known about restarts in place: each instance is restarted with its specification in `specs`.
 
-        One that exits before is reported with `restart_in_s` -1 and not restarted. Unknown ids are ignored.
+        One that is not in `specs` is not restarted: a restart that was pending does not happen (it is then no longer
+        listed), and a later exit is reported with `restart_in_s` -1. So it is with adopted instances before the
+        first call. Ids that nothing is known of are ignored.
         """
 
     async def capacity(self) -> Capacity: ...

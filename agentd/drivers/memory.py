@@ -217,11 +217,13 @@ class MemoryDriver:
         self._reports.put_nowait(None)
 
     def learn(self, specs: Iterable[InstanceSpec]) -> None:
-        """Give adopted instances the specification that their restarts in place need."""
-        for spec in specs:
-            entry = self._entries.get(spec.id)
-            if entry is not None:
-                entry.spec = spec
+        """See `Driver.learn`."""
+        known = {spec.id: spec for spec in specs}
+        for entry in self._entries.values():
+            entry.spec = known.get(entry.id)
+            if entry.spec is None and entry.phase is Phase.BACKOFF:
+                entry.cancel_recovery()
+                entry.phase = None
 
     # -- how it works ---------------------------------------------------------------------------
 

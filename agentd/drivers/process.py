@@ -56,6 +56,9 @@ DUPLICATE_GRACE_S = 120.0
 REPORTS_MAX = 4096
 """Reports that nobody has read yet. A restart in place waits until its report has room."""
 
+RETRY_S = 1.0
+"""How long a host that is out of descriptors or memory is left alone."""
+
 log = agentd.log.get("driver")
 T = TypeVar("T")
 
@@ -95,6 +98,7 @@ class ProcessDriver:
         self._reports: asyncio.Queue[DriverEvent | BaseException | None] = asyncio.Queue(REPORTS_MAX)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: dict[Incarnation, Entry] = {}  # leftovers and duplicates on their way out
+        self._let_go: set[Incarnation] = set()  # that run on and may not be signalled
 
     # -- the protocol ---------------------------------------------------------------------------
 
@@ -125,8 +129,11 @@ class ProcessDriver:
         """See `Driver.list`. Begins to watch what it did not know, and ends leftovers and duplicates."""
         found = (await self._sweeper.snapshot()).leaders()
         self._looked = True
+        self._let_go.intersection_update(owner.incarnation for owner in found)
         leaders: dict[InstanceId, list[tuple[Row, Owner]]] = {}
         for owner, leader in found.items():
+            if owner.incarnation in self._let_go:
+                continue
             if leader is None:
                 self._end_leftovers(owner)
             else:
@@ -160,14 +167,14 @@ class ProcessDriver:
         self._report_now(None)
 
     def learn(self, specs: Iterable[InstanceSpec]) -> None:
-        """Give adopted instances the specification that their restarts in place need.
-
-        One that exits before is reported with `restart_in_s` -1 and not restarted. Unknown ids are ignored.
-        """
-        for spec in specs:
-            entry = self._entries.get(spec.id)
-            if entry is not None:
-                entry.spec = spec
+        """See `Driver.learn`."""
+        known = {spec.id: spec for spec in specs}
+        for entry in self._entries.values():
+            entry.spec = known.get(entry.id)
+            if entry.spec is None and entry.phase is Phase.BACKOFF:
+                entry.cancel_recovery()
+                entry.phase = None
+                self._recovering(entry, self._clear_patiently(entry))
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -175,8 +182,15 @@ class ProcessDriver:
         """Start a new incarnation; `entry.lock` is held.
 
         Spawns take turns with everything else on the loop, each blocking it for about a millisecond.
+
+        Raises:
+            StartError: there is no new process.
         """
-        await self._clear_remains(entry)
+        try:
+            await self._clear_remains(entry)
+        except OSError as error:
+            text = f"cannot start {spec.id}: cannot end what is left of its earlier run: {error}"
+            raise StartError(StartFailure.SPAWN_FAILED, text) from error
         async with self._one_at_a_time:
             await asyncio.sleep(0)
             try:
@@ -188,17 +202,16 @@ class ProcessDriver:
                 text = f"cannot start {spec.id}: port {spec.port} is held by {holder}"
                 raise StartError(StartFailure.PORT_TAKEN, text)
             spawned = self._spawner.spawn(spec)
-            stat = read_stat(spawned.pid)
-            assert stat is not None, "a child stays in /proc until it is reaped, and only its pidfd does that"
-            remains = Remains(spawned.incarnation, spawned.pid, stat.start_ticks)
             try:
+                stat = read_stat(spawned.pid)
                 pidfd = os.pidfd_open(spawned.pid)
             except OSError as error:
                 os.killpg(spawned.pid, signal.SIGKILL)
                 os.waitpid(spawned.pid, 0)
                 text = f"cannot start {spec.id}: cannot watch its process: {error}"
                 raise StartError(StartFailure.SPAWN_FAILED, text) from error
-            self._follow(entry, remains, pidfd, ran_s=0.0)
+            assert stat is not None, "a child stays in /proc until it is reaped, and only its pidfd does that"
+            self._follow(entry, Remains(spawned.incarnation, spawned.pid, stat.start_ticks), pidfd, ran_s=0.0)
 
     def _follow(self, entry: Entry, remains: Remains, pidfd: int, *, ran_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -213,16 +226,19 @@ class ProcessDriver:
         cause = live.reap()
         os.close(live.pidfd)
         entry.exited(live)
-        live.exited.set_result(cause)
+        live.ended(cause)
         if entry.stopping is None:
-            entry.recovery = self._run(self._recover(entry, live, cause), f"recover {entry.id}")
-            entry.recovery.add_done_callback(entry.recovered)
+            self._recovering(entry, self._recover(entry, live, cause))
+
+    def _recovering(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        entry.recovery = self._run(work, f"recover {entry.id}")
+        entry.recovery.add_done_callback(entry.recovered)
 
     async def _recover(self, entry: Entry, live: Live, cause: ExitCause) -> None:
         """After an exit nobody asked for: kill the leftovers, wait, restart, or give up."""
         if entry.spec is None:
             await self._reports.put(InstanceExited(entry.id, entry.incarnation, cause, restart_in_s=-1.0))
-            await self._clear_remains(entry)
+            await self._clear_patiently(entry)
             return
         loop = asyncio.get_running_loop()
         failures = entry.count_failure(self._clock.now() - live.started)
@@ -233,7 +249,7 @@ class ProcessDriver:
         delay_s = entry.spec.restart.delay_s(failures, self._chance())
         resume_at = loop.time() + delay_s
         await self._reports.put(InstanceExited(entry.id, entry.incarnation, cause, delay_s))
-        await self._clear_remains(entry)
+        await self._clear_patiently(entry)
         await asyncio.sleep(resume_at - loop.time())
         while (error := await self._relaunch(entry)) is not None:
             failures = entry.count_failure(None)
@@ -256,7 +272,7 @@ class ProcessDriver:
     async def _give_up(self, entry: Entry, cause: StartFailure, text: str) -> None:
         entry.phase = Phase.FAILED
         await self._reports.put(InstanceGaveUp(entry.id, cause, text))
-        await self._clear_remains(entry)
+        await self._clear_patiently(entry)
 
     async def _clear_remains(self, entry: Entry) -> None:
         remains = entry.remains
@@ -264,6 +280,18 @@ class ProcessDriver:
             await self._sweeper.clear(remains)
             if entry.remains is remains:
                 entry.remains = None
+
+    async def _clear_patiently(self, entry: Entry) -> None:
+        """`_clear_remains`, again and again until the host has what it takes. For what can be cancelled."""
+        refusal = ""
+        while True:
+            try:
+                return await self._clear_remains(entry)
+            except OSError as error:
+                if str(error) != refusal:
+                    refusal = str(error)
+                    log.warning("cannot look for leftovers yet", instance=entry.id, cause=refusal)
+            await asyncio.sleep(RETRY_S)
 
     # -- stopping -------------------------------------------------------------------------------
 
@@ -283,10 +311,20 @@ class ProcessDriver:
                     live.signal(signal.SIGCONT)  # a stopped process handles nothing
                     entry.arm(live)
                     await live.exited
+                    if entry.live is live:
+                        self._let_it_go(entry, live)
                 await self._clear_remains(entry)
                 return live is not None and live.killed
         finally:
             entry.stopped()
+
+    def _let_it_go(self, entry: Entry, live: Live) -> None:
+        """Forget a leader that runs on. What else is left of its incarnation is killed as far as it may be."""
+        log.error("left a process running that may not be signalled", instance=entry.id, pid=live.remains.pid)
+        self._let_go.add(live.remains.incarnation)
+        asyncio.get_running_loop().remove_reader(live.pidfd)
+        os.close(live.pidfd)
+        entry.exited(live)
 
     # -- adoption -------------------------------------------------------------------------------
 
@@ -358,7 +396,10 @@ class ProcessDriver:
 
     def _ran(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):  # the host is out of something; a next call or list makes up for it
+            log.warning("host trouble", work=task.get_name(), cause=error)
+        elif error is not None:
             self._report_now(error)
 
     def _report_now(self, report: BaseException | None) -> None:

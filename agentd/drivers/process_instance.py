@@ -11,6 +11,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import agentd.log
 from agentd.core.model import (
     ExitCause,
     ExitKind,
@@ -22,25 +23,49 @@ from agentd.core.model import (
 )
 from agentd.drivers.process_table import Remains
 
+LET_GO_S = 5.0
+"""How long after a SIGKILL that was refused the end of a process is still waited for."""
+
+log = agentd.log.get("driver")
+
 
 @dataclass(slots=True)
 class Live:
-    """A running leader. `pidfd` holds its identity; `started` is on the driver's monotonic clock."""
+    """A running leader. `pidfd` holds its identity; `started` is on the driver's monotonic clock.
+
+    `exited` is resolved with the cause of its end, or with UNKNOWN where its end is no longer waited for.
+    `refused`: a signal of ours was, because the process has changed its user.
+    """
 
     remains: Remains
     pidfd: int
     started: float
     exited: asyncio.Future[ExitCause]
     killed: bool = False
+    refused: bool = False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the leader; nothing happens where it has ended already."""
-        with suppress(ProcessLookupError):
+        """Send a signal to the leader; nothing happens where it has ended already, or is not ours to signal."""
+        try:
             signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            if not self.refused:
+                log.warning("cannot signal a process", pid=self.remains.pid, cause=error)
+            self.refused = True
 
     def kill(self) -> None:
+        """Send SIGKILL; where that is refused, wait for the end only LET_GO_S longer."""
         self.killed = True
         self.signal(signal.SIGKILL)
+        if self.refused:
+            asyncio.get_running_loop().call_later(LET_GO_S, self.ended, ExitCause(ExitKind.UNKNOWN))
+
+    def ended(self, cause: ExitCause) -> None:
+        """Resolve `exited`; the first cause counts."""
+        if not self.exited.done():
+            self.exited.set_result(cause)
 
     def reap(self) -> ExitCause:
         """The cause of the leader's exit, once its pidfd is readable. Kills the rest of its group first.

@@ -34,7 +34,11 @@ class Sweeper:
         self._rest_until = 0.0
 
     async def snapshot(self) -> Snapshot:
-        """The host's processes, read after this call began."""
+        """The host's processes, read after this call began.
+
+        Raises:
+            OSError: they cannot be read now.
+        """
         if self._next is None:
             self._next = asyncio.create_task(self._read_soon(), name="read processes")
         return await asyncio.shield(self._next)
@@ -43,6 +47,9 @@ class Sweeper:
         """Kill everything that is left of `remains`. Returns when it is gone.
 
         What cannot be killed (another user's process, one stuck in the kernel) is named in the log and left.
+
+        Raises:
+            OSError: the host's processes cannot be read or held now.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLEAR_S_MAX
@@ -52,12 +59,12 @@ class Sweeper:
                 pids = [row.pid for row in left]
                 log.error("cannot kill leftovers", incarnation=remains.incarnation, pids=pids)
                 return
-            dying = []
-            for row in left:
-                pidfd = _kill(row, immune)
-                if pidfd is not None:
-                    dying.append(pidfd)
+            dying: list[int] = []
             try:
+                for row in left:
+                    pidfd = _kill(row, immune)
+                    if pidfd is not None:
+                        dying.append(pidfd)
                 await _gone(dying, deadline - loop.time())
             finally:
                 for pidfd in dying:
@@ -83,12 +90,20 @@ class Sweeper:
 
 
 def open_pidfd(row_pid: int, start_ticks: int) -> int | None:
-    """A pidfd for exactly the process that started at `start_ticks`; None where it is gone or dead."""
+    """A pidfd for exactly the process that started at `start_ticks`; None where it is gone or dead.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
     try:
         pidfd = os.pidfd_open(row_pid)
     except ProcessLookupError:
         return None
-    stat = read_stat(row_pid)
+    try:
+        stat = read_stat(row_pid)
+    except OSError:
+        os.close(pidfd)
+        raise
     if stat is None or stat.start_ticks != start_ticks or not stat.alive:
         os.close(pidfd)
         return None

@@ -121,7 +121,11 @@ class ProcessTable:
         self._known: dict[int, tuple[int, Birth]] = {}
 
     def scan(self) -> Snapshot:
-        """Read every process: about 15 us each, 10 us more for one not seen before."""
+        """Read every process: about 15 us each, 10 us more for one not seen before.
+
+        Raises:
+            OSError: they cannot all be read now. A snapshot holds everything or is not made.
+        """
         settled_ticks = int((seconds_since_boot() - SETTLED_S) * _TICKS_PER_S)
         known: dict[int, tuple[int, Birth]] = {}
         rows = []
@@ -191,7 +195,11 @@ def age_s(start_ticks: int) -> float:
 
 
 def _read(path: str, bytes_max: int) -> bytes | None:
-    """The content of a file in /proc; None where its process is gone or is hidden from us."""
+    """The content of a file in /proc; None where its process is gone or is hidden from us.
+
+    Raises:
+        OSError: anything else, as no descriptor left: then nobody may take the process for gone.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
