@@ -21,6 +21,7 @@ from pathlib import Path
 import sdnotify
 
 from agentd import __version__, config, log, ports, statedir
+from agentd.about import About
 from agentd.clock import SystemClock
 from agentd.collectors import HostCollector
 from agentd.config import Config
@@ -36,7 +37,7 @@ from agentd.probes import Prober, ProbeTarget
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
 from agentd.rpc.server import Servers
-from agentd.runtime import About, Runtime
+from agentd.runtime import Runtime
 from agentd.sdk import address
 from agentd.store import Bounds, Store
 from agentd.web.app import create_app
@@ -64,6 +65,7 @@ class Daemon:
         self._stopping: asyncio.Task[None] | None = None
         self._notifier = sdnotify.SystemdNotifier()
         self._runtime: Runtime
+        self._about: About
         self._collector: HostCollector
 
     async def run(self) -> None:
@@ -111,6 +113,7 @@ class Daemon:
         changes = tuple(config.describe_changes(self._config, fresh))
         self._config = fresh
         self._collector.watch(fresh.watch)
+        self._about.operators = _uids(fresh.operators)
         await self._runtime.reconfigure(fresh.fleet)
         self._runtime.tell(Record(EventType.CONFIG, "; ".join(changes) or "nothing changed", actor=owner))
         return Reloaded(str(source), fresh.warnings, changes)
@@ -169,17 +172,17 @@ class Daemon:
         )
         stack.push_async_callback(runtime.flush)
         await runtime.start()
-        about = About(
+        self._about = about = About(
             version=__version__,
             driver=driver.name,
             state_dir=self._state_dir,
             config_file=self._config.source,
-            http_address="",
+            http_address=listen.http or HTTP_DEFAULT,
             agents_address=servers.agents_address,
             started=self._clock.now(),
             operators=_uids(self._config.operators),
         )
-        host, _, port = (listen.http or HTTP_DEFAULT).rpartition(":")
+        host, _, port = about.http_address.rpartition(":")
         http = HttpServer(create_app(runtime, about), host.strip("[]"), int(port))
         stack.push_async_callback(http.stop)
         await http.start()
@@ -189,9 +192,7 @@ class Daemon:
         self._say_started(about, servers)
 
     def _driver(self, agents_address: str, logs: LogFiles) -> Driver:
-        if self._config.driver == "systemd":
-            raise AgentdError("driver: systemd is not part of this version; use driver: process")
-        return ProcessDriver(
+        return ProcessDriver(  # what `auto` means too
             state_id=statedir.identity(self._state_dir),
             agent_endpoint=agents_address,
             log_dir=logs.directory,
@@ -199,6 +200,7 @@ class Daemon:
             sample_command=(sys.executable, "-m", "agentd.sample"),
             clock=self._clock,
             fd_soft_limit=raise_fd_limit(),
+            births=self._state_dir / "births",
         )
 
     def _prober(self, running: Callable[[], tuple[Running, ...]], take: Callable[[Probed], None]) -> Prober:

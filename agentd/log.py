@@ -2,7 +2,8 @@
 
 Owns the root logger's only handler, so that what grpc, uvicorn and asyncio say comes out in the same way. Under
 journald entries go there natively, with every field searchable; elsewhere they are lines on standard error,
-coloured on a terminal. Never logs by itself and never fails its caller.
+coloured on a terminal, written by a thread of their own. Never logs by itself, never fails its caller, and never
+holds it up: what nobody reads in time is dropped, counted and told.
 
     log = agentd.log.get("autoscaler")
     log.info("scale up", pool="research", instance="research-9101", decision="d-17", cause="High load: 0.88 > 0.75")
@@ -15,7 +16,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import TextIO
@@ -25,6 +28,10 @@ from agentd.core.messages import EventType, Record
 from agentd.core.model import Decision
 
 LEVELS = ("debug", "info", "warning", "error")
+# Lines that a reader of standard error may be behind; the ones after those are dropped.
+LINES_WAITING_MAX = 10_000
+# How long the end of agentd waits for a reader to take what is left.
+FLUSH_S = 1.0
 
 _FIELDS = "agentd_fields"
 _JOURNAL_ONLY = "agentd_journal_only"
@@ -130,7 +137,8 @@ def setup(level: str = "info", *, stream: TextIO | None = None, environ: Mapping
     if _is_journal(stream, environ):
         handler = JournalHandler(journal.Journal())
     else:
-        handler = logging.StreamHandler(stream)
+        # Only a descriptor can hold up who writes to it.
+        handler = LineHandler(stream) if _has_descriptor(stream) else logging.StreamHandler(stream)
         handler.setFormatter(LineFormatter(terminal=stream.isatty(), colours=_wants_colours(stream, environ)))
     install(handler, level)
 
@@ -170,6 +178,66 @@ class LineFormatter(logging.Formatter):
         if self._colours and colour:
             level = f"\x1b[{colour}m{level}\x1b[0m"
         return f"{when} {level} {readable(record)}"
+
+
+class LineHandler(logging.Handler):
+    """Lines for the descriptor of `stream`, written by a thread of their own.
+
+    A reader that stalls (a pager, control-S) stalls that thread alone: up to `waiting_max` lines wait for it, those
+    after them are dropped, and their number is told once it has caught up.
+    """
+
+    def __init__(self, stream: TextIO, waiting_max: int = LINES_WAITING_MAX) -> None:
+        super().__init__()
+        # Not through the stream: a thread that waits while it holds the lock of standard error aborts Python's end.
+        self._descriptor = stream.fileno()
+        self._waiting: queue.Queue[str | None] = queue.Queue(waiting_max)
+        self._dropped = 0  # ever; counted by emit alone, under the handler's lock
+        self._unwritten = 0  # ever; counted by the writer alone
+        self._told = 0  # of both
+        self._writer = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        try:
+            self._waiting.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, as far as the reader takes it within FLUSH_S. Idempotent."""
+        if self._writer.is_alive():
+            try:
+                self._waiting.put(None, timeout=FLUSH_S)
+            except queue.Full:  # the reader has stalled, and takes no last word either
+                self._dropped += 1
+            else:
+                self._writer.join(FLUSH_S)
+        super().close()
+
+    def _write_all(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            self._unwritten += not self._write(line)
+            lost = self._dropped + self._unwritten - self._told
+            if lost and self._waiting.empty():
+                entry = logging.LogRecord(_PREFIX + "log", logging.WARNING, "", 0, "lines dropped", None, None)
+                setattr(entry, _FIELDS, {"count": str(lost)})
+                if self._write(self.format(entry)):
+                    self._told += lost
+
+    def _write(self, line: str) -> bool:
+        left = f"{line}\n".encode(errors="backslashreplace")
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:  # the reader has gone, or takes nothing now; should it return, it is told how much it missed
+            return False
+        return True
 
 
 class JournalHandler(logging.Handler):
@@ -257,6 +325,14 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
         return journal.is_stream(environ, stream.fileno())
     except (OSError, ValueError):  # a stream without a descriptor
         return False
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        stream.fileno()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _wants_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -17,7 +17,10 @@ _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUP
 
 @dataclass(frozen=True, slots=True)
 class PortHolder:
-    """A socket that keeps others off `port`. `pid` None and `name` "": nobody tells us whose it is."""
+    """A socket that keeps others off `port`. `pid` None and `name` "": nobody tells us whose it is.
+
+    As text it is printable, whatever the process calls itself.
+    """
 
     port: int
     pid: int | None = None
@@ -26,7 +29,9 @@ class PortHolder:
     def __str__(self) -> str:
         if self.pid is None:
             return "an unknown process"
-        return f"{self.name or 'a process'} (pid {self.pid})"
+        # A process may call itself anything, bytes that are no UTF-8 and control characters included.
+        name = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in self.name)
+        return f"{name or 'a process'} (pid {self.pid})"
 
 
 def probe(port: int) -> PortHolder | None:

@@ -13,7 +13,6 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from agentd import log
@@ -61,23 +60,6 @@ STORE_RETRY_S = 5.0
 STOP_RETRY_S = 1.0
 
 _log = log.get("runtime")
-
-
-@dataclass(slots=True)
-class About:
-    """Facts of this agentd, for those who show them; the addresses are known once they are bound.
-
-    `started` is monotonic. `operators` are the uids that may steer the fleet over HTTP, besides root and our own.
-    """
-
-    version: str
-    driver: str
-    state_dir: Path
-    config_file: Path | None
-    http_address: str
-    agents_address: str
-    started: float
-    operators: frozenset[int] = frozenset()
 
 
 class Collector(Protocol):
@@ -145,6 +127,8 @@ class Runtime:
         self._troubles: dict[str, str] = {}
         self._intents = 0
         self._hurrying = False
+        self._broken: Exception | None = None
+        self._broke = asyncio.Event()
 
     # -- what others use ------------------------------------------------------------------------
 
@@ -158,7 +142,7 @@ class Runtime:
 
     def beat(self, beat: Beat) -> Reply:
         """Take a heartbeat and answer it at once: no disk, no lock, no await."""
-        outcome = self._controller.step(beat, self.clock.now())
+        outcome = self._step(beat)
         if outcome.rows or outcome.records or outcome.actions:
             self._keep(outcome)
         assert outcome.reply is not None
@@ -170,7 +154,7 @@ class Runtime:
         Raises:
             Refused: the controller did not take it.
         """
-        outcome = self._controller.step(event, self.clock.now())
+        outcome = self._step(event)
         await self._kept(outcome)
         if isinstance(outcome.reply, Refusal):
             raise Refused(outcome.reply.reason, outcome.reply.text, status=outcome.reply.status)
@@ -224,6 +208,7 @@ class Runtime:
     async def run(self) -> None:
         """Keep the fleet until cancelled. An error in any part ends it: the service manager restarts agentd."""
         parts: list[Coroutine[Any, Any, None]] = [
+            self._end_when_broken(),
             self._keep_time(),
             self._carry_out(),
             self._hear_driver(),
@@ -263,6 +248,20 @@ class Runtime:
         await self._store_unsaved()
 
     # -- steps ----------------------------------------------------------------------------------
+
+    def _step(self, event: Event) -> Outcome:
+        """One step. A broken invariant ends `run`, whoever brought the event: a server would answer and go on."""
+        try:
+            return self._controller.step(event, self.clock.now())
+        except Exception as error:
+            self._broken = error
+            self._broke.set()
+            raise
+
+    async def _end_when_broken(self) -> None:
+        await self._broke.wait()
+        assert self._broken is not None
+        raise self._broken
 
     def _take(self, event: Event, finished: tuple[str, ...] = ()) -> None:
         """Take an event that nobody waits for."""

@@ -21,17 +21,25 @@ IDENTITY = "identity"
 def prepare(directory: Path, *, mode: int = 0o700) -> None:
     """Make `directory` where it is missing.
 
+    What lies in it decides which processes agentd takes for its own: nobody else may have a hand in it.
+
     Raises:
-        StateDirError: it cannot be made or written.
+        StateDirError: it cannot be made or written, belongs to somebody else, or others may write to it.
     """
     try:
         directory.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise StateDirError(f"cannot make {directory}: {error.strerror}") from None
+    found = directory.stat()
+    mode, user = found.st_mode & 0o7777, os.geteuid()
+    if found.st_uid != user:
+        text = f"{directory} belongs to uid {found.st_uid} (mode {mode:o}), and agentd runs as uid {user}"
+        raise StateDirError(f"{text}; run it as that user, give it another --state-dir, or: chown {user} {directory}")
+    if mode & 0o022:
+        text = f"others may write to {directory} (mode {mode:o}, uid {found.st_uid})"
+        raise StateDirError(f"{text}; make sure of what is in it, then: chmod go-w {directory}")
     if not os.access(directory, os.W_OK | os.X_OK):
-        owner = directory.stat().st_uid
-        text = f"cannot write to {directory}: it belongs to uid {owner}, mode {directory.stat().st_mode & 0o777:o}"
-        raise StateDirError(f"{text}; agentd runs as uid {os.geteuid()}")
+        raise StateDirError(f"cannot write to {directory} (mode {mode:o}, uid {found.st_uid})")
 
 
 def lock(directory: Path) -> int:
@@ -71,7 +79,7 @@ def identity(directory: Path) -> str:
             return known
         fresh = uuid.uuid4().hex
         part = path.with_suffix(".new")
-        with part.open("w", encoding="ascii") as file:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
             file.write(f"{fresh}\n")
             file.flush()
             os.fsync(file.fileno())

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -285,19 +286,52 @@ class TestStalledReader:
     """`agentd 2>&1 | less`, or a terminal after control-S: whoever reads the log does not, for now."""
 
     @pytest.fixture
-    def reader(self) -> Iterator[int]:
-        """The end to read from; the log writes to the other, which holds one page."""
+    def reader(self) -> Iterator[TextIO]:
+        """Where the lines come out; one page of them fits in between, and ten wait."""
         read_end, write_end = os.pipe()
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
         with os.fdopen(write_end, "w") as stream:
-            log.setup("info", stream=stream, environ={})
-            yield read_end
-            os.close(read_end)  # ends a write that waits
-            root = logging.getLogger()
-            for handler in [one for one in root.handlers if isinstance(one, log.LineHandler)]:
-                root.removeHandler(handler)
-                handler.close()
+            handler = log.LineHandler(stream, waiting_max=10)
+            handler.setFormatter(log.LineFormatter())
+            log.install(handler)
+            with os.fdopen(read_end) as lines:
+                yield lines
+            logging.getLogger().removeHandler(handler)
+            handler.close()
 
-    def test_it_stops_nobody_and_what_is_lost_is_counted(self, reader: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(log, "LINES_WAITING_MAX", 10)
-        log.setup("info", stream=os.fdopen(os.dup(self.write_end(reader)), "w"), environ={})
+    @staticmethod
+    def say(count: int) -> None:
+        """Say so many lines, in a thread of its own: held up, it would never end."""
+        voice = log.get("fleet")
+        speaker = threading.Thread(target=lambda: [voice.info("x" * 100) for _ in range(count)], daemon=True)
+        speaker.start()
+        speaker.join(30)
+        assert not speaker.is_alive(), "held up by the reader"
+
+    def test_nobody_is_held_up_and_what_is_lost_is_told(self, reader: TextIO) -> None:
+        self.say(1000)
+        written = lost = 0
+        while written + lost < 1000:
+            told = re.search(r"warning log: lines dropped count=(\d+)$", reader.readline())
+            written, lost = (written, lost + int(told[1])) if told else (written + 1, lost)
+        assert written + lost == 1000
+        assert lost > 0
+        log.get("fleet").info("again")
+        assert reader.readline().endswith("info fleet: again\n")
+
+    def test_the_end_does_not_wait_for_it(self, reader: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log, "FLUSH_S", 0.01)
+        self.say(1000)
+        logging.shutdown()
+        assert reader.readline().endswith("xxx\n")
+
+    def test_what_waits_at_the_end_is_written(self, reader: TextIO) -> None:
+        self.say(5)
+        logging.getLogger().handlers[-1].close()
+        assert [reader.readline()[-4:] for _ in range(5)] == ["xxx\n"] * 5
+
+    def test_standard_error_is_written_this_way(self) -> None:
+        with open(os.devnull, "w") as stream:
+            log.setup("info", stream=stream, environ={})
+            (handler,) = [one for one in logging.getLogger().handlers if isinstance(one, log.LineHandler)]
+            handler.close()

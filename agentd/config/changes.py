@@ -14,7 +14,7 @@ from agentd.core.model import HealthCheck, HostReserve, PoolConfig
 
 # Shorter than this a process has no chance to start or to finish a task, however fast the demo runs.
 GRACE_SEC_MIN = 5.0
-_NEEDS_RESTART = ("driver", "listen", "state_dir")
+_NEEDS_RESTART = ("driver", "listen", "state_dir", "history")
 
 
 def scaled(config: Config, speed: float) -> Config:

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from agentd.core.model import FleetConfig
 
-DRIVERS = ("auto", "process", "systemd")
+# `auto` is the best one for the host; with one to choose from, that is `process`.
+DRIVERS = ("auto", "process")
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Where agentd serves. None: the daemon's default for the place it runs in.
 
-    `control` is `unix:/path`, `agents` that or a loopback `host:port`, `http` a loopback `host:port`. Port 0 takes
-    a free one. Paths are absolute and fit a socket address.
+    `control` is `unix:/path`, `agents` that or a loopback `host:port`, `http` a loopback `host:port`. Port 0, for
+    `http` alone, takes a free one. Paths are absolute and fit a socket address.
     """
 
     agents: str | None = None

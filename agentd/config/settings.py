@@ -1,4 +1,4 @@
-"""The sections beside the pools: host reserves, addresses, watched programs, history, operators.
+"""The sections beside the pools: host reserves, the driver, addresses, watched programs, history, operators.
 
 Owns their keys, defaults and bounds. Resolves nothing on the host: user names, paths and addresses are checked for
 their form alone.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agentd.config.model import History, Listen, WatchSpec
+import yaml
+
+from agentd.config.model import DRIVERS, History, Listen, WatchSpec
 from agentd.config.nodes import Section, Value
-from agentd.config.readers import number, optional, or_else, or_off, size, text, whole
+from agentd.config.readers import choice, number, optional, or_else, or_off, size, text, whole
 from agentd.core.model import HostReserve
 
 HOST_KEYS = ("reserve", "starting_max")
@@ -55,6 +57,12 @@ def read_listen(root: Section) -> Listen:
     if place is not None and listen.control is not None and listen.control == listen.agents:
         root.problems.error(place, f"listen.control must not be the same address as listen.agents: {listen.control}")
     return listen
+
+
+def driver(value: Value) -> str:
+    if isinstance(value.node, yaml.ScalarNode) and value.node.value == "systemd":
+        raise value.bad("cannot be systemd: this version knows auto and process")
+    return choice(DRIVERS)(value)
 
 
 def http_port(listen: Listen) -> int:
@@ -136,7 +144,11 @@ def _label(value: Value) -> str:
 
 def _agents_address(value: Value) -> str:
     address = text(value)
-    return _unix_address(value, address) if address.startswith("unix:") else _loopback_address(value, address)
+    if address.startswith("unix:"):
+        return _unix_address(value, address)
+    if int(_loopback_address(value, address).rpartition(":")[2]) == 0:
+        raise value.bad("must name its port: agents that outlive agentd come back to the same one")
+    return address
 
 
 def _control_address(value: Value) -> str:

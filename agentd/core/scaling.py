@@ -70,8 +70,8 @@ def set_target(fleet: Fleet, event: SetTarget, now: float) -> TargetReply | Refu
 def set_autoscaling(fleet: Fleet, event: SetAutoscaling, now: float) -> None:
     """Switch scaling on, which also ends people's targets, or off."""
     fleet.mode = AutoscalingMode(event.enabled, event.owner, event.reason, fleet.wall(now))
-    # A person whose word is the configuration's gives the choice back to it.
-    fleet.mode_is_persons = event.enabled != fleet.config.autoscaling_enabled
+    # Somebody's "off" holds until somebody says "on"; an "on" that the file says too gives the choice back to it.
+    fleet.mode_is_persons = not event.enabled or not fleet.config.autoscaling_enabled
     fleet.touch_self()
     if event.enabled:
         for pool in fleet.pools.values():

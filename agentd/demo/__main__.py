@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from agentd.demo import options, settings
-from agentd.demo.child import Agentd
+from agentd.demo.child import Agentd, InUseError
 from agentd.demo.fleet import Api
 from agentd.demo.show import Show
 from agentd.demo.trace import TraceError, read_trace, window
@@ -17,6 +17,9 @@ from agentd.errors import ConfigError
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 done or stopped by a person, 1 agentd or a request failed, 2 wrong options or files."""
     given = options.parse(argv)
+    if given.trace is not None and not given.trace.exists():
+        print(f"--trace {given.trace}: no such file", file=sys.stderr)
+        return 2
     try:
         requests = read_trace(given.trace_file, given.service_s)
         arrivals = window(requests, start_s=given.from_s, length_s=given.for_s, speed=given.speed)
@@ -35,10 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TraceError, ConfigError, settings.OptionError) as error:
         print(error, file=sys.stderr)
         return 2
+    except InUseError as error:
+        print(error, file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"cannot use {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    return asyncio.run(Show(given, arrivals, agentd, Api(settings.http_port(text))).run())
+    control = settings.control_address(text, given.state_dir)
+    return asyncio.run(Show(given, arrivals, agentd, Api(settings.http_port(text)), control).run())
 
 
 if __name__ == "__main__":

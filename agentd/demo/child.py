@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
+import os
 import signal
 import sys
 from collections import deque
 from pathlib import Path
 
+from agentd.statedir import LOCK
+
 LOG_BYTES_MAX = 8 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 # Loaded before the fork, for little is safe to do between fork and exec.
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class InUseError(Exception):
+    """An agentd runs with this state directory; the text says which and what to do."""
 
 
 class Agentd:
@@ -44,9 +52,15 @@ class Agentd:
         """Make the state directory and write the configuration.
 
         Raises:
+            InUseError: an agentd runs in it; its configuration stays as it is.
             OSError: a file cannot be written.
         """
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if holder := _lock_holder(self.state_dir / LOCK):
+            raise InUseError(
+                f"agentd, process {holder}, already runs in {self.state_dir}; end it first (Ctrl-C where it was "
+                "started), or give this one another --state-dir, --http and the ports in a --config of its own"
+            )
         self.config_file.write_text(self._text, encoding="utf-8")
 
     async def start(self) -> None:
@@ -60,6 +74,8 @@ class Agentd:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Its sockets beside its state, never where another agentd of the session has its own.
+                env={**os.environ, "RUNTIME_DIRECTORY": str(self.state_dir / "run")},
                 process_group=0,
                 preexec_fn=_end_with_parent,
             )
@@ -79,6 +95,20 @@ class Agentd:
         with self.log_file.open("rb") as log:
             log.seek(self._log_start)
             return [line.decode(errors="replace").rstrip("\n") for line in deque(log, maxlen=count)]
+
+
+def _lock_holder(lock: Path) -> str:
+    """The pid of the agentd that holds `lock`; empty when nobody does. agentd itself takes it when it starts."""
+    try:
+        file = lock.open("rb")
+    except FileNotFoundError:
+        return ""
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read(32).decode(errors="replace").strip() or "unknown"
+    return ""
 
 
 def _end_with_parent() -> None:

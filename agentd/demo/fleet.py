@@ -1,4 +1,5 @@
-"""What the demo sees of agentd: its HTTP API, as any other program could use it. It only reads."""
+"""What the demo sees of agentd: its HTTP API, as any other program could use it. It only reads, but
+for one thing: autoscaling that was switched off in an earlier run is switched on."""
 
 from __future__ import annotations
 
@@ -29,15 +30,21 @@ class Instance:
     incarnation: str
     core_name: str
     queue_length: int
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the fleet: the instances of one pool. `load` 0 where agentd has no sample."""
+    """One look at the fleet: the instances of one pool. `load` 0 where agentd has no sample.
+
+    `switched_off_by`: who switched autoscaling off; empty where it is on, or off by the configuration.
+    """
 
     instances: tuple[Instance, ...]
     concurrency: int
     load: float
+    enabled: bool = True
+    switched_off_by: str = ""
 
     def in_state(self, *states: str) -> tuple[Instance, ...]:
         return tuple(instance for instance in self.instances if instance.state in states)
@@ -45,12 +52,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One record of GET /events. Ids count up."""
+    """One record of GET /events. Ids count up; `wall` is seconds since the epoch."""
 
     id: int
     type: str
     instance: str
     reason: str
+    wall: float = 0.0
 
 
 class Api:
@@ -62,7 +70,7 @@ class Api:
     async def ready(self, state_dir: Path) -> bool:
         """Whether the agentd of `state_dir`, and no other one, answers here and is ready."""
         try:
-            if (await self._get("/readyz")).status != 200:
+            if (await self._request("GET", "/readyz")).status != 200:
                 return False
             status = await self._object("/status")
         except Silent:
@@ -79,7 +87,14 @@ class Api:
         try:
             facts = next(each for each in status["pools"] if each["name"] == pool)
             instances = tuple(_instance(each) for each in status["instances"] if each["pool"] == pool)
-            return Look(instances, int(facts["concurrency"]), float(facts["load"] or 0.0))
+            mode = status["autoscaling"]
+            return Look(
+                instances,
+                int(facts["concurrency"]),
+                float(facts["load"] or 0.0),
+                enabled=bool(status["enabled"]),
+                switched_off_by="" if mode["enabled"] else str(mode["owner"] or ""),
+            )
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise Silent(f"GET /status has another shape than expected: {error!r}") from error
 
@@ -92,15 +107,31 @@ class Api:
         answer = await self._object(f"/events?limit={EVENTS_MAX}")
         try:
             found = [
-                Event(int(each["id"]), str(each["type"]), str(each["instance"] or each["pool"]), str(each["reason"]))
+                Event(
+                    int(each["id"]),
+                    str(each["type"]),
+                    str(each["instance"] or each["pool"]),
+                    str(each["reason"]),
+                    float(each["wall"]),
+                )
                 for each in answer["events"]
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise Silent(f"GET /events has another shape than expected: {error!r}") from error
         return sorted((event for event in found if event.id > after), key=lambda event: event.id)
 
+    async def enable_autoscaling(self) -> None:
+        """Switch autoscaling on.
+
+        Raises:
+            Silent: agentd did not do it.
+        """
+        answer = await self._request("POST", "/autoscaler/enable")
+        if answer.status != 200:
+            raise Silent(f"POST /autoscaler/enable is answered with {answer.status}")
+
     async def _object(self, path: str) -> dict[str, Any]:
-        answer = await self._get(path)
+        answer = await self._request("GET", path)
         try:
             body = answer.json()
         except ValueError as error:
@@ -109,11 +140,11 @@ class Api:
             raise Silent(f"GET {path} is answered with {answer.status}")
         return body
 
-    async def _get(self, path: str) -> Answer:
+    async def _request(self, method: str, path: str) -> Answer:
         try:
-            return await request(self.port, "GET", path, timeout_s=TIMEOUT_S)
+            return await request(self.port, method, path, timeout_s=TIMEOUT_S)
         except (NotTaken, Broken) as error:
-            raise Silent(f"GET {path}: {error}") from error
+            raise Silent(f"{method} {path}: {error}") from error
 
 
 def _instance(each: dict[str, Any]) -> Instance:
@@ -126,4 +157,5 @@ def _instance(each: dict[str, Any]) -> Instance:
         incarnation=str(each["incarnation"]),
         core_name=str(each["core_name"] or ""),
         queue_length=int(each["queue_length"] or 0),
+        cause=str(each["cause"] or ""),
     )

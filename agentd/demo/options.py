@@ -12,6 +12,9 @@ from pathlib import Path
 import agentd
 from agentd.demo.synthetic import bundled
 from agentd.demo.trace import duration
+from agentd.sdk import address
+
+SPEED_MIN, SPEED_MAX = 0.01, 1000.0
 
 _EPILOG = """
 examples:
@@ -75,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    state_dir = address.demo_state_dir(os.environ, os.getuid())
     config = Path(agentd.__file__).parents[1] / "config/demo.yaml"
     add(
         "--config", type=Path, default=config, metavar="FILE", help="agentd's configuration (default: config/demo.yaml)"
@@ -87,20 +91,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--speed",
-        type=_positive,
+        type=_speed,
         default=1.0,
         metavar="N",
-        help="divide the trace's and agentd's times by N (default: 1)",
+        help=f"divide the trace's and agentd's times by N, {SPEED_MIN:g} to {SPEED_MAX:g} (default: 1)",
     )
-    add(
-        "--from", dest="from_s", type=duration, default=0.0, metavar="TIME", help="begin here in the trace: 90, 30m, 2h"
-    )
-    add("--for", dest="for_s", type=duration, default=math.inf, metavar="TIME", help="replay this much of the trace")
+    add("--from", dest="from_s", type=_time, default=0.0, metavar="TIME", help="begin here in the trace: 90, 30m, 2h")
+    add("--for", dest="for_s", type=_time, default=math.inf, metavar="TIME", help="replay this much of the trace")
     add("--service-s", type=_positive, metavar="S", help="mean service time for a trace that has only counts")
     add("--pool", default="research", metavar="NAME", help="the pool that gets the requests (default: research)")
     add("--concurrency", type=_count, metavar="N", help="tasks an agent of the pool works on at a time")
     add("--max", type=_count, metavar="N", help="the most instances of the pool")
-    add("--state-dir", type=Path, default=_state_dir(), metavar="DIR", help="agentd's state (default: %(default)s)")
+    add(
+        "--state-dir",
+        type=Path,
+        default=state_dir,
+        metavar="DIR",
+        help="agentd's state (default: %(default)s)",
+    )
     add("--http", metavar="HOST:PORT", help="address of the dashboard (default: 127.0.0.1:8766)")
     add("--no-hang", action="store_true", help="kill no agent and make none hang")
     add("--seconds", type=_positive, default=math.inf, metavar="N", help="end after N seconds")
@@ -108,21 +116,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _state_dir() -> Path:
-    """Always a person's own directory, for root too: a demo does not touch the state of the host's agentd."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path("~/.local/state").expanduser()) / "agentd"
+# argparse shows the text of its own error alone; of a ValueError it shows the function's name.
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return _number(text, 0.0, math.inf, "expected a number above 0")
+
+
+def _speed(text: str) -> float:
+    expected = f"expected a number from {SPEED_MIN:g} to {SPEED_MAX:g}"
+    value = _number(text, 0.0, math.inf, expected)
+    if not SPEED_MIN <= value <= SPEED_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: {expected}")
+    return value
+
+
+def _number(text: str, above: float, below: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not above < value < below:
+        raise argparse.ArgumentTypeError(f"{text}: {expected}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1")
     return value
+
+
+def _time(text: str) -> float:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

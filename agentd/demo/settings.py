@@ -11,6 +11,7 @@ import yaml
 
 from agentd import config
 from agentd.core.model import PoolConfig
+from agentd.sdk.address import CONTROL_SOCKET
 
 # However fast the trace runs, a process needs real time to send a heartbeat, on a busy machine too.
 HEARTBEAT_TIMEOUT_SEC_MIN = 2.0
@@ -71,6 +72,12 @@ def http_port(text: str) -> int:
     """The port of the HTTP API in a valid configuration."""
     address = config.parse(text, "the configuration").listen.http
     return int(address.rpartition(":")[2]) if address else 8766
+
+
+def control_address(text: str, state_dir: Path) -> str:
+    """Where the demo's agentd serves control, in gRPC syntax, with the valid configuration `text`."""
+    given = config.parse(text, "the configuration").listen.control
+    return given or f"unix:{state_dir / 'run' / CONTROL_SOCKET}"
 
 
 def _times(pool: PoolConfig) -> YamlMap:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shlex
 import signal
 import sys
 import time
@@ -20,12 +22,13 @@ from agentd.demo import faults
 from agentd.demo.child import Agentd
 from agentd.demo.fleet import Api, Instance, Look, Silent
 from agentd.demo.load import Agent, LoadGenerator, Send, post_task
+from agentd.demo.opening import Opening, port_is_busy, shown_log
 from agentd.demo.options import Options
 from agentd.demo.report import Sample, Summary, Tally, Timeline, minutes
 from agentd.demo.synthetic import LENGTH_S
 from agentd.demo.trace import Arrival
+from agentd.sdk.address import find_control
 
-READY_S = 60.0
 LOOK_S = 0.7
 LOOK_S_MIN = 0.2  # between two looks, though refusals ask for more
 PROGRESS_S = 10.0
@@ -44,15 +47,25 @@ COUNTED = ("scale_up", "scale_down", "replace", "restart", "exit", "crash_loop",
 
 
 class Show:
-    """One run of the demo. `run` returns the exit status."""
+    """One run of the demo. `run` returns the exit status.
+
+    `control` is the address of agentd's control socket, for the commands that a person is shown.
+    """
 
     def __init__(
-        self, options: Options, arrivals: Sequence[Arrival], agentd: Agentd, api: Api, send: Send = post_task
+        self,
+        options: Options,
+        arrivals: Sequence[Arrival],
+        agentd: Agentd,
+        api: Api,
+        control: str,
+        send: Send = post_task,
     ) -> None:
         self._options = options
         self._arrivals = arrivals
         self._agentd = agentd
         self._api = api
+        self._control = control
         self._tally = Tally()
         self._timeline = Timeline()
         self._events: Counter[str] = Counter()
@@ -65,6 +78,7 @@ class Show:
         self._faults: tuple[faults.Fault, ...] = ()
         self._round = 0
         self._hung: list[Instance] = []
+        self._gave_up = False
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -76,6 +90,7 @@ class Show:
             if not await self._until_ready(exited):
                 return self._tell_failure(exited)
             self._introduce()
+            await self._enable_autoscaling()
             played = await self._perform(exited)
             if exited.done():
                 return self._tell_failure(exited)
@@ -89,7 +104,7 @@ class Show:
 
     def _interrupt(self) -> None:
         if self._stop.is_set():
-            say("hurrying: agents that still work are ended now")
+            self._say("hurrying: agents that still work are ended now")
             self._agentd.interrupt()
         self._stop.set()
 
@@ -98,59 +113,70 @@ class Show:
     async def _until_ready(self, exited: asyncio.Task[int]) -> bool:
         """Whether agentd and an agent of the pool got ready; otherwise agentd has ended, helped or by itself."""
         stopped = asyncio.create_task(self._stop.wait())
-        deadline = time.monotonic() + READY_S
+        opening = Opening(self._api, self._agentd, self._options.pool, self._say)
         try:
-            while not exited.done() and not self._stop.is_set():
-                if await self._api.ready(self._agentd.state_dir) and await self._agents_ready():
-                    return True
-                if time.monotonic() > deadline:
-                    say(f"agentd with an agent in pool {self._options.pool} is not ready after {READY_S:g} s")
-                    break
-                await asyncio.wait((exited, stopped), timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
+            look = await opening.wait(exited, stopped)
         finally:
             stopped.cancel()
+        if look is not None:
+            # An agent that still started would count as a wait: this look is the first one that counts.
+            self._look, self._last_event = look, opening.last_event
+            return True
+        self._gave_up = not exited.done() and not self._stop.is_set()
         self._agentd.interrupt()
         await exited
         return False
 
-    async def _agents_ready(self) -> bool:
-        """Look for the first time: an agent that still starts would count as a wait."""
+    async def _enable_autoscaling(self) -> None:
+        """A demo without scaling shows nothing: undo what somebody switched in an earlier run."""
+        if not (owner := self._look.switched_off_by):
+            return
         try:
-            self._look = await self._api.look(self._options.pool)
-        except Silent:
-            return False
-        return bool(self._look.in_state("ready"))
+            await self._api.enable_autoscaling()
+        except Silent as error:
+            self._say(f"autoscaling is off, by {owner} in an earlier run, and stays off: {error}")
+        else:
+            self._say(f"autoscaling was off, by {owner} in an earlier run: the demo has switched it on")
 
     def _tell_failure(self, exited: asyncio.Task[int]) -> int:
         if self._stop.is_set() and exited.result() == 0:
-            say("agentd has ended")
+            self._say("agentd has ended")
             return 0
-        what = "has ended by itself" if self._started else "did not start"
-        say(f"agentd {what} (exit status {exited.result()}); the end of {self._agentd.log_file}:")
-        for line in self._agentd.last_lines():
-            say(f"    {line}")
+        lines = self._agentd.last_lines()
+        if not self._gave_up:
+            what = "has ended by itself" if self._started else "ended before it was ready"
+            self._say(f"agentd {what} (exit status {exited.result()})")
+        if not self._started and port_is_busy(lines):
+            self._say(f"port {self._api.port} is in use: choose another one with --http 127.0.0.1:PORT")
+        for line in shown_log(self._agentd.log_file, lines):
+            self._say(line)
         if self._tally.sent:
             self._summarize()
-            say("agents that ran go on without agentd; the next start takes them over")
+            self._say("agents that ran go on without agentd; the next start takes them over")
         return 1
 
     def _introduce(self) -> None:
         options, agentctl = self._options, _shown(Path(sys.executable).parent / "agentctl")
-        say(f"agentd is running: process {self._agentd.pid}, configuration {_shown(self._agentd.config_file)}")
-        say("")
-        say(f"  dashboard   http://127.0.0.1:{self._api.port}/")
-        say(f"  look        {agentctl} status      {agentctl} explain {options.pool}      {agentctl} events -f")
-        say(f"  log         tail -f {_shown(self._agentd.log_file)}")
-        say("  stop        Ctrl-C: ends agentd and the agents it started, nothing else")
-        say("")
-        say(f"A load generator now sends the {len(self._arrivals)} requests of {_shown(options.trace_file)}")
-        say(f"to the agents of pool {options.pool} on their own ports, at speed {options.speed:g}.")
+        # agentctl asks the same two in the same order.
+        if (os.environ.get("AGENTD_ADDRESS") or find_control(os.environ, os.getuid())) != self._control:
+            agentctl += f" --address {shlex.quote(self._control)}"
+        self._say(f"agentd is running: process {self._agentd.pid}, configuration {_shown(self._agentd.config_file)}")
+        self._say("")
+        self._say(f"  dashboard   http://127.0.0.1:{self._api.port}/")
+        self._say(f"  look        {agentctl} status")
+        self._say(f"              {agentctl} explain {options.pool}")
+        self._say(f"              {agentctl} events -f")
+        self._say(f"  log         tail -f {_shown(self._agentd.log_file)}")
+        self._say("  stop        Ctrl-C: ends agentd and the agents it started, nothing else")
+        self._say("")
+        self._say(f"A load generator now sends the {len(self._arrivals)} requests of {_shown(options.trace_file)}")
+        self._say(f"to the agents of pool {options.pool} on their own ports, at speed {options.speed:g}.")
         if self._breaks:
-            say(
+            self._say(
                 f"It kills one agent at {minutes(faults.KILL_AT_S)} and makes one hang at "
                 f"{minutes(faults.HANG_AT_S)}; every {CYCLE_S / 60:g} minutes the trace begins again."
             )
-        say("")
+        self._say("")
 
     @property
     def _breaks(self) -> bool:
@@ -161,8 +187,6 @@ class Show:
     async def _perform(self, exited: asyncio.Task[int]) -> bool:
         """Play until the trace ends, time is up, a person stops it or agentd ends; whether the trace ended."""
         self._started = time.monotonic()
-        past = await self._api.events(0)
-        self._last_event = max((event.id for event in past), default=0)
         self._see(self._look)
         play = asyncio.create_task(self._replay())
         stop = asyncio.create_task(self._stop.wait())
@@ -265,7 +289,7 @@ class Show:
         return time.monotonic() - self._started
 
     def _tell(self, text: str) -> None:
-        say(f"{minutes(self._elapsed):>7}  {text}")
+        self._say(f"{minutes(self._elapsed):>7}  {text}")
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -273,35 +297,35 @@ class Show:
         lasted_s = self._elapsed
         if not played:
             self._load.abandon()
-        say("ending: agentd lets its agents finish what they have and stops them (Ctrl-C: at once)")
+        self._say("ending: agentd lets its agents finish what they have and stops them (Ctrl-C: at once)")
         for instance in self._hung:
             faults.send(instance, signal.SIGCONT)  # so that it can finish instead of being waited for
         self._stop.set()
         self._agentd.interrupt()
         ended, _ = await asyncio.wait((exited,), timeout=END_S)
         if not ended:
-            say(f"agentd has not ended after {END_S:g} s: telling it to hurry")
+            self._say(f"agentd has not ended after {END_S:g} s: telling it to hurry")
             self._agentd.interrupt()
             ended, _ = await asyncio.wait((exited,), timeout=HURRY_S)
         if not ended:
-            say(f"agentd, process {self._agentd.pid}, does not end; it is left as it is")
+            self._say(f"agentd, process {self._agentd.pid}, does not end; it is left as it is")
             return 1
         status = exited.result()
         await self._load.close()
         self._summarize(lasted_s)
         if status != 0:
-            say(f"agentd ended with exit status {status}; the end of {self._agentd.log_file}:")
-            for line in self._agentd.last_lines():
-                say(f"    {line}")
+            self._say(f"agentd ended with exit status {status}")
+            for line in shown_log(self._agentd.log_file, self._agentd.last_lines()):
+                self._say(line)
         return 0 if status == 0 and not self._tally.failed and not (played and self._tally.unanswered) else 1
 
     def _summarize(self, lasted_s: float | None = None) -> None:
         lasted_s = self._elapsed if lasted_s is None else lasted_s
         summary = Summary(self._tally, self._timeline, self._options.speed, lasted_s, dict(self._events))
-        say("")
-        say(f"In {minutes(lasted_s)} at speed {self._options.speed:g}:")
+        self._say("")
+        self._say(f"In {minutes(lasted_s)} at speed {self._options.speed:g}:")
         for line in summary.lines(unicode=(sys.stdout.encoding or "").lower().startswith("utf")):
-            say(f"  {line}")
+            self._say(f"  {line}")
         if self._options.report is not None:
             self._write(self._options.report, summary)
 
@@ -311,21 +335,27 @@ class Show:
         try:
             path.write_text(json.dumps({**about, **summary.as_json()}, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            say(f"cannot write {path}: {error.strerror}")
+            self._say(f"cannot write {path}: {error.strerror}")
         else:
-            say(f"  the same as JSON: {path}")
+            self._say(f"  the same as JSON: {path}")
 
-
-def say(text: str) -> None:
-    print(text, flush=True)
+    def _say(self, text: str) -> None:
+        """One line for the person. With nobody left to read (`| head`) the demo ends as with Ctrl-C, in silence."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # also for what Python itself writes at its end
+            os.close(nowhere)
+            self._stop.set()
 
 
 def _shown(path: Path) -> str:
-    """`path` as a person would type it."""
+    """`path` as a person would type it in a shell."""
     for base, short in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.is_relative_to(base):
-            return f"{short}{path.relative_to(base)}"
-    return str(path)
+            return short + shlex.quote(str(path.relative_to(base)))
+    return shlex.quote(str(path))
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -1,8 +1,8 @@
 """Makes the trace of the default demo: `python -m agentd.demo.synthetic [FILE]`.
 
-Three minutes with one story: a quiet start, a rise that one agent cannot carry, a plateau for four to five
-agents with two slots each, and quiet again. Arrivals are Poisson with a rate that follows `LOAD`; service
-times are log-normal, with a mean of 1.4 s. The same seed makes the same bytes.
+Three minutes with one story: a quiet start with one request at a time, a rise that one agent cannot carry, a
+plateau for four to five agents with two slots each, and quiet again. Arrivals are Poisson with a rate that
+follows `LOAD`; service times are log-normal, with a mean of 1.4 s. The same seed makes the same bytes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from agentd.demo.trace import Arrival
 
-SEED = 11
+SEED = 94
 LENGTH_S = 170.0
 SERVICE_MEAN_S = 1.4
 SERVICE_MAX_S = 6.0
 # Busy slots on average from each moment on, in between on a straight line.
-LOAD = ((0.0, 0.5), (15.0, 0.6), (25.0, 4.0), (45.0, 6.5), (55.0, 7.5), (98.0, 7.5), (106.0, 0.3), (LENGTH_S, 0.3))
+LOAD = ((0.0, 0.25), (15.0, 0.35), (25.0, 4.0), (45.0, 6.5), (55.0, 7.5), (98.0, 7.5), (106.0, 0.3), (LENGTH_S, 0.3))
 
 
 def make(seed: int = SEED) -> list[Arrival]:

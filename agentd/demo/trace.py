@@ -58,6 +58,8 @@ def read_trace(path: Path, service_mean_s: float | None = None) -> list[Arrival]
                     raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service-s)")
                 return list(expand([(start, int(count)) for start, count in _numbers(path, rows)], mean_s))
             raise TraceError(f"cannot read {path}: its first line is {','.join(header)[:80]!r}, no header of a trace")
+    except FileNotFoundError:
+        raise TraceError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise TraceError(f"cannot read {path}: {error}") from error
 

@@ -1,9 +1,9 @@
 """Runs instances as child processes, each in a session of its own.
 
 Owns: starting, watching, restarting in place and ending agents' processes; taking over those that an earlier agentd
-started. Never decides how many there are, and never reads a pid from a file or a database: what runs is read from
-/proc, by the environment that agents were born with, so that a lost state directory loses no agent and another
-agentd's agents are never touched.
+started. Never decides how many there are, and asks no database what runs: that is read from /proc, by the
+environment that agents were born with, so that a lost database loses no agent and another agentd's agents are never
+touched. Only of processes whose environment says nothing any more does a file of births tell whose they are.
 
 A process is a pidfd, never a pid alone. Its life:
 
@@ -41,6 +41,7 @@ from agentd.core.model import (
     StartFailure,
 )
 from agentd.drivers import Capacity, DriverEvent
+from agentd.drivers.process_births import Births
 from agentd.drivers.process_instance import Entry, Live
 from agentd.drivers.process_limits import capacity, raise_fd_limit
 from agentd.drivers.process_spawn import Spawner, inheritable
@@ -69,6 +70,7 @@ class ProcessDriver:
     `state_id` names the state directory whose agents these are. `port_probe(port)` gives whoever listens on a port
     (`str()` of it is shown to people), or None. `sample_command` runs where a specification has no command.
     `chance` spreads restarts. `fd_soft_limit` is what agents get; None leaves them agentd's own.
+    `births` is the file that knows those whose environment says nothing any more.
     """
 
     name = "process"
@@ -84,6 +86,7 @@ class ProcessDriver:
         chance: Callable[[], float] = random.random,
         clock: Clock | None = None,
         fd_soft_limit: int | None = None,
+        births: Path | None = None,
     ) -> None:
         self._spawner = Spawner(
             state_id, agent_endpoint, log_dir, sample_command, fd_soft_limit, inheritable(os.environ)
@@ -91,7 +94,8 @@ class ProcessDriver:
         self._port_probe = port_probe
         self._chance = chance
         self._clock = clock or SystemClock()
-        self._sweeper = Sweeper(ProcessTable(state_id))
+        self._births = Births(births)
+        self._sweeper = Sweeper(ProcessTable(state_id, self._births.owner))
         self._entries: dict[InstanceId, Entry] = {}
         self._looked = False  # at the host, at least once
         self._one_at_a_time = asyncio.Lock()
@@ -211,6 +215,7 @@ class ProcessDriver:
                 text = f"cannot start {spec.id}: cannot watch its process: {error}"
                 raise StartError(StartFailure.SPAWN_FAILED, text) from error
             assert stat is not None, "a child stays in /proc until it is reaped, and only its pidfd does that"
+            self._births.note(Owner(spec.id, spawned.incarnation), spawned.pid, stat.start_ticks)
             self._follow(entry, Remains(spawned.incarnation, spawned.pid, stat.start_ticks), pidfd, ran_s=0.0)
 
     def _follow(self, entry: Entry, remains: Remains, pidfd: int, *, ran_s: float) -> None:

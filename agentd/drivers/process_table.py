@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,8 +116,10 @@ class Snapshot:
 class ProcessTable:
     """Reads the host's processes; remembers whose each one is for as long as it lives."""
 
-    def __init__(self, state_id: str) -> None:
+    def __init__(self, state_id: str, noted: Callable[[int, int], Owner | None] = lambda _pid, _ticks: None) -> None:
+        """`noted(pid, start_ticks)` tells whose a process is that does not say so itself; see `process_births`."""
         self._mark = b"\0AGENTD_STATE_ID=" + state_id.encode() + b"\0"
+        self._noted = noted
         self._known: dict[int, tuple[int, Birth]] = {}
 
     def scan(self) -> Snapshot:
@@ -150,6 +152,8 @@ class ProcessTable:
             birth = before[1]
         else:
             birth = self._birth(pid) if stat.alive else FOREIGN
+            if birth.owner is None and (owner := self._noted(pid, stat.start_ticks)) is not None:
+                birth = Birth(owner, blank=False)
         return Row(pid, stat.start_ticks, stat.alive, stat.session, birth)
 
     def _birth(self, pid: int) -> Birth:

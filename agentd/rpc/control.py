@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 from grpc import aio
 
+from agentd.about import About
 from agentd.core.messages import Check, CheckReply, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
 from agentd.core.model import FleetView, InstanceId, PoolName
 from agentd.errors import Refused
 from agentd.rpc import convert
 from agentd.rpc.errors import abort
-from agentd.runtime import About, Runtime
+from agentd.runtime import Runtime
 from agentd.v1 import control_pb2 as pb
 from agentd.v1 import control_pb2_grpc
 
@@ -32,6 +34,7 @@ LINES_MAX = 100_000
 TARGET_S_DEFAULT = 3600.0
 COUNT_MAX = 100_000
 TEXT_MAX = 200
+REQUEST_ID_MAX = 64
 # Answers are remembered for repetitions; the oldest go first.
 REQUESTS_MAX = 1_000
 
@@ -94,7 +97,10 @@ def _once(
     async def answer(self: ControlService, request: Any, context: _Context) -> _Answer:
         if not request.request_id:
             return await method(self, request, context)
-        body = (type(request).__name__, request.SerializeToString(deterministic=True))
+        if len(request.request_id) > REQUEST_ID_MAX:
+            text = f"request_id: {len(request.request_id)} characters; at most {REQUEST_ID_MAX}"
+            raise Refused("REQUEST_ID_TOO_LONG", text, status="INVALID_ARGUMENT")
+        body = _digest(request)
         known = self._requests.get(request.request_id)
         if known is None:
             known = body, asyncio.ensure_future(method(self, request, context))
@@ -118,7 +124,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self._about = about
         self._operations = operations
         self._logs = logs
-        self._requests: OrderedDict[str, tuple[tuple[str, bytes], asyncio.Future[Any]]] = OrderedDict()
+        self._requests: OrderedDict[str, tuple[bytes, asyncio.Future[Any]]] = OrderedDict()
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -281,6 +287,12 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         if name not in [pool.name for pool in view.pools]:
             known = ", ".join(pool.name for pool in view.pools)
             raise Refused("UNKNOWN_POOL", f"no pool {name!r} (there are {known})", status="NOT_FOUND")
+
+
+def _digest(request: Message) -> bytes:
+    """What tells requests apart, in few bytes however large they are."""
+    content = request.SerializeToString(deterministic=True)
+    return hashlib.sha256(type(request).__name__.encode() + b"\0" + content).digest()
 
 
 def _at_most(field: str, value: int, most: int) -> int:

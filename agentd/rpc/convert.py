@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from agentd.about import About
 from agentd.core.messages import Beat, BeatReply, Grant, Refusal, StoredRecord
 from agentd.core.model import (
     AutoscalingMode,
@@ -25,7 +26,6 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.rpc import errors
-from agentd.runtime import About
 from agentd.v1 import agent_pb2, common_pb2, control_pb2
 
 BEATS_MAX = 1_000
@@ -34,6 +34,9 @@ LABEL_BYTES_MAX = 128
 ID_MAX = 64
 INCARNATION_MAX = 64
 DIRECTIVES_MAX = 32
+# More than any agent has, and few enough that the sums over all agents fit everywhere.
+COUNT_MAX = 10**9
+COMPLETED_MAX = 10**15
 
 _STATES = {state: common_pb2.InstanceState.Value(f"INSTANCE_STATE_{state.name}") for state in State}
 _KINDS = {
@@ -86,9 +89,9 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
         incarnation=Incarnation(incarnation),
         seq=seq,
         load=load,
-        queue_length=message.queue_length if has("queue_length") else None,
-        in_flight=message.in_flight if has("in_flight") else None,
-        tasks_completed=message.tasks_completed if has("tasks_completed") else None,
+        queue_length=_count(message, "queue_length", COUNT_MAX) if has("queue_length") else None,
+        in_flight=_count(message, "in_flight", COUNT_MAX) if has("in_flight") else None,
+        tasks_completed=_count(message, "tasks_completed", COMPLETED_MAX) if has("tasks_completed") else None,
         response_time_p50_s=_time(message, "response_time_p50_s") if has("response_time_p50_s") else None,
         response_time_p95_s=_time(message, "response_time_p95_s") if has("response_time_p95_s") else None,
         labels=labels,
@@ -133,6 +136,13 @@ def _time(message: agent_pb2.Heartbeat, field: str) -> float:
     value: float = getattr(message, field)
     if not (value >= 0.0 and math.isfinite(value)):
         raise Invalid(field, f"{value} is not a time in seconds, 0 or more")
+    return value
+
+
+def _count(message: agent_pb2.Heartbeat, field: str, most: int) -> int:
+    value: int = getattr(message, field)
+    if value > most:
+        raise Invalid(field, f"{value} is more than {most}")
     return value
 
 

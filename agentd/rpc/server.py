@@ -1,12 +1,16 @@
 """The gRPC servers: one per role, so that a socket's permissions decide who may do what.
 
-agents.sock serves AgentService only; control.sock serves ControlService, health and reflection. The caller
-holds the lock of the state directory: grpcio takes over a live socket's path without a word.
+agents.sock serves AgentService only; control.sock serves ControlService, health and reflection. grpcio takes over
+a live socket's path without a word, so each path has a lock beside it, `<socket>.lock`, and is looked at before.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import socket
+import stat
 from pathlib import Path
 
 from grpc import aio
@@ -50,8 +54,12 @@ class Servers:
         self._agents = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX)])
         self._control = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", CONTROL_MESSAGE_BYTES_MAX)])
         self._health = HealthServicer()
-        self.agents_address = _bind(self._agents, agents_address)
-        self.control_address = _bind(self._control, control_address)
+        with contextlib.ExitStack() as locks:
+            for address in (agents_address, control_address):
+                _claim(address, locks)
+            self.agents_address = _bind(self._agents, agents_address)
+            self.control_address = _bind(self._control, control_address)
+            self._locks = locks.pop_all()
 
     async def serve(self, agents: AgentService, control: ControlService) -> None:
         """Take calls from now on."""
@@ -70,25 +78,77 @@ class Servers:
         await self._health.enter_graceful_shutdown()
         await self._agents.stop(STOP_GRACE_S)
         await self._control.stop(STOP_GRACE_S)
+        self._locks.close()
+
+
+def _claim(address: str, locks: contextlib.ExitStack) -> None:
+    """Make a socket's path ours: its lock goes to `locks`, and nothing is left there. Other addresses need none."""
+    path = _socket_path(address)
+    if path is None:
+        return
+    try:
+        locks.callback(os.close, _lock(path))
+        _clear(path)
+    except OSError as error:
+        raise _unusable(address, (error.strerror or str(error)).lower()) from None
 
 
 def _bind(server: aio.Server, address: str) -> str:
     """Listen on `address`; return it with a port of 0 resolved."""
-    path = _socket_path(address)
-    if path is not None:
-        path.unlink(missing_ok=True)  # left by an agentd that was killed
     before = os.umask(0o177)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ListenError(f"cannot listen on {address}: {error}; set listen: to another address") from None
+        raise _unusable(address, str(error)) from None
     finally:
         os.umask(before)
     if port == 0:
-        raise ListenError(f"cannot listen on {address}; set listen: to another address")
-    if path is None:
+        raise _unusable(address, "the address cannot be used")
+    if _socket_path(address) is None:
         return f"{address.rpartition(':')[0]}:{port}"
     return address
+
+
+def _lock(path: Path) -> int:
+    """Take the lock of a socket's path; the descriptor holds it. The file stays: taken away, it would be no lock."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(f"{path}.lock", flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise _unusable(f"unix:{path}", f"another agentd (pid {holder}) listens on it") from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket that a killed agentd left at `path`, and nothing else."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"cannot listen on unix:{path}: it is no socket; move it away or set listen: to another path")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:  # it listens, and has more callers than it answers
+            pass
+    raise ListenError(f"another process listens on unix:{path}; set listen: to another path")
+
+
+def _unusable(address: str, cause: str) -> ListenError:
+    return ListenError(f"cannot listen on {address}: {cause}; set listen: to another address")
 
 
 def _socket_path(address: str) -> Path | None:

@@ -61,7 +61,7 @@ def create_app(runtime: Fleet, about: About, *, peer_uid: security.PeerUid | Non
     """
     streams = Streams()
     api = _Api(runtime, about, streams)
-    guard = Middleware(security.Guard, http_address=about.http_address, operators=about.operators, peer_uid=peer_uid)
+    guard = Middleware(security.Guard, about=about, peer_uid=peer_uid)
     app = Starlette(
         routes=[
             Route("/", api.dashboard),

@@ -14,13 +14,15 @@ import ipaddress
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentd.web.fleet import About
 
 Address = tuple[str, int]
 PeerUid = Callable[[Address, Address], int | None]
@@ -50,12 +52,9 @@ class Guard:
     `request.state.peer_uid` carries the caller's uid to the routes that change something.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, http_address: str, operators: Iterable[int], peer_uid: PeerUid | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, about: About, peer_uid: PeerUid | None = None) -> None:
         self._app = app
-        self._names = LOOPBACK_NAMES | configured_name(http_address)
-        self._users = frozenset({os.getuid(), 0, *operators})
+        self._about = about  # asked with each request: its address and operators change
         self._peer_uid = peer_uid or socket_owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +78,8 @@ class Guard:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         port = scope["server"][1] if scope.get("server") else None
-        if len(hosts) != 1 or not is_our_host(hosts[0], names=self._names, port=port):
+        names = LOOPBACK_NAMES | configured_name(self._about.http_address)
+        if len(hosts) != 1 or not is_our_host(hosts[0], names=names, port=port):
             named = ", ".join(hosts)[:100] or "nothing"
             return error(421, "MISDIRECTED", f"cannot answer for host {named!r}: expected localhost:{port}")
         text = foreign_page(scope["method"], headers)
@@ -102,7 +102,7 @@ class Guard:
                 "cannot tell which local user is calling: a change needs a direct connection from a process on this "
                 "host (no proxy, no other network namespace) that stays open until the answer",
             )
-        if uid not in self._users:
+        if uid not in {os.getuid(), 0, *self._about.operators}:
             return error(
                 403,
                 "PERMISSION_DENIED",

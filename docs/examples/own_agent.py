@@ -1,7 +1,7 @@
-"""Your own agent: it takes one JSON object a line on its port and answers each when it is done.
-In agentd's configuration: pools: {mine: {command: [python3, own_agent.py], ports: [9601, 9620]}}
-By hand: AGENTD_PORT=9601 python3 own_agent.py, then: echo '{"question": "why?"}' | nc 127.0.0.1 9601
-"""
+"""Your own agent: it answers JSON objects, one a line, on its port. To run it: agentd --config mine.yaml, which holds
+multi_agent: {enabled: true, autoscaling: {enabled: true}}
+pools: {mine: {command: [python3, own_agent.py], ports: [9601, 9620], min: 1, max: 5}}
+By hand: AGENTD_PORT=9601 python3 own_agent.py, then: echo '{"question": "why?"}' | nc 127.0.0.1 9601"""
 
 import asyncio
 import json

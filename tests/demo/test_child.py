@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.demo.child import Agentd
+from agentd.demo.child import Agentd, InUseError
 from agentd.demo.fleet import Api
 
 pytestmark = pytest.mark.host
@@ -32,6 +32,10 @@ def test_it_runs_in_a_group_of_its_own_and_ends_when_it_is_interrupted(tmp_path:
                     assert agentd.running, agentd.last_lines()
                     await asyncio.sleep(0.05)
                 assert os.getpgid(agentd.pid) == agentd.pid
+                assert (tmp_path / "run/control.sock").is_socket()
+                with pytest.raises(InUseError, match=f"process {agentd.pid}, already runs in"):
+                    Agentd("other", tmp_path).prepare()
+                assert agentd.config_file.read_text() != "other"
                 agentd.interrupt()
                 assert await agentd.wait() == 0
         finally:
@@ -40,6 +44,7 @@ def test_it_runs_in_a_group_of_its_own_and_ends_when_it_is_interrupted(tmp_path:
                 await agentd.wait()
         assert any("listening" in line for line in agentd.last_lines())
         agentd.interrupt()  # it is gone: nothing happens
+        Agentd("other", tmp_path).prepare()
 
     asyncio.run(program())
 

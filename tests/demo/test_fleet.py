@@ -22,9 +22,12 @@ INSTANCE = {
     "incarnation": "i",
     "core_name": "",
     "queue_length": None,
+    "cause": None,
 }
 STATUS: dict[str, Any] = {
     "state_dir": "/tmp/state",
+    "enabled": True,
+    "autoscaling": {"enabled": True, "owner": "ada"},
     "pools": [
         {"name": "primary", "concurrency": 1, "load": None},
         {"name": "research", "concurrency": 2, "load": None},
@@ -55,6 +58,22 @@ def test_a_look_at_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("enabled", "owner", "expected"), [(True, "ada", ""), (False, "ada", "ada"), (False, "", ""), (False, None, "")]
+)
+def test_autoscaling_that_the_configuration_has_off_was_switched_off_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool, owner: str | None, expected: str
+) -> None:
+    status = {**STATUS, "autoscaling": {"enabled": enabled, "owner": owner}}
+    assert asyncio.run(answers(monkeypatch, status=status).look("research")).switched_off_by == expected
+
+
+def test_a_refused_change_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(answers(monkeypatch, **{"autoscaler/enable": {"enabled": True}}).enable_autoscaling())
+    with pytest.raises(Silent, match="answered with 403"):
+        asyncio.run(answers(monkeypatch, **{"autoscaler/enable": Answer(403, b"{}")}).enable_autoscaling())
+
+
+@pytest.mark.parametrize(
     "body", [{}, {**STATUS, "pools": []}, {**STATUS, "instances": [{}]}, [], Answer(500, b"{}"), Answer(200, b"<html>")]
 )
 def test_an_answer_of_another_shape_is_silence(monkeypatch: pytest.MonkeyPatch, body: object) -> None:
@@ -76,10 +95,10 @@ def test_only_the_agentd_of_the_state_directory_counts_as_ready(monkeypatch: pyt
 
 def test_new_events_come_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def event(number: int, instance: str = "research-9101") -> dict[str, object]:
-        return {"id": number, "type": "ready", "instance": instance, "pool": "research", "reason": "r"}
+        return {"id": number, "type": "ready", "instance": instance, "pool": "research", "reason": "r", "wall": 5.0}
 
     api = answers(monkeypatch, events={"events": [event(9, ""), event(8), event(7)]})
     assert asyncio.run(api.events(7)) == [
-        Event(8, "ready", "research-9101", "r"),
-        Event(9, "ready", "research", "r"),
+        Event(8, "ready", "research-9101", "r", 5.0),
+        Event(9, "ready", "research", "r", 5.0),
     ]

@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
 
-from agentd.demo import options, show
+from agentd.demo import opening, options, show
 from agentd.demo.child import Agentd
 from agentd.demo.client import Answer
 from agentd.demo.fleet import Api, Event, Instance, Look
@@ -19,6 +20,7 @@ from agentd.demo.trace import Arrival
 
 RESEARCHER = Instance("research-9002", "research", 9002, "ready", 0, "life", "researcher", 0)
 ELASTIC = Instance("research-9101", "research", 9101, "ready", 0, "life", "", 0)
+CONTROL = "unix:/a place/control.sock"
 REQUESTS = [Arrival(0.01 * number, 0.0) for number in range(20)]
 
 
@@ -68,6 +70,8 @@ class ScriptedApi(Api):
         super().__init__(8766)
         self.is_ready = is_ready
         self.looks = 0
+        self.switched_off_by = ""
+        self.enabled = 0
 
     async def ready(self, state_dir: Path) -> bool:
         assert state_dir.is_dir()
@@ -76,7 +80,10 @@ class ScriptedApi(Api):
     async def look(self, pool: str) -> Look:
         assert pool == "research"
         self.looks += 1
-        return Look((RESEARCHER, ELASTIC), 2, 0.5)
+        return Look((RESEARCHER, ELASTIC), 2, 0.5, switched_off_by=self.switched_off_by)
+
+    async def enable_autoscaling(self) -> None:
+        self.enabled += 1
 
     async def events(self, after: int) -> Sequence[Event]:
         return [Event(after + 1, "scale_up", "research-9101", "High load: 0.88 > 0.75")]
@@ -97,7 +104,7 @@ def run(
     async def program() -> tuple[int, int]:
         given = options.parse(["--state-dir", str(tmp_path / "state"), *argv])
         agentd = ScriptedAgentd(given.state_dir, patience)
-        demo = show.Show(given, REQUESTS, agentd, api, send)
+        demo = show.Show(given, REQUESTS, agentd, api, CONTROL, send)
         beside = asyncio.create_task(meanwhile(agentd, api)) if meanwhile else None
         status = await demo.run()
         if beside is not None:
@@ -159,21 +166,73 @@ def test_an_agentd_that_ends_by_itself_is_shown(tmp_path: Path, capsys: pytest.C
 
 def test_an_agentd_that_does_not_start_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def die(agentd: ScriptedAgentd, _api: ScriptedApi) -> None:
-        agentd.die("cannot listen on 127.0.0.1:8766: address already in use\n")
+        agentd.die("cannot listen on 127.0.0.1:8766: address already in use; ... or set listen.http to another\n")
 
     assert run(tmp_path, api=ScriptedApi(is_ready=False), meanwhile=die) == (1, 0)
     told = capsys.readouterr().out
-    assert "agentd did not start (exit status 1)" in told
+    assert "agentd ended before it was ready (exit status 1)" in told
+    assert "port 8766 is in use: choose another one with --http 127.0.0.1:PORT" in told
     assert "address already in use" in told
+
+
+def test_an_agentd_that_is_given_up_is_no_failed_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "READY_S", 0.0)
+    assert run(tmp_path, api=ScriptedApi(is_ready=False)) == (1, 1)
+    told = capsys.readouterr().out
+    assert "giving up after 0 s: agentd does not answer on port 8766 yet" in told
+    assert "exit status" not in told
+
+
+def test_autoscaling_that_was_switched_off_before_is_switched_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = ScriptedApi()
+    assert run(tmp_path, "--trace", "t.csv.gz", api=api) == (0, 1)
+    assert api.enabled == 0
+    assert "switched it on" not in capsys.readouterr().out
+    api.switched_off_by = "ada"
+    assert run(tmp_path, "--trace", "t.csv.gz", api=api) == (0, 1)
+    assert api.enabled == 1
+    assert "autoscaling was off, by ada in an earlier run: the demo has switched it on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("found", [None, "unix:/other", CONTROL])
+def test_the_commands_that_it_shows_reach_its_own_agentd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    monkeypatch.delenv("AGENTD_ADDRESS", raising=False)
+    monkeypatch.setattr(show, "find_control", lambda *_: found)
+    run(tmp_path, "--trace", "t.csv.gz", api=ScriptedApi())
+    told = capsys.readouterr().out
+    assert ("agentctl status\n" in told) == (found == CONTROL)
+    assert ("agentctl --address 'unix:/a place/control.sock' status\n" in told) == (found != CONTROL)
+
+
+def test_it_ends_quietly_when_nobody_reads_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert run(tmp_path, api=ScriptedApi()) == (0, 1)
 
 
 def test_time_can_be_limited(tmp_path: Path) -> None:
     assert run(tmp_path, "--seconds", "0.5", api=ScriptedApi()) == (0, 1)
 
 
-@pytest.mark.parametrize("argv", [["--speed", "0"], ["--speed", "inf"], ["--max", "0"], ["--from", "x"], ["extra"]])
+ARGVS = [
+    *(["--speed", text] for text in ("0", "0.009", "1001", "inf", "nan", "x")),
+    *(["--max", "0"], ["--max", "x"], ["--seconds", "x"], ["--from", "x"], ["extra"]),
+]
+
+
+@pytest.mark.parametrize("argv", ARGVS)
 def test_wrong_options_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         options.parse(argv)
     assert ended.value.code == 2
-    assert "scripts/run: error:" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "scripts/run: error:" in told
+    assert "_" not in told.rpartition("error:")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,20 @@ def test_a_taken_http_port_starts_nothing(fleet: Fleet) -> None:
     assert fleet.running() == []
     fleet.start()
     fleet.ready(f"research-{fleet.ports[1]}")
+
+
+def test_a_control_socket_in_use_starts_nothing(fleet: Fleet, make_fleet: Callable[..., Fleet]) -> None:
+    fleet.configure({"research": fleet.core()})
+    holder = fleet.start()
+    other = make_fleet()
+    other.configure({"research": other.core(number=2)}, listen={"control": fleet.address, "http": "127.0.0.1:0"})
+    status, said = agentd(other, "--config", other.file, "--state-dir", other.state_dir)
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith(f"agentd: cannot listen on {fleet.address}: another agentd (pid {holder.pid})")
+    fleet.ready(f"research-{fleet.ports[1]}")
+
+
+def test_any_loopback_address_answers_over_http(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.core()}, listen={"http": f"127.0.0.2:{fleet.ports[9]}"})
+    fleet.start()
+    assert fleet.http("GET", "/status")[0] == 200

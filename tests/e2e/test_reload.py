@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import signal
+import socket
 
 import pytest
 from e2e_fleet import Fleet, pids, set_load
-from e2e_hosts import environment
+from e2e_hosts import PATIENCE_S, environment
 
 pytestmark = pytest.mark.host
 
@@ -147,3 +149,26 @@ def test_a_switch_set_by_a_person_outlives_a_reload(fleet: Fleet) -> None:
     fleet.ctl("auto", "off")
     fleet.ctl("reload")
     assert fleet.status()["autoscaling"]["enabled"] is False
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's socket")
+def test_operators_may_steer_from_the_reload_on(fleet: Fleet) -> None:
+    nobody = pwd.getpwnam("nobody")
+
+    def check() -> bytes:
+        host, _, port = fleet.status()["http_address"].rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as caller:
+            os.fchown(caller.fileno(), nobody.pw_uid, -1)
+            caller.sendall(f"POST /autoscaler/check HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+            return caller.makefile("rb").readline().split()[1]
+
+    pools = {"research": fleet.core()}
+    fleet.configure(pools)
+    fleet.start()
+    assert check() == b"403"
+    fleet.configure(pools, operators=["nobody"])
+    assert fleet.ctl("reload")["changes"] == ["operators: none -> nobody"]
+    assert check() == b"200"
+    fleet.configure(pools)
+    fleet.ctl("reload")
+    assert check() == b"403"

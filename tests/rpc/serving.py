@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from agentd.about import About
 from agentd.core.controller import Controller
 from agentd.core.messages import Probed
 from agentd.core.model import (
@@ -35,7 +36,7 @@ from agentd.logfiles import LogFiles
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
 from agentd.rpc.server import Servers
-from agentd.runtime import About, Runtime
+from agentd.runtime import Runtime
 from agentd.store import Bounds, Store
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, control_pb2_grpc
 

@@ -305,8 +305,8 @@ async def test_counts_have_a_bound(field: str, most: int, tmp_path: Path) -> Non
         assert getattr(agentd.instance("research-9101"), field) == most
         call = agentd.heartbeat(agentd.beat(seq=51, **{field: most + 1}))
         told = await refused(call, INVALID, "INVALID_HEARTBEAT")
-        assert told.metadata["field"] == field
-        assert told.text == f"{field}: {most + 1} is more than {most}"
+        assert told.metadata["field"] == f"heartbeats[0].{field}"
+        assert told.text == f"heartbeats[0].{field}: {most + 1} is more than {most}"
 
 
 @asynchronous

@@ -6,9 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from serving import asynchronous
+from serving import asynchronous, serving
 
 from agentd.rpc.server import ListenError, Servers
+from agentd.v1 import control_pb2
 
 
 def both(directory: Path, *, control: str = "control.sock") -> Servers:
@@ -17,18 +18,14 @@ def both(directory: Path, *, control: str = "control.sock") -> Servers:
 
 @asynchronous
 async def test_a_socket_in_use_is_not_taken_from_another_agentd(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    control = f"unix:{tmp_path}/control.sock"
-    first = both(tmp_path)
-    try:
+    other = tmp_path / "other"
+    other.mkdir()
+    async with serving(tmp_path) as agentd:
         with pytest.raises(ListenError, match=r"cannot listen on unix:.*/control.sock: another agentd \(pid \d+\)"):
-            Servers(f"unix:{tmp_path}/other/agents.sock", control)
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.connect(str(tmp_path / "control.sock"))
-        await both(tmp_path / "other").stop()  # the address that it could have had was given back
-    finally:
-        await first.stop()
-    await both(tmp_path).stop()
+            Servers(f"unix:{other}/agents.sock", f"unix:{tmp_path}/control.sock")
+        await agentd.control.GetStatus(control_pb2.GetStatusRequest())
+        both(other)  # of the one that was refused, nothing is held
+    both(tmp_path)
 
 
 @asynchronous

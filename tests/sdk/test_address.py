@@ -28,11 +28,12 @@ def test_the_order_of_candidates() -> None:
         "XDG_STATE_HOME": "/s",
         "HOME": "/h",
     }
-    expected = ("/run/mine", "/run/user/7/agentd", "/s/agentd/run", "/run/agentd")
+    expected = ("/run/mine", "/run/user/7/agentd", "/s/agentd/run", "/run/agentd", "/s/agentd-demo/run")
     assert address.runtime_dir_candidates(env, 7) == tuple(map(Path, expected))
     assert address.runtime_dir_candidates({"HOME": "/h"}, 7) == (
         Path("/h/.local/state/agentd/run"),
         Path("/run/agentd"),
+        Path("/h/.local/state/agentd-demo/run"),
     )
 
 
@@ -88,6 +89,28 @@ def test_the_first_socket_that_exists_is_found(tmp_path: Path, monkeypatch: pyte
     first = tmp_path / "r/control.sock"
     bind(first, monkeypatch)
     assert address.find_control(env, ME) == f"unix:{first}"
+
+
+def test_a_socket_that_a_dead_daemon_left_hides_no_living_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"RUNTIME_DIRECTORY": str(tmp_path / "r"), "XDG_STATE_HOME": str(tmp_path / "s"), "HOME": str(tmp_path)}
+    bind(tmp_path / "r/control.sock", monkeypatch)
+    demo = tmp_path / "s/agentd-demo/run/control.sock"
+    demo.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(demo))
+        server.listen(1)
+        assert address.find_control(env, ME) == f"unix:{demo}"
+        with socket.socket(socket.AF_UNIX) as waiting:  # nobody has accepted the first: the queue is full
+            waiting.connect(str(demo))
+            assert address.find_control(env, ME) == f"unix:{demo}"
+    assert address.find_control(env, ME) == f"unix:{tmp_path}/r/control.sock"
+
+
+def test_the_demo_has_a_state_directory_of_its_own() -> None:
+    for env, uid in (({"XDG_STATE_HOME": "/s"}, 7), ({"HOME": "/root"}, 0)):
+        demo = address.demo_state_dir(env, uid)
+        assert demo.name == "agentd-demo"
+        assert demo != address.state_dir_default(env, uid)
 
 
 def test_what_is_no_socket_is_not_found(tmp_path: Path) -> None:
