@@ -363,6 +363,8 @@ def _resources(value: Value) -> Resources:
     place = entry.get("memory_high")
     if place is not None and high is not None and most is not None and high > most:
         raise place.must(f"at most memory_max ({most} bytes)")
+    if found != Resources():
+        entry.problems.warn(value.node, "resources are read but not enforced: child processes get no limits")
     return found
 
 
