@@ -64,14 +64,14 @@ PARTS = (
     Part(
         "agentd.agentctl",
         ("agentd.sdk", "agentd.v1", "agentd.config", "agentd.errors"),
-        ("click", "rich", "grpc", "google"),
+        ("click", "grpc", "google"),
     ),
     Part("agentd.sim", ("agentd.core", "agentd.config", "agentd.drivers.memory")),
     Part("agentd.daemon", ("agentd",), ("sdnotify",)),
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.
-LATE = ("agentd.config", "agentd.errors", "rich")
+LATE = ("agentd.config", "agentd.errors")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
     "__future__", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "json", "math", "operator",

@@ -91,7 +91,6 @@ class StartFailure(StrEnum):
     PORT_TAKEN = "port_taken"
     COMMAND_NOT_FOUND = "command_not_found"
     SPAWN_FAILED = "spawn_failed"
-    NOT_READY = "not_ready"  # it ran, but was not ready within start_timeout_s
     CRASH_LOOP = "crash_loop"
 
 
