@@ -97,7 +97,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: it cannot be read or used; carries every problem.
     """
-    return replace(parse(_read(path), str(path)), source=path)
+    return replace(parse(_read(path), str(path)), source=path.absolute())
 
 
 def parse(text: str, name: str) -> Config:

@@ -24,7 +24,7 @@ from agentd.core import capacity, planner, triggers
 from agentd.core.capacity import NOTHING_PROMISED, Promised
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.metrics import Totals, totals
-from agentd.core.model import Decision, Limit, Reason, State
+from agentd.core.model import Decision, HealthCheck, Limit, Reason, State
 from agentd.core.state import Fleet, Pool, Purpose
 
 Bound = tuple[int, Limit]
@@ -83,18 +83,18 @@ def evaluate(
 
 
 def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[int, list[Reason]]:
-    """The count asked for: a person's target, else the highest proposal; a count above max always shrinks."""
+    """The count asked for: a person's target, else the highest proposal. Above max it is always one less."""
     if target is not None:
         return target, [Reason("target", f"{target} asked for")]
-    if pool.target is not None:
-        wish = pool.target
+    wish = pool.target
+    if sums.count > pool.config.max and (wish.count >= sums.count if wish else fleet.mode.enabled):
+        text = f"{sums.count} instances, at most {pool.config.max} allowed"
+        return sums.count - 1, [Reason("above_max", text)]
+    if wish is not None:
         for_what = f" ({wish.reason})" if wish.reason else ""
         return wish.count, [Reason("target", f"{wish.owner} asked for {wish.count}{for_what}")]
     if not fleet.mode.enabled:
         return sums.count, [Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})")]
-    if sums.count > pool.config.max:
-        text = f"{sums.count} instances, at most {pool.config.max} allowed"
-        return sums.count - 1, [Reason("above_max", text)]
     proposal = triggers.highest([triggers.threshold(sums, trigger) for trigger in pool.config.triggers])
     return (sums.count if proposal.count is None else proposal.count), [proposal.reason]
 
@@ -198,10 +198,14 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
 
 def _steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
     """What would change a pool that is to stay as it is."""
+    if not fleet.config.enabled:
+        return "multi_agent.enabled is false: nothing is started or stopped"
     if pool.target is not None:
         return f"stays at {sums.count} until the target is changed"
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
+    if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
+        return f"its agents report no load (health: {pool.config.health}); agentctl up and down set its count"
     if sums.load is None:
         return "decides when a ready instance reports its load"
     trigger = pool.config.triggers[0]

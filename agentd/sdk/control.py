@@ -55,7 +55,7 @@ class NoDaemonError(ControlError):
 
 
 def find_address(env: Mapping[str, str], uid: int) -> str:
-    """Where agentd serves control for user `uid`: $AGENTD_ADDRESS, else the first socket that exists.
+    """Where agentd serves control for user `uid`: $AGENTD_ADDRESS, else what `find_control` finds.
 
     Raises:
         NoDaemonError: there is no such socket.

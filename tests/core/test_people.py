@@ -128,6 +128,32 @@ def test_while_scaling_is_off_the_next_step_says_how_to_switch_it_on() -> None:
     assert decision.counterfactual == "agentctl auto on switches scaling on"
 
 
+def test_where_nothing_may_be_started_the_next_step_says_so() -> None:
+    world = booted()
+    world.step(ConfigChanged(fleet(research(), enabled=False)))
+    assert seen(world).next.counterfactual == "multi_agent.enabled is false: nothing is started or stopped"
+
+
+def test_a_pool_whose_agents_report_no_load_says_who_sets_its_count() -> None:
+    world = World(fleet(research(health=HealthCheck.HTTP)))
+    world.slow.add("research-9002")  # it never beats
+    world.boot()
+    assert seen(world).next.counterfactual == (
+        "its agents report no load (health: http); agentctl up and down set its count"
+    )
+
+
+@pytest.mark.parametrize("auto", [True, False])
+def test_a_target_above_a_lowered_max_gives_way_to_it(auto: bool) -> None:
+    world = booted()
+    world.step(up(4))
+    if not auto:
+        world.step(SetAutoscaling(False, "bob", ""))
+    world.step(ConfigChanged(fleet(research(max=2))))
+    world.run_until(2000.0)
+    assert seen(world).count == 2
+
+
 def test_a_target_waits_for_its_cooldown_and_goes_on_by_itself() -> None:
     world = booted()
     world.step(up(2))
