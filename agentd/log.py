@@ -56,6 +56,8 @@ _WARNINGS = frozenset(
     {
         EventType.START_FAILED,
         EventType.CRASH_LOOP,
+        EventType.OOM_KILL,
+        EventType.WARNING,
         EventType.LATE,
         EventType.STOP_FORCED,
         EventType.VANISHED,

@@ -27,6 +27,7 @@ from agentd.core.messages import (
     Event,
     EventType,
     HostSampled,
+    HostStopping,
     InstancesListed,
     InstanceStarted,
     InstanceStopped,
@@ -393,7 +394,8 @@ class Runtime:
 
     async def _hear_driver(self) -> None:
         async for event in self._driver.watch():
-            self._moved_while_listing.add(event.instance)
+            if not isinstance(event, HostStopping):
+                self._moved_while_listing.add(event.instance)
             self._take(event)
 
     async def _relist(self) -> None:

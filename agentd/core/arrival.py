@@ -9,6 +9,7 @@ from agentd.core.messages import (
     EventType,
     InstanceExited,
     InstanceGaveUp,
+    InstanceHeld,
     InstancesListed,
     InstanceStarted,
     StartFailed,
@@ -16,6 +17,7 @@ from agentd.core.messages import (
 )
 from agentd.core.model import (
     DRAIN_TIMEOUT_S_DEFAULT,
+    ExitKind,
     HealthCheck,
     InstanceId,
     Observed,
@@ -26,7 +28,7 @@ from agentd.core.model import (
     State,
     parse_instance_id,
 )
-from agentd.core.state import Fleet, Instance, Pool, Purpose
+from agentd.core.state import NO_INCARNATION, Fleet, Instance, Pool, Purpose
 
 # Delays before a pool's next start after failed ones.
 START_BACKOFF = RestartPolicy(initial_s=5.0, max_s=300.0)
@@ -61,7 +63,10 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
         return  # told twice
     instance.incarnation = event.incarnation
     instance.pid = event.pid
-    if instance.state in LEAVING or instance.state is State.HELD:
+    if instance.operator_hold:
+        instance.operator_hold = False
+        fleet.tell(EventType.RESUMED, "started again by an operator", instance)
+    elif instance.state in LEAVING or instance.state is State.HELD:
         fleet.touch(instance)
         if instance.state is State.DRAINING:
             departure.stop(fleet, instance, now)
@@ -144,7 +149,11 @@ def exited(fleet: Fleet, event: InstanceExited, now: float) -> None:
     soon = f"restart in {event.restart_in_s:.1f} s" if event.restart_in_s >= 0 else "restarting"
     if not fleet.config.enabled or fleet.shutting_down or instance.state is State.HELD:
         soon = "left alone"
-    fleet.tell(EventType.EXIT, f"{event.cause}; {soon}", instance, decision=instance.decision)
+    kind = EventType.EXIT
+    if event.cause.kind is ExitKind.OOM:
+        kind = EventType.OOM_KILL
+        instance.oom_kills += 1
+    fleet.tell(kind, f"{event.cause}; {soon}", instance, decision=instance.decision)
     instance.forget_reports()
     if soon == "left alone":
         departure.gone(fleet, instance, now)
@@ -157,7 +166,7 @@ def exited(fleet: Fleet, event: InstanceExited, now: float) -> None:
 def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
     """The driver will not restart the instance by itself."""
     instance = fleet.instances.get(event.instance)
-    if instance is None or instance.state in LEAVING or instance.state is State.FAILED:
+    if instance is None or instance.state in LEAVING or instance.state is State.FAILED or instance.operator_hold:
         return
     if instance.state is State.HELD:
         departure.gone(fleet, instance, now)
@@ -177,6 +186,22 @@ def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
     else:
         # A program that ends again and again needs a person; a host that could not start it may recover.
         _fail(fleet, instance, event.cause, now, retry_at=0.0 if looped else pool.backoff_until)
+
+
+def held(fleet: Fleet, event: InstanceHeld, now: float) -> None:
+    """An operator has stopped the instance past agentd: it keeps its place, and stays stopped until it is resumed."""
+    instance = fleet.instances.get(event.instance)
+    if instance is None or instance.state in LEAVING or instance.state in (State.PENDING, State.HELD):
+        return  # a start or stop of ours is under way, and its result decides
+    if not fleet.acts or fleet.pools[instance.pool].removed:
+        departure.gone(fleet, instance, now)
+        return
+    departure.forget_replacement(fleet, instance)
+    instance.operator_hold = True
+    instance.incarnation, instance.pid = NO_INCARNATION, 0
+    instance.forget_reports()
+    fleet.move(instance, State.HELD, now, event.text)
+    fleet.tell(EventType.HELD, event.text, instance)
 
 
 def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
@@ -306,6 +331,8 @@ def _missing(fleet: Fleet, instance: Instance, now: float, *, first: bool) -> No
             fleet.waiting[instance.id] = None
             fleet.coming.pop(instance.id, None)
             fleet.touch(instance)
+        case State.HELD if instance.operator_hold and not fleet.pools[instance.pool].removed:
+            pass
         case State.DRAINING | State.STOPPING | State.HELD:
             departure.gone(fleet, instance, now)
         case _:

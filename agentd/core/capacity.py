@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentd.core.lifecycle import ON_ITS_WAY
-from agentd.core.model import Headroom, HostReserve, HostSample, Limit
+from agentd.core.model import MIB, Headroom, HostReserve, HostSample, Limit
 from agentd.core.state import Fleet, Pool
 
-MIB = 1024 * 1024
 # Without a host sample for this long nothing is known of the host any more.
 SAMPLE_STALE_S = 60.0
 
@@ -57,7 +56,7 @@ def room(
     reserve = fleet.config.reserve
     pending = promised(fleet)
     taken = Promised(pending.memory_bytes + extra.memory_bytes, pending.cpu_cores + extra.cpu_cores)
-    bounds = [_memory(sample, reserve, pool, taken)]
+    bounds = [_memory(sample, reserve, pool, taken), *_walls(sample, pool, taken)]
     if not memory_only:
         bounds.append(_disk(sample, reserve))
         if reserve.cpu_ratio is not None:
@@ -89,6 +88,24 @@ def _memory(sample: HostSample, reserve: HostReserve, pool: Pool, taken: Promise
         f"{_mib(taken.memory_bytes)} MiB promised, {_mib(keep)} MiB reserved, {_mib(each)} MiB each)"
     )
     return fits, Limit("host_memory", text)
+
+
+def _walls(sample: HostSample, pool: Pool, taken: Promised) -> list[tuple[int, Limit]]:
+    """The memory limits of the slices around the pool's instances; what others were promised counts for each."""
+    bounds = []
+    for name, whose in ((pool.name, f"slice of {pool.name}"), ("", "slice of all agents")):
+        wall = sample.walls.get(name)
+        if wall is None:
+            continue
+        each = max(1, pool.footprint_bytes)
+        free = wall.memory_max_bytes - wall.memory_bytes - taken.memory_bytes
+        fits = max(0, free // each)
+        text = (
+            f"{whose}: {_mib(each * (fits + 1) - free)} MiB more needed ({_mib(wall.memory_bytes)} of "
+            f"{_mib(wall.memory_max_bytes)} MiB used, {_mib(taken.memory_bytes)} MiB promised, {_mib(each)} MiB each)"
+        )
+        bounds.append((fits, Limit("slice_memory", text)))
+    return bounds
 
 
 def _disk(sample: HostSample, reserve: HostReserve) -> tuple[int, Limit]:

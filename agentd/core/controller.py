@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import arrival, departure, metrics, repair, rows, scaling, views
+from agentd.core import arrival, departure, metrics, relief, repair, rows, scaling, views
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -22,11 +22,14 @@ from agentd.core.messages import (
     Event,
     EventType,
     HostSampled,
+    HostStopping,
     InstanceExited,
     InstanceGaveUp,
+    InstanceHeld,
     InstancesListed,
     InstanceStarted,
     InstanceStopped,
+    InstanceWarned,
     Outcome,
     Probed,
     Refusal,
@@ -51,6 +54,11 @@ from agentd.core.model import (
     State,
 )
 from agentd.core.state import Fleet, Instance, Purpose
+
+# What a driver reports of one instance.
+_OfOne = (
+    InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | InstanceStopped
+)
 
 
 def _go_on(config: FleetConfig) -> Outcome:
@@ -162,13 +170,18 @@ class Controller:
                 fleet.host, fleet.host_at = sample, now
                 metrics.learn_footprints(fleet, sample)
                 repair.reconcile_all(fleet, now)
+                relief.relieve(fleet, now)
             case Restored():
                 self._restore(event, now)
             case InstancesListed():
                 arrival.listed(fleet, event, now)
                 repair.reconcile_all(fleet, now)
-            case InstanceStarted() | StartFailed() | InstanceExited() | InstanceGaveUp() | InstanceStopped():
+            case _ if isinstance(event, _OfOne):
                 self._driver_event(event, now)
+            case HostStopping(text=text) if not fleet.shutting_down:
+                fleet.shutting_down = True
+                fleet.touch_self()
+                fleet.tell(EventType.HOST_STOPPING, text)
             case ConfigChanged(config=config):
                 self._reconfigure(config, now)
                 repair.reconcile_all(fleet, now)
@@ -265,9 +278,7 @@ class Controller:
         directive = Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
         return BeatReply(directive, fleet.config.heartbeat_interval_s)
 
-    def _driver_event(
-        self, event: InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceStopped, now: float
-    ) -> None:
+    def _driver_event(self, event: _OfOne, now: float) -> None:
         fleet = self._fleet
         instance = fleet.instances.get(event.instance)
         pool = fleet.pools[instance.pool] if instance else None
@@ -283,6 +294,12 @@ class Controller:
                 arrival.exited(fleet, event, now)
             case InstanceGaveUp():
                 arrival.gave_up(fleet, event, now)
+            case InstanceHeld():
+                arrival.held(fleet, event, now)
+            case InstanceWarned(text=text):
+                if instance is not None:
+                    fleet.tell(EventType.WARNING, text, instance)
+                return
             case InstanceStopped(forced=forced):
                 if instance is not None and instance.state is State.STOPPING:
                     departure.gone(fleet, instance, now, forced=forced)

@@ -29,7 +29,7 @@ def begin(
         return  # it has not begun yet
     instance.again = again
     if not again:
-        _forget_replacement(fleet, instance)
+        forget_replacement(fleet, instance)
     if instance.state in LEAVING:
         fleet.touch(instance)
         return
@@ -38,8 +38,10 @@ def begin(
     instance.leaving_at = now
     if instance.state is State.PENDING and not instance.launched:
         gone(fleet, instance, now)  # nobody was ever asked to start it
-    elif instance.state is State.FAILED and again:
+    elif again and (instance.state is State.FAILED or instance.operator_hold):
         start_again(fleet, instance, now)  # nothing runs
+    elif instance.operator_hold:
+        gone(fleet, instance, now)
     elif _hears_us(fleet, instance):
         instance.directive = fleet.new_directive_id()
         instance.directive_done = False
@@ -79,7 +81,7 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
     if instance.again and not fleet.shutting_down and not pool.removed:
         start_again(fleet, instance, now)
         return
-    _forget_replacement(fleet, instance)
+    forget_replacement(fleet, instance)
     if instance.state is State.PENDING or instance.state in LEAVING or instance.state is State.HELD:
         fleet.move(instance, State.STOPPED, now)
     else:
@@ -89,7 +91,7 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
 
 def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
     """Start `instance` in place: same id and port, a new process."""
-    instance.again = False
+    instance.again = instance.operator_hold = False
     instance.restarts += bool(instance.incarnation)
     # The old process has no say any more: what it still reports, or is reported of it, is stale.
     instance.incarnation = NO_INCARNATION
@@ -109,7 +111,7 @@ def _hears_us(fleet: Fleet, instance: Instance) -> bool:
     return instance.state is State.READY and beats and instance.missed == 0 and instance.seq > 0
 
 
-def _forget_replacement(fleet: Fleet, instance: Instance) -> None:
+def forget_replacement(fleet: Fleet, instance: Instance) -> None:
     """Undo the links of a replacement that `instance` was part of."""
     for other in (instance.replaces, instance.replaced_by):
         partner = fleet.instances.get(other) if other else None

@@ -12,7 +12,8 @@ physics outranks policy.
     core              only_core_left       core agents are never let go
     ports             ports_exhausted
     driver            driver_capacity
-    headroom          host_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure, host_unknown
+    headroom          host_memory, slice_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure,
+                      host_unknown
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@
                   v
                  failed               (the driver gave up)
 
-`held` is outside: an instance that runs and that agentd leaves alone. A move that is not in the table is a
+`held` is outside: an instance that agentd leaves alone. It runs and its pool is not configured, or an operator has
+stopped it. A move that is not in the table is a
 broken invariant and crashes.
 """
 
@@ -22,17 +23,17 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.PENDING: frozenset({State.STARTING, State.STOPPING, State.FAILED, State.STOPPED, State.BACKOFF}),
     # To itself: a listing may show the next process before the end of the last one is reported.
     State.STARTING: frozenset(
-        {State.READY, State.STARTING, State.BACKOFF, State.FAILED, State.STOPPING, State.PENDING}
+        {State.READY, State.STARTING, State.BACKOFF, State.FAILED, State.STOPPING, State.PENDING, State.HELD}
     ),
     State.READY: frozenset(
-        {State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.STARTING, State.PENDING}
+        {State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.STARTING, State.PENDING, State.HELD}
     ),
     State.DRAINING: frozenset({State.STOPPING, State.STOPPED, State.PENDING}),
     State.STOPPING: frozenset({State.STOPPED, State.PENDING}),
     State.STOPPED: frozenset(),
-    State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.STOPPING, State.PENDING}),
-    State.FAILED: frozenset({State.PENDING, State.STARTING, State.STOPPING, State.STOPPED}),
-    State.HELD: frozenset({State.STARTING, State.STOPPING, State.STOPPED}),
+    State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.STOPPING, State.PENDING, State.HELD}),
+    State.FAILED: frozenset({State.PENDING, State.STARTING, State.STOPPING, State.STOPPED, State.HELD}),
+    State.HELD: frozenset({State.PENDING, State.STARTING, State.STOPPING, State.STOPPED}),
 }
 
 # In these states an instance counts as committed capacity of its pool.

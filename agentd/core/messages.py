@@ -122,6 +122,29 @@ class InstanceGaveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceHeld:
+    """Somebody else stopped the instance, and meant it: it stays stopped until it is resumed."""
+
+    instance: InstanceId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceWarned:
+    """Something about a running instance is not as configured, for example a limit that the kernel does not hold."""
+
+    instance: InstanceId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostStopping:
+    """The host, or all that agentd belongs to, is going down: instances end, and that is nobody's failure."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceStopped:
     """A stop has ended: nothing of the instance is left. `forced`: it had to be killed."""
 
@@ -204,6 +227,9 @@ Event = (
     | StartFailed
     | InstanceExited
     | InstanceGaveUp
+    | InstanceHeld
+    | InstanceWarned
+    | HostStopping
     | InstanceStopped
     | InstancesListed
     | ConfigChanged
@@ -246,6 +272,7 @@ class EventType(StrEnum):
     START = "start"
     READY = "ready"
     EXIT = "exit"
+    OOM_KILL = "oom_kill"
     RESTART = "restart"
     START_FAILED = "start_failed"
     CRASH_LOOP = "crash_loop"
@@ -256,6 +283,10 @@ class EventType(StrEnum):
     STOP_FORCED = "stop_forced"
     ADOPT = "adopt"
     VANISHED = "vanished"
+    HELD = "held"
+    RESUMED = "resumed"
+    WARNING = "warning"
+    HOST_STOPPING = "host_stopping"
     HOLD = "hold"
     PORT_CONFLICT = "port_conflict"
     TARGET = "target"

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agentd.core.lifecycle import COMMITTED, LEAVING, ON_ITS_WAY
-from agentd.core.model import HostSample, State
+from agentd.core.model import MIB, HostSample, State
 from agentd.core.state import Fleet, Instance, Pool
 
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
 FOOTPRINT_DECAY_RATIO = 0.02
 FOOTPRINT_QUANTILE = 0.9
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ InstanceId = NewType("InstanceId", str)
 PoolName = NewType("PoolName", str)
 Incarnation = NewType("Incarnation", str)
 
+MIB = 1024 * 1024
 DRAIN_TIMEOUT_S_DEFAULT = 120.0
 POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,18}\Z")
 INSTANCE_ID = re.compile(r"([a-z][a-z0-9]{0,18})-([0-9]{1,5})\Z")
@@ -52,7 +53,7 @@ class State(StrEnum):
     STOPPED = "stopped"  # gone
     BACKOFF = "backoff"  # exited; the driver restarts it after a delay
     FAILED = "failed"  # the driver gave up; needs a person or a new configuration
-    HELD = "held"  # runs, but agentd leaves it alone (see the cause)
+    HELD = "held"  # agentd leaves it alone: it runs unconfigured, or an operator stopped it (see the cause)
 
 
 class HealthCheck(StrEnum):
@@ -82,6 +83,9 @@ class ExitKind(StrEnum):
     EXIT = "exit"  # code: the exit status
     SIGNAL = "signal"  # code: the signal number
     OOM = "oom"  # killed by the kernel for memory; code: the signal number
+    WATCHDOG = "watchdog"  # it did not report to its watchdog in time
+    TIMEOUT = "timeout"  # it took too long to start or to stop, and was killed
+    SETUP = "setup"  # the host could not set it up; code: systemd's exit status, for example 226
     UNKNOWN = "unknown"  # it ended while nobody watched
 
 
@@ -92,6 +96,11 @@ class StartFailure(StrEnum):
     COMMAND_NOT_FOUND = "command_not_found"
     SPAWN_FAILED = "spawn_failed"
     CRASH_LOOP = "crash_loop"
+    TIMEOUT = "start_timeout"  # its program never said that it is ready
+    SETUP_FAILED = "setup_failed"  # sandbox, limits or user could not be set up
+    UNIT_MISSING = "unit_missing"  # the unit's template is not installed, or is masked
+    DENIED = "denied"  # systemd does not let us: the polkit rule is missing
+    DRIVER_AWAY = "driver_away"  # systemd cannot be reached at the moment
 
 
 class Phase(StrEnum):
@@ -191,6 +200,7 @@ class PoolConfig:
     priority: int = 0
     health: HealthCheck = HealthCheck.HEARTBEAT
     health_path: str = "/"
+    notify: bool = False  # its program says READY=1 itself (systemd driver)
     start_timeout_s: float = 60.0
     drain_timeout_s: float = DRAIN_TIMEOUT_S_DEFAULT
     restart: RestartPolicy = RestartPolicy()
@@ -264,6 +274,7 @@ class InstanceSpec:
     health: HealthCheck
     restart: RestartPolicy
     resources: Resources = Resources()
+    notify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +301,12 @@ class ExitCause:
                 return f"signal {self.code}"
             case ExitKind.OOM:
                 return "out of memory"
+            case ExitKind.WATCHDOG:
+                return "watchdog: no sign of life in time"
+            case ExitKind.TIMEOUT:
+                return "killed: took too long to start or to stop"
+            case ExitKind.SETUP:
+                return f"could not be set up (status {self.code})"
             case ExitKind.UNKNOWN:
                 return "ended unwatched"
 
@@ -300,6 +317,14 @@ class Usage:
 
     memory_bytes: int
     cpu_cores: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """A limit around several instances: what its slice may use of the host's memory, and what it uses."""
+
+    memory_max_bytes: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +354,8 @@ class HostSample:
     disk_write_bytes_per_s: float = 0.0
     load_average: float = 0.0
     instances: Mapping[InstanceId, Usage] = field(default_factory=dict)
+    # The slices that have a memory limit: of a pool under its name, of all agents under "".
+    walls: Mapping[str, Wall] = field(default_factory=dict)
     watched: tuple[Watched, ...] = ()
 
 
@@ -443,6 +470,7 @@ class InstanceView:
     last_beat_age_s: float | None
     missed_beats: int
     restarts: int
+    oom_kills: int
     memory_bytes: int | None
     cpu_cores: float | None
     labels: Mapping[str, str]

@@ -56,7 +56,10 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
     if not fleet.acts:
         return
     for instance in list(pool.instances.values()):
-        if instance.state is State.HELD:
+        if instance.operator_hold:
+            if pool.removed or not planner.fits(pool, instance):
+                departure.gone(fleet, instance, now)
+        elif instance.state is State.HELD:
             _release(fleet, pool, instance, now)
         elif instance.state not in LEAVING and (pool.removed or not planner.fits(pool, instance)):
             why = "pool is no longer configured" if pool.removed else "port is no longer in the pool's range"

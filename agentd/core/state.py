@@ -94,6 +94,8 @@ class Instance:
     launched: bool = True  # False: pending, and the driver has not been asked yet
     retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself
     again: bool = False  # start it again once it is gone
+    operator_hold: bool = False  # held, and nothing of it runs: an operator stopped it past agentd
+    oom_kills: int = 0
     # replacement
     replaces: InstanceId | None = None
     replaced_by: InstanceId | None = None
@@ -289,6 +291,7 @@ class Fleet:
             health=config.health,
             restart=config.restart,
             resources=config.resources,
+            notify=config.notify,
         )
 
     # -- what a step brings about ---------------------------------------------------------------

@@ -90,6 +90,7 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         last_beat_age_s=max(0.0, now - instance.heard_at) if instance.state is State.READY else None,
         missed_beats=instance.missed,
         restarts=instance.restarts,
+        oom_kills=instance.oom_kills,
         memory_bytes=instance.usage.memory_bytes if instance.usage else None,
         cpu_cores=instance.usage.cpu_cores if instance.usage else None,
         labels=instance.labels,

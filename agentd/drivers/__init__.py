@@ -17,10 +17,17 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentd.core.messages import InstanceExited, InstanceGaveUp, InstanceStarted
+from agentd.core.messages import (
+    HostStopping,
+    InstanceExited,
+    InstanceGaveUp,
+    InstanceHeld,
+    InstanceStarted,
+    InstanceWarned,
+)
 from agentd.core.model import InstanceId, InstanceSpec, Observed
 
-DriverEvent = InstanceStarted | InstanceExited | InstanceGaveUp
+DriverEvent = InstanceStarted | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | HostStopping
 
 
 @dataclass(frozen=True, slots=True)

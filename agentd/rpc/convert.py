@@ -282,6 +282,7 @@ def instance(view: InstanceView) -> control_pb2.Instance:
         last_beat_age_s=view.last_beat_age_s,
         missed_beats=view.missed_beats,
         restarts=view.restarts,
+        oom_kills=view.oom_kills,
         memory_bytes=view.memory_bytes,
         cpu_cores=view.cpu_cores,
         labels=view.labels,

@@ -192,6 +192,7 @@ def _instance(instance: InstanceView) -> JsonObject:
         "last_beat_age_s": instance.last_beat_age_s,
         "missed_beats": instance.missed_beats,
         "restarts": instance.restarts,
+        "oom_kills": instance.oom_kills,
         "memory_bytes": instance.memory_bytes,
         "cpu_cores": instance.cpu_cores,
         "labels": dict(instance.labels),

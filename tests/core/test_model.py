@@ -74,5 +74,6 @@ def test_agents_beat_three_times_per_timeout_and_at_least_every_ten_seconds(
 
 def test_every_kind_of_exit_has_words() -> None:
     assert [str(ExitCause(kind, 9)) for kind in ExitKind] == [
-        "exit code 9", "signal 9", "out of memory", "ended unwatched",
+        "exit code 9", "signal 9", "out of memory", "watchdog: no sign of life in time",
+        "killed: took too long to start or to stop", "could not be set up (status 9)", "ended unwatched",
     ]  # fmt: skip
