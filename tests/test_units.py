@@ -17,9 +17,17 @@ def test_an_instance_and_its_unit_name_each_other() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["agent@.service", "agent@research.service", "agent@research-0.service", "agentd.service", "agent@research-9101.scope",
-     "xagent@research-9101.service", "agent@Research-9101.service", "research-9101.service"],
-)  # fmt: skip
+    [
+        "agent@.service",
+        "agent@research.service",
+        "agent@research-0.service",
+        "agentd.service",
+        "agent@research-9101.scope",
+        "xagent@research-9101.service",
+        "agent@Research-9101.service",
+        "research-9101.service",
+    ],
+)
 def test_other_units_run_no_instance(unit: str) -> None:
     assert instance_of(unit) is None
 

@@ -18,14 +18,13 @@ from pathlib import Path
 import yaml
 
 from agentd.config.changes import describe_changes, scaled
-from agentd.config.checks import check_pools, check_shared, warn_about_http_port
-from agentd.config.model import Config, History, Listen, WatchSpec
+from agentd.config.checks import check_pools, check_shared, warn_about_http_port, warn_about_limits
+from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
 from agentd.config.nodes import Problems, Section, Value, compose, line_of, nearest, shown_word
 from agentd.config.pools import POOL_KEYS, Shared, cooldown, policy, ratio, read_pools
-from agentd.config.readers import flag, number, optional, seconds, whole
+from agentd.config.readers import choice, flag, number, optional, seconds, whole
 from agentd.config.settings import (
     HOST_KEYS,
-    driver,
     http_port,
     read_history,
     read_listen,
@@ -178,11 +177,13 @@ def _read_config(value: Value) -> Config:
     if fleet.autoscaling_enabled and not fleet.enabled:
         place = autoscaling.place("enabled") or value.node
         root.problems.warn(place, "autoscaling.enabled does nothing while multi_agent.enabled is false")
+    driver = root.read("driver", "auto", choice(DRIVERS))
+    warn_about_limits(drafts, driver, root.problems)
     listen = read_listen(root)
     warn_about_http_port(drafts, http_port(listen), root.problems)
     return Config(
         fleet=fleet,
-        driver=root.read("driver", "auto", driver),
+        driver=driver,
         listen=listen,
         state_dir=root.read("state_dir", None, optional(state_dir)),
         watch=read_watch(root),

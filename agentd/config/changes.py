@@ -127,6 +127,7 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.concurrency", _shown(pool.concurrency)
     yield f"{at}.priority", _shown(pool.priority)
     yield f"{at}.health", f"http {pool.health_path}" if pool.health is HealthCheck.HTTP else str(pool.health)
+    yield f"{at}.notify", _shown(pool.notify)
     yield f"{at}.policy", pool.policy
     yield (
         f"{at}.triggers",

@@ -12,7 +12,9 @@ import yaml
 
 from agentd.config.nodes import Problems, Section, line_of
 from agentd.config.pools import Draft, Shared
-from agentd.core.model import PortRange
+from agentd.core.model import PortRange, Resources
+
+NO_LIMITS = "the driver process gives its children no limits"
 
 
 def check_shared(shared: Shared, root: yaml.Node | None) -> None:
@@ -54,6 +56,14 @@ def warn_about_http_port(drafts: Sequence[Draft], port: int, problems: Problems)
                 draft.ports_at,
                 f"the ports of pool {draft.pool.name} include {port}, where agentd itself serves HTTP",
             )
+
+
+def warn_about_limits(drafts: Sequence[Draft], driver: str, problems: Problems) -> None:
+    """Child processes get no limits; agentd itself says so where it chooses that driver by `auto`."""
+    for draft in drafts:
+        place = draft.section.place("resources")
+        if driver == "process" and place is not None and draft.pool.resources != Resources():
+            problems.warn(place, f"{draft.section.name}.resources has no effect: {NO_LIMITS}")
 
 
 def _check_thresholds(draft: Draft, shared: Shared) -> None:

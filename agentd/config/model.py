@@ -12,7 +12,7 @@ from pathlib import Path
 from agentd.core.model import FleetConfig
 
 # `auto` is the best one for the host; with one to choose from, that is `process`.
-DRIVERS = ("auto", "process")
+DRIVERS = ("auto", "systemd", "process")
 
 
 @dataclass(frozen=True, slots=True)

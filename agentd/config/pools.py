@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from agentd.config.nodes import Section, Value
-from agentd.config.readers import choice, number, scalar_text, seconds, size, text, whole
+from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.core.model import (
     POOL_NAME,
     CoreAgent,
@@ -42,6 +42,7 @@ POOL_KEYS = (
     "concurrency",
     "priority",
     "health",
+    "notify",
     "policy",
     "scale_up_threshold",
     "scale_down_threshold",
@@ -197,6 +198,7 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         priority=section.read("priority", 0, whole(-1000, 1000)),
         health=health,
         health_path=health_path,
+        notify=section.read("notify", False, flag),
         start_timeout_s=section.read("start_timeout_sec", 60.0, seconds(0.1, 86_400)),
         drain_timeout_s=section.read("drain_timeout_sec", 120.0, seconds(0, 86_400)),
         restart=section.read("restart", RestartPolicy(), _restart),
@@ -363,8 +365,6 @@ def _resources(value: Value) -> Resources:
     place = entry.get("memory_high")
     if place is not None and high is not None and most is not None and high > most:
         raise place.must(f"at most memory_max ({most} bytes)")
-    if found != Resources():
-        entry.problems.warn(value.node, "resources are read but not enforced: child processes get no limits")
     return found
 
 

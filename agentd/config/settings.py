@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
-from agentd.config.model import DRIVERS, History, Listen, WatchSpec
+from agentd.config.model import History, Listen, WatchSpec
 from agentd.config.nodes import Section, Value
-from agentd.config.readers import choice, number, optional, or_else, or_off, size, text, whole
+from agentd.config.readers import number, optional, or_else, or_off, size, text, whole
 from agentd.core.model import HostReserve
 
 HOST_KEYS = ("reserve", "starting_max")
@@ -57,12 +55,6 @@ def read_listen(root: Section) -> Listen:
     if place is not None and listen.control is not None and listen.control == listen.agents:
         root.problems.error(place, f"listen.control must not be the same address as listen.agents: {listen.control}")
     return listen
-
-
-def driver(value: Value) -> str:
-    if isinstance(value.node, yaml.ScalarNode) and value.node.value == "systemd":
-        raise value.bad("cannot be systemd: this version knows auto and process")
-    return choice(DRIVERS)(value)
 
 
 def http_port(listen: Listen) -> int:

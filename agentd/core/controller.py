@@ -168,7 +168,7 @@ class Controller:
                     self._heard(instance, now)
             case HostSampled(sample=sample):
                 fleet.host, fleet.host_at = sample, now
-                metrics.learn_footprints(fleet, sample)
+                metrics.learn_usage(fleet, sample, now)
                 repair.reconcile_all(fleet, now)
                 relief.relieve(fleet, now)
             case Restored():

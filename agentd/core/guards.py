@@ -206,7 +206,7 @@ def _steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
     if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
-        return f"its agents report no load (health: {pool.config.health}); agentctl up and down set its count"
+        return "decides when the CPU that a ready instance uses has been measured"
     if sums.load is None:
         return "decides when a ready instance reports its load"
     trigger = pool.config.triggers[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agentd.core.lifecycle import COMMITTED, LEAVING, ON_ITS_WAY
-from agentd.core.model import MIB, HostSample, State
+from agentd.core.model import MIB, HealthCheck, HostSample, State
 from agentd.core.state import Fleet, Instance, Pool
 
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
@@ -67,15 +67,24 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
-def learn_footprints(fleet: Fleet, sample: HostSample) -> None:
-    """Take over the usage of every instance, and learn what one more instance of each pool will need.
+def learn_usage(fleet: Fleet, sample: HostSample, now: float) -> None:
+    """Take over what every instance uses, and learn what one more instance of each pool will need.
+
+    The load of an instance that sends no heartbeats is the CPU it uses, as a share of what it may use: its pool's
+    `cpu_quota`, or one core.
 
     The memory of a pool's footprint is a high quantile over its ready instances: it rises at once and falls
     slowly. Until the first ready instance was measured it is seed A's 100 MiB.
     """
     for ident, usage in sample.instances.items():
-        if ident in fleet.instances:
-            fleet.instances[ident].usage = usage
+        instance = fleet.instances.get(ident)
+        if instance is None:
+            continue
+        instance.usage = usage
+        config = fleet.pools[instance.pool].config
+        if config.health is not HealthCheck.HEARTBEAT and instance.seq == 0:
+            instance.load = min(1.0, usage.cpu_cores / (config.resources.cpu_quota_ratio or 1.0))
+            instance.beat_at = now
     for pool in fleet.pools.values():
         measured = [i.usage for i in _ready(pool.instances.values()) if i.usage and i.usage.memory_bytes > 0]
         if not measured:

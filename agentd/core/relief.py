@@ -59,7 +59,7 @@ def _idle(fleet: Fleet) -> list[tuple[Pool, Instance]]:
     ]
 
 
-def _cost(pool: Pool, instance: Instance) -> tuple[int, int, float, str]:
+def _cost(pool: Pool, instance: Instance) -> tuple[int, int, float, int]:
     """The lowest priority first; then who gives most memory back, then the youngest."""
     memory_bytes = instance.usage.memory_bytes if instance.usage else 0
-    return pool.config.priority, -memory_bytes, -instance.created_at, instance.id
+    return pool.config.priority, -memory_bytes, -instance.created_at, -instance.port

@@ -94,6 +94,7 @@ def test_changes_have_the_names_of_the_file() -> None:
 
 CHANGED_POOL = PoolConfig(
     name=RESEARCH,
+    notify=True,
     core=(CoreAgent("other", 9601),),
     min=2,
     max=6,

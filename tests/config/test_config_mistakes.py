@@ -85,8 +85,7 @@ MISTAKES = [
     ("pools: {research: {concurrency: 0}}", "1:33: pools.research.concurrency must be a whole number from 1"),
     ("pools: {research: {cost: -1}}", "1:26: pools.research.cost must be a number from 0"),
     ("pools: {research: {start_timeout_sec: 0}}", "1:39: pools.research.start_timeout_sec must be a number from 0.1"),
-    ("driver: Process", "1:9: driver must be one of auto, process (did you mean process?), not Process"),
-    ("driver: systemd", "1:9: driver cannot be systemd: this version knows auto and process"),
+    ("driver: Process", "1:9: driver must be one of auto, systemd, process (did you mean process?), not Process"),
     (
         "listen: {agents: '127.0.0.1:0'}",
         "1:18: listen.agents must name its port: agents that outlive agentd come back to the same one",

@@ -10,7 +10,7 @@ from fleets import fleet, pool, research
 from world import World
 
 from agentd.core.messages import Check, EventType, HostSampled, SetTarget, TargetReply
-from agentd.core.model import Headroom, HostReserve, HostSample, InstanceId, Limit, PoolName, PortRange, Usage
+from agentd.core.model import Headroom, HostReserve, HostSample, InstanceId, Limit, PoolName, PortRange, Usage, Wall
 
 MIB = 1024 * 1024
 RESERVE = HostReserve(memory_bytes=512 * MIB, memory_ratio=0.1, disk_bytes=1024 * MIB, cpu_ratio=0.05)
@@ -195,3 +195,16 @@ def test_a_driver_with_a_bound_is_not_asked_for_more() -> None:
     assert isinstance(reply, TargetReply)
     assert reply.grants[0].granted == 2
     assert reply.grants[0].limits == ("driver_capacity: the driver can run 2 instances",)
+
+
+@pytest.mark.parametrize(("name", "whose"), [("", "slice of all agents"), ("research", "slice of research")])
+def test_a_slice_with_a_memory_limit_is_a_wall(name: str, whose: str) -> None:
+    walls = {name: Wall(memory_max_bytes=300 * MIB, memory_bytes=250 * MIB), "other": Wall(1, 1)}
+    world = busy(replace(ROOMY, walls=walls))
+    world.run_until(61.0)
+    assert [(limit.code, limit.text) for limit in limits(world)] == [
+        (
+            "slice_memory",
+            f"{whose}: 50 MiB more needed (250 of 300 MiB used, 0 MiB promised, 100 MiB each)",
+        )
+    ]

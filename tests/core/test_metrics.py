@@ -13,7 +13,7 @@ from world import World
 
 from agentd.core.messages import HostSampled, Restart
 from agentd.core.metrics import quantile
-from agentd.core.model import HostSample, InstanceId, PoolView, Usage
+from agentd.core.model import HealthCheck, HostSample, InstanceId, PoolView, Resources, Usage
 
 MIB = 1024 * 1024
 HOST = HostSample(8, 1.0, 4096 * MIB, 4096 * MIB, 100_000 * MIB)
@@ -122,3 +122,20 @@ def test_a_pool_of_its_own_is_measured_by_its_own_instances() -> None:
     world.step(HostSampled(replace(HOST, instances=usage)))
     learned = {view.name: view.footprint_learned for view in world.view().pools}
     assert learned == {RESEARCH: True, "execution": False}
+
+
+@pytest.mark.parametrize(("quota", "load"), [(None, 0.8), (2.0, 0.4), (0.5, 1.0)])
+def test_the_load_of_agents_that_send_no_heartbeats_is_the_cpu_they_use(quota: float | None, load: float) -> None:
+    world = World(fleet(research(health=HealthCheck.NONE, resources=Resources(cpu_quota_ratio=quota))))
+    world.slow.add("research-9002")  # it never beats
+    world.boot()
+    assert seen(world).next.counterfactual == "decides when the CPU that a ready instance uses has been measured"
+    world.step(HostSampled(replace(HOST, instances={InstanceId("research-9002"): Usage(100 * MIB, 0.8)})))
+    assert seen(world).load == pytest.approx(load)
+
+
+def test_what_an_agent_says_of_itself_counts_more_than_its_cpu() -> None:
+    world = booted()
+    before = seen(world).load
+    world.step(HostSampled(replace(HOST, instances={InstanceId("research-9002"): Usage(100 * MIB, 0.9)})))
+    assert seen(world).load == before

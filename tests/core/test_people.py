@@ -134,15 +134,6 @@ def test_where_nothing_may_be_started_the_next_step_says_so() -> None:
     assert seen(world).next.counterfactual == "multi_agent.enabled is false: nothing is started or stopped"
 
 
-def test_a_pool_whose_agents_report_no_load_says_who_sets_its_count() -> None:
-    world = World(fleet(research(health=HealthCheck.HTTP)))
-    world.slow.add("research-9002")  # it never beats
-    world.boot()
-    assert seen(world).next.counterfactual == (
-        "its agents report no load (health: http); agentctl up and down set its count"
-    )
-
-
 @pytest.mark.parametrize("auto", [True, False])
 def test_a_target_above_a_lowered_max_gives_way_to_it(auto: bool) -> None:
     world = booted()
