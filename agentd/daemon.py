@@ -18,8 +18,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import sdnotify
-
 from agentd import __version__, config, log, ports, statedir
 from agentd.about import About
 from agentd.clock import SystemClock
@@ -39,6 +37,7 @@ from agentd.rpc.control import ControlService, Reloaded
 from agentd.rpc.server import Servers
 from agentd.runtime import Runtime
 from agentd.sdk import address
+from agentd.service import ServiceManager, watchdog_s
 from agentd.store import Bounds, Store
 from agentd.web.app import create_app
 from agentd.web.server import HttpServer
@@ -63,7 +62,7 @@ class Daemon:
         self._built = False
         self._ending = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-        self._notifier = sdnotify.SystemdNotifier()
+        self._manager = ServiceManager()
         self._runtime: Runtime
         self._about: About
         self._collector: HostCollector
@@ -76,13 +75,17 @@ class Daemon:
             self._built = True
             if self._ending.is_set():  # asked for while it began: nothing has been started
                 return
-            self._notifier.notify(f"READY=1\nSTATUS=managing {len(self._runtime.view().instances)} agents")
             parts = asyncio.create_task(self._runtime.run(), name="runtime")
             stack.push_async_callback(_cancelled, parts)
+            self._manager.ready(self._status())
+            if timeout_s := watchdog_s(os.environ):
+                # Through a step, the store and the loop: what does not get that far is stuck.
+                feeding = self._manager.feed_watchdog(timeout_s, self._runtime.settled, self._status)
+                stack.push_async_callback(_cancelled, asyncio.create_task(feeding, name="watchdog"))
             ended = asyncio.create_task(self._ending.wait())
             await asyncio.wait((parts, ended), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
-            self._notifier.notify("STOPPING=1")
+            self._manager.stopping()
             if parts.done():
                 parts.result()
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
@@ -100,7 +103,7 @@ class Daemon:
         source = self._config.source
         if source is None:
             raise Refused("NO_CONFIG_FILE", "agentd was started without a configuration file")
-        self._notifier.notify("RELOADING=1")
+        self._manager.reloading()
         try:
             fresh = config.load(source)
         except ConfigError as error:
@@ -109,7 +112,7 @@ class Daemon:
             self._runtime.tell(Record(EventType.CONFIG_REJECTED, text, actor=owner))
             raise Refused("CONFIG_INVALID", "\n".join(shown), status="INVALID_ARGUMENT") from None
         finally:
-            self._notifier.notify("READY=1")
+            self._manager.reloaded()
         changes = tuple(config.describe_changes(self._config, fresh))
         self._config = fresh
         self._collector.watch(fresh.watch)
@@ -117,6 +120,12 @@ class Daemon:
         await self._runtime.reconfigure(fresh.fleet)
         self._runtime.tell(Record(EventType.CONFIG, "; ".join(changes) or "nothing changed", actor=owner))
         return Reloaded(str(source), fresh.warnings, changes)
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        view = self._runtime.view()
+        ready = sum(pool.ready for pool in view.pools)
+        return f"{len(view.instances)} agents, {ready} ready"
 
     async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
         """Begin to end; return how many instances are being stopped. Repeated: hurry. At the very end: nothing."""

@@ -36,9 +36,8 @@ PARTS = (
     Part("agentd.config", ("agentd.core.model", "agentd.errors"), ("yaml",)),
     Part("agentd.units", ("agentd.core.model",)),
     Part("agentd.drivers", (*AROUND, "agentd.units"), ("dbus_fast",)),
-    Part("agentd.collectors", (*AROUND, "agentd.procfs", "agentd.cgroups"), ("psutil",)),
+    Part("agentd.collectors", (*AROUND, "agentd.procfs"), ("psutil",)),
     Part("agentd.procfs"),
-    Part("agentd.cgroups", ("agentd.core.model", "agentd.units")),
     Part("agentd.probes", AROUND, ("grpc", "grpc_health")),
     Part("agentd.ports", AROUND, ("psutil",)),
     Part("agentd.store", AROUND),
@@ -69,7 +68,8 @@ PARTS = (
         ("click", "grpc", "google"),
     ),
     Part("agentd.sim", ("agentd.core", "agentd.config", "agentd.drivers.memory")),
-    Part("agentd.daemon", ("agentd",), ("sdnotify",)),
+    Part("agentd.service", ("agentd.units",), ("sdnotify",)),
+    Part("agentd.daemon", ("agentd",)),
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.

@@ -59,7 +59,8 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         for name in _CONTROLLER_FIELDS:
             if name in value:
                 setattr(fleet, name, value[name])
-        if fleet.mode_is_persons:
+        # Whose word it is stays known where the file says the same.
+        if fleet.mode_is_persons or mode.enabled == fleet.mode.enabled:
             fleet.mode = mode
     loaded = [_load_instance(json.loads(row), shift) for key, row in rows.items() if key.startswith("instance/")]
     # A pool that is no longer configured is there as long as one of its instances is.

@@ -143,10 +143,10 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
     pool.last_decision = decision
     lifts = [limit.until for limit in decision.limits]
-    pool.recheck_at = 0.0
+    recheck_before, pool.recheck_at = pool.recheck_at, 0.0
     if pool.target and decision.held and all(until is not None for until in lifts):
         pool.recheck_at = max(until for until in lifts if until is not None)
-    if gist != pool.last_gist or pool.target:
+    if gist != pool.last_gist or pool.recheck_at != recheck_before or pool.target:
         pool.last_gist = gist
         fleet.touch_pool(pool.name)
     return decision

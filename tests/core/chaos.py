@@ -18,6 +18,7 @@ from agentd.core.messages import (
     HostSampled,
     InstanceExited,
     InstanceGaveUp,
+    InstanceHeld,
     InstancesListed,
     InstanceStarted,
     InstanceStopped,
@@ -122,7 +123,7 @@ class Chaos(World):
 
     def _note(self, event: Event) -> None:
         """What was asked of the driver and has come to its end."""
-        if isinstance(event, StartFailed | InstanceStopped | InstanceGaveUp | InstanceExited):
+        if isinstance(event, StartFailed | InstanceStopped | InstanceGaveUp | InstanceExited | InstanceHeld):
             self._asked.pop(event.instance, None)
         if isinstance(event, InstancesListed):
             found = {seen.id for seen in event.observed} | event.busy
@@ -177,7 +178,8 @@ class Chaos(World):
             up, down = self._last_up.get(decision.pool, -1e9), self._last_down.get(decision.pool, -1e9)
             if decision.direction is Direction.UP:
                 assert self.now - up >= config.scale_up_cooldown_s - 1e-6, f"{decision}: in the up cooldown"
-            if decision.direction is Direction.DOWN:
+            relief = decision.reasons[0].code == "memory_pressure"  # physics outranks policy
+            if decision.direction is Direction.DOWN and not relief:
                 assert self.now - max(up, down) >= config.scale_down_cooldown_s - 1e-6, f"{decision}: in the cooldown"
             if decision.direction is not Direction.NONE:
                 self._decided[decision.id] = self.now
@@ -204,5 +206,5 @@ class Chaos(World):
             differ = {name: (have.get(name), want[name]) for name in want if have.get(name) != want[name]}
             lost = {name: pair for name, pair in differ.items() if name not in volatile}
             if not want.get("mode_is_persons", True):
-                lost.pop("mode", None)  # the configuration's word is not read from there
+                lost.pop("mode", None)  # the configuration says it anew
             assert not lost, f"{key} is stored without {lost}"

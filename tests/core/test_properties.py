@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from agentd.core.messages import (
     Beat,
     Check,
+    InstanceExited,
+    InstanceHeld,
     Refusal,
     Restart,
     SetAutoscaling,
@@ -23,10 +25,13 @@ from agentd.core.messages import (
     Shutdown,
 )
 from agentd.core.model import (
+    ExitCause,
+    ExitKind,
     Incarnation,
     InstanceId,
     PoolName,
     StartFailure,
+    State,
 )
 
 # -- what may happen: each is a function on the world, made from drawn values ---------------------
@@ -95,6 +100,23 @@ def _gap(world: Chaos, gap_s: float) -> None:
     world.now += gap_s
 
 
+def _stopped_by_an_operator(world: Chaos, ident: str) -> None:
+    world.vanish(ident)
+    world.step(InstanceHeld(InstanceId(ident), "stopped by an operator"))
+
+
+def _started_by_an_operator(world: Chaos, number: int) -> None:
+    held = [view.id for view in world.view().instances if view.state is State.HELD and view.id not in world.agents]
+    if held:
+        world.left_running(held[number % len(held)])
+        world.relist()
+
+
+def _killed_for_memory(world: Chaos, ident: str) -> None:
+    agent = world.agents.pop(InstanceId(ident))
+    world.step(InstanceExited(agent.id, agent.incarnation, ExitCause(ExitKind.OOM, 9), -1.0))
+
+
 def _restart_pool(world: Chaos, pool: str) -> None:
     world.step(Restart(tuple(i.id for i in world.view().instances if i.pool == pool), "alice"))
 
@@ -112,6 +134,9 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "exit": _on_agent(lambda world, ident, delay_s: world.exit(ident, restart_in_s=delay_s)),
     "give up": _on_agent(lambda world, ident, cause: world.give_up(ident, cause)),
     "vanish": _on_agent(lambda world, ident: world.vanish(ident)),
+    "stopped by an operator": _on_agent(_stopped_by_an_operator),
+    "started by an operator": _started_by_an_operator,
+    "killed for memory": _on_agent(_killed_for_memory),
     "stale beat": _on_agent(_stale_beat),
     "relist": lambda world: world.relist(),
     "port": _port,
@@ -153,6 +178,9 @@ _happenings = st.one_of(
     _happening("exit", _number, st.sampled_from([-1.0, 0.1, 30.0])),
     _happening("give up", _number, st.sampled_from([StartFailure.CRASH_LOOP, StartFailure.PORT_TAKEN])),
     _happening("vanish", _number),
+    _happening("stopped by an operator", _number),
+    _happening("started by an operator", _number),
+    _happening("killed for memory", _number),
     _happening("stale beat", _number),
     _happening("relist"),
     _happening("port", st.sampled_from([9002, 9101, 9102, 9201]), st.booleans()),
@@ -215,5 +243,6 @@ def test_the_promises_hold_whatever_happens(
     if keep_agents is not None:
         HAPPENINGS["shutdown"](world, keep_agents)
     world.run_until(world.now + 60.0)
-    if keep_agents is False:
-        assert not world.view().instances
+    if keep_agents is False and world.config.enabled:
+        # What an operator stopped stays so over the end of agentd, too.
+        assert all(view.state is State.HELD and not view.pid for view in world.view().instances)
