@@ -59,6 +59,6 @@ def test_why_it_did_not_start_is_in_its_last_lines(tmp_path: Path) -> None:
             assert await agentd.wait() != 0
         lines = agentd.last_lines()
         assert "of an earlier run" not in lines
-        assert any("demo-config.yaml:1:" in line for line in lines)
+        assert any("demo-config.yaml:1:" in line for line in lines), lines
 
     asyncio.run(program())

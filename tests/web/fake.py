@@ -158,6 +158,7 @@ def instance_view(pool: str, port: int, state: State = State.READY, **changes: A
         last_beat_age_s=None,
         missed_beats=0,
         restarts=0,
+        oom_kills=0,
         memory_bytes=97 * MIB,
         cpu_cores=0.12,
         labels={},

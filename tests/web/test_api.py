@@ -201,6 +201,7 @@ def test_status_shows_an_instance_with_all_it_knows(client: TestClient) -> None:
         "last_beat_age_s": 2.4,
         "missed_beats": 0,
         "restarts": 0,
+        "oom_kills": 0,
         "memory_bytes": 97 * 1024 * 1024,
         "cpu_cores": 0.12,
         "labels": {"model": "llama3:8b"},
