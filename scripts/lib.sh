@@ -28,19 +28,28 @@ have_venv() {
     "$1" -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# apt_install WHY PACKAGE...: install with apt, as root on Debian or Ubuntu; otherwise name the one line to run, and fail.
+# WHY is a whole clause.
+apt_install() {
+    why=$1
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        say "$why. On Debian or Ubuntu run: sudo apt-get install -y $*"
+        return 2
+    fi
+    say "installing $* with apt-get: $why"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null || {
+        say "cannot install $*"
+        return 2
+    }
+}
+
 # install_venv PYTHON: install what makes virtual environments, or say how and fail.
 install_venv() {
     # Debian's own python3 goes with python3-venv, python3.12 with python3.12-venv.
-    package=${1##*/}-venv
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        say "installing $package with apt-get: $1 cannot make virtual environments without it"
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } >/dev/null || {
-            say "cannot install $package"
-            return 2
-        }
-        have_venv "$1" && return 0
-    fi
-    say "$1 cannot make virtual environments. On Debian or Ubuntu run: sudo apt-get install -y $package"
+    apt_install "$1 cannot make virtual environments without it" "${1##*/}-venv" || return
+    have_venv "$1" && return 0
+    say "$1 cannot make virtual environments, with ${1##*/}-venv installed"
     return 2
 }
 

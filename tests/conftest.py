@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Hosts that boot a real systemd, for any test that asks for one.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+pytest_plugins = ["host_fixtures"]
 
 # The same examples every time, so that a run says something about the change and not about chance;
 # AGENTD_HYPOTHESIS=deep looks for new ones.
@@ -13,7 +19,15 @@ settings.register_profile("quick", derandomize=True, deadline=None)
 settings.register_profile("deep", max_examples=2_000, deadline=None)
 settings.load_profile(os.environ.get("AGENTD_HYPOTHESIS", "quick"))
 
+# Whoever boots a host asks for one of these, at first or second hand.
+_BOOTING = {"clean_base", "make_host", "make_shared_host"}
 _skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _BOOTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.booted)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
