@@ -16,6 +16,8 @@ from typing import Protocol
 import psutil
 
 from agentd import procfs
+from agentd.cgroups import Cgroups
+from agentd.collectors_groups import GroupMeter
 from agentd.core.model import HostSample, InstanceId, Usage, Watched
 from agentd.procfs import Process
 
@@ -47,10 +49,13 @@ class _Totals:
 class HostCollector:
     """Samples the host. `disk_path`: whose file system's free space counts.
 
+    `cgroups`: instances have control groups of their own, made by systemd. What they use is read there and the
+    limits of the slices around them count; processes are looked at only where `watch` asks for some. None: instances
+    are processes, and each one's session, group and children are looked for.
     `own_cgroup`: a memory limit of agentd's own control group counts as the host's size. That is right where
     instances are children of agentd (also in a container), and wrong where systemd gives them groups of their own.
-    `processes_cpu_ratio`: the share of one core that looking at every process may take; with hundreds of them that
-    is not done for every sample.
+    `look_cpu_ratio`: the share of one core that looking at every process, or at the group of every instance, may
+    take; with hundreds of them that is not done for every sample.
     """
 
     def __init__(
@@ -58,19 +63,22 @@ class HostCollector:
         disk_path: Path,
         watch: Sequence[WatchSpec] = (),
         *,
+        cgroups: Cgroups | None = None,
         own_cgroup: bool = True,
-        processes_cpu_ratio: float = 0.004,
+        look_cpu_ratio: float = 0.004,
     ) -> None:
         self._disk_path = disk_path
         self._watch = tuple(watch)
+        self._groups = GroupMeter(cgroups) if cgroups is not None else None
+        self._cgroups = cgroups or Cgroups()
         self._own_cgroup = own_cgroup
-        self._processes_cpu_ratio = processes_cpu_ratio
+        self._look_cpu_ratio = look_cpu_ratio
         self._cores = os.cpu_count() or 1
         self._totals = _totals()
         self._ticks: dict[tuple[int, int], int] = {}  # CPU time of (pid, start) at the last sample
         self._ticks_at: float | None = None
         self._clock = time.monotonic
-        self._processes_due = 0.0
+        self._look_due = 0.0
         self._seen: frozenset[InstanceId] = frozenset()
         self._instances: Mapping[InstanceId, Usage] = {}
         self._watched: tuple[Watched, ...] = ()
@@ -78,17 +86,19 @@ class HostCollector:
     def watch(self, specs: Sequence[WatchSpec]) -> None:
         """Show these programs from the next sample on."""
         self._watch = tuple(specs)
-        self._processes_due = 0.0
+        self._look_due = 0.0
 
     def sample(self, pids: Mapping[InstanceId, int]) -> HostSample:
         """The host now, and the use of each instance in `pids` (id -> pid of its first process) that still runs.
 
+        With control groups the pids are not used, and an instance is told from the second sample on that finds it.
+
         Rates are means since the last sample. Of the first sample, the host's rates are means since the collector
         was made (if that was just now: the load average, and no disk traffic), and each process's CPU time is its
-        mean since it started. With many processes, what they use is some seconds old; see `processes_cpu_ratio`.
+        mean since it started. With many instances, what they use is some seconds old; see `look_cpu_ratio`.
         """
-        if self._clock() >= self._processes_due or not pids.keys() <= self._seen:
-            self._look_at_processes(pids)
+        if self._clock() >= self._look_due or not pids.keys() <= self._seen:
+            self._look_at_instances(pids)
         before, self._totals = self._totals, _totals()
         elapsed = self._totals.at - before.at
         load_average = os.getloadavg()[0]
@@ -107,18 +117,25 @@ class HostCollector:
             disk_write_bytes_per_s=_rate(before.written_bytes, self._totals.written_bytes, elapsed),
             load_average=load_average,
             instances={ident: usage for ident, usage in self._instances.items() if ident in pids},
+            walls=self._groups.walls() if self._groups else {},
             watched=self._watched,
         )
 
-    def _look_at_processes(self, pids: Mapping[InstanceId, int]) -> None:
-        """Measure every process. The next look waits until this one has cost less than its share of a core."""
+    def _look_at_instances(self, pids: Mapping[InstanceId, int]) -> None:
+        """Measure instances and watched programs. The next look waits until this one has cost less than its share."""
         began = time.thread_time()
-        processes = procfs.processes()
-        cpu = self._cpu_cores(processes)
-        self._instances = _instances(pids, processes, cpu)
-        self._watched = tuple(_watched(spec, processes, cpu) for spec in self._watch)
+        if self._groups is not None:
+            self._instances = self._groups.usage(pids)
+        if self._groups is None or self._watch:
+            processes = procfs.processes()
+            cpu = self._cpu_cores(processes)
+            if self._groups is None:
+                self._instances = _instances(pids, processes, cpu)
+            self._watched = tuple(_watched(spec, processes, cpu, self._cgroups) for spec in self._watch)
+        else:
+            self._watched = ()
         self._seen = frozenset(pids)
-        self._processes_due = self._clock() + (time.thread_time() - began) / self._processes_cpu_ratio
+        self._look_due = self._clock() + (time.thread_time() - began) / self._look_cpu_ratio
 
     def _cpu_cores(self, processes: Mapping[int, Process]) -> dict[int, float]:
         """Of each process, how many cores it kept busy since the last sample."""
@@ -139,7 +156,7 @@ class HostCollector:
 
     def _memory(self) -> tuple[int, int]:
         memory = psutil.virtual_memory()
-        limit = procfs.memory_limit() if self._own_cgroup else None
+        limit = self._cgroups.own_memory_left() if self._own_cgroup else None
         if limit is None:
             return memory.total, memory.available
         return min(memory.total, limit.total_bytes), min(memory.available, limit.available_bytes)
@@ -188,9 +205,9 @@ def _owners(leaders: frozenset[int], processes: Mapping[int, Process]) -> dict[i
     return {pid: leader for pid, leader in resolved if leader is not None}
 
 
-def _watched(spec: WatchSpec, processes: Mapping[int, Process], cpu: Mapping[int, float]) -> Watched:
+def _watched(spec: WatchSpec, processes: Mapping[int, Process], cpu: Mapping[int, float], cgroups: Cgroups) -> Watched:
     """What a watched program and its children use; all of their resident memory, as `top` shows it."""
-    roots = set(procfs.unit_pids(spec.unit)) if spec.unit else set()
+    roots = set(cgroups.unit_pids(spec.unit)) if spec.unit else set()
     if spec.process:
         shown = spec.process[:15]  # the kernel keeps no more of a name
         roots |= {pid for pid, process in processes.items() if process.name == shown and not process.zombie}

@@ -20,7 +20,7 @@ import fcntl
 import os
 import re
 from collections.abc import AsyncGenerator, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +143,28 @@ class LogFiles:
         return True
 
     # -- reading --------------------------------------------------------------------------------
+
+    async def has(self, instance: str) -> bool:
+        """Whether `instance` has a log.
+
+        Raises:
+            ValueError: `instance` is no instance id.
+        """
+        return self.path(instance).exists()
+
+    async def read(self, instance: str, lines: int, *, follow: bool) -> AsyncGenerator[bytes, None]:
+        """`follow`, or `tail` in a thread.
+
+        Raises:
+            ValueError: `instance` is no instance id.
+            FileNotFoundError: `instance` has no log.
+        """
+        if not follow:
+            yield await asyncio.to_thread(self.tail, instance, lines)
+            return
+        async with aclosing(self.follow(instance, lines)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def tail(self, instance: str, lines: int) -> bytes:
         """The last `lines` lines of `instance`, reaching into older copies; an unfinished last line counts as one.

@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentd import collectors, procfs
+from agentd import collectors, procfs, units
+from agentd.cgroups import Cgroups, MemoryLeft
 from agentd.collectors import HostCollector
-from agentd.core.model import InstanceId
+from agentd.core.model import InstanceId, Usage, Wall
 from agentd.procfs import Process
 
 RESEARCH = InstanceId("research-9101")
@@ -63,7 +64,7 @@ def process(pid: int, *, parent: int = 1, session: int = 0, group: int = 0, zomb
 
 
 def test_the_hosts_figures_are_within_what_is_possible(tmp_path: Path) -> None:
-    sample = HostCollector(tmp_path, own_cgroup=False, processes_cpu_ratio=math.inf).sample({})
+    sample = HostCollector(tmp_path, own_cgroup=False, look_cpu_ratio=math.inf).sample({})
     assert sample.cores == os.cpu_count()
     assert 0.0 <= sample.cpu_used_cores <= sample.cores
     assert sample.memory_total_bytes == psutil.virtual_memory().total
@@ -75,7 +76,7 @@ def test_the_hosts_figures_are_within_what_is_possible(tmp_path: Path) -> None:
 
 
 def test_the_free_space_of_a_directory_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
-    assert HostCollector(tmp_path / "not" / "yet", processes_cpu_ratio=math.inf).sample({}).disk_free_bytes > 0
+    assert HostCollector(tmp_path / "not" / "yet", look_cpu_ratio=math.inf).sample({}).disk_free_bytes > 0
 
 
 def test_processor_use_is_the_mean_between_two_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +89,7 @@ def test_processor_use_is_the_mean_between_two_samples(monkeypatch: pytest.Monke
     monkeypatch.setattr(collectors, "_totals", lambda: totals.pop(0))
     monkeypatch.setattr(os, "getloadavg", lambda: (0.25, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
+    collector = HostCollector(Path("/"), look_cpu_ratio=math.inf)
     first = collector.sample({})
     assert (first.cpu_used_cores, first.disk_read_bytes_per_s, first.disk_write_bytes_per_s) == (0.5, 2_048.0, 5_000.0)
     assert collector.sample({}).cpu_used_cores == 0.25, "too short a time to tell: the load average"
@@ -110,7 +111,7 @@ def test_an_instances_memory_is_that_of_its_whole_tree() -> None:
     ):
         third = InstanceId("testing-9501")
         pids = {RESEARCH: alone, EXECUTION: parent, third: parent_of_session}
-        used = HostCollector(Path("/"), processes_cpu_ratio=math.inf).sample(pids).instances
+        used = HostCollector(Path("/"), look_cpu_ratio=math.inf).sample(pids).instances
         for instance in pids:
             assert 40 * MIB <= used[instance].memory_bytes < 80 * MIB, instance
 
@@ -118,7 +119,7 @@ def test_an_instances_memory_is_that_of_its_whole_tree() -> None:
 @pytest.mark.host
 def test_an_instances_processor_time_counts_once() -> None:
     with running(BURN.format(cpu_s=0.3)) as pid:
-        collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
+        collector = HostCollector(Path("/"), look_cpu_ratio=math.inf)
         assert collector.sample({RESEARCH: pid}).instances[RESEARCH].cpu_cores > 0.0, "its mean since it started"
         psutil.Process(pid).suspend()
         try:
@@ -131,7 +132,7 @@ def test_an_instances_processor_time_counts_once() -> None:
 @pytest.mark.host
 def test_an_instance_that_is_gone_is_left_out_and_no_error() -> None:
     with running(HOLD_MEMORY.format(bytes=1)) as pid:
-        collector = HostCollector(Path("/"), processes_cpu_ratio=math.inf)
+        collector = HostCollector(Path("/"), look_cpu_ratio=math.inf)
         assert collector.sample({RESEARCH: pid, EXECUTION: 0}).instances.keys() == {RESEARCH}
     assert collector.sample({RESEARCH: pid}).instances == {}
 
@@ -174,7 +175,7 @@ def test_a_watched_program_is_shown_with_its_children_and_when_it_does_not_run(t
     try:
         assert child.stdout.readline() == b"ready\n"
         specs = (Spec("ollama", process=named.name), Spec("absent", process="no-such-program"))
-        found, absent = HostCollector(Path("/"), specs, processes_cpu_ratio=math.inf).sample({}).watched
+        found, absent = HostCollector(Path("/"), specs, look_cpu_ratio=math.inf).sample({}).watched
         assert (found.name, found.running, found.pids) == ("ollama", True, 2)
         assert found.memory_bytes >= 40 * MIB
         assert (absent.name, absent.running, absent.pids, absent.memory_bytes) == ("absent", False, 0, 0)
@@ -235,82 +236,98 @@ def test_pressure_is_some_avg10_and_none_where_the_kernel_has_none(tree: Tree) -
     assert procfs.pressure("io", proc) is None
 
 
-V2 = "30 23 0:26 / {root}/cg rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
-
-
-def test_the_tightest_memory_limit_of_a_control_group_and_its_parents_counts(tree: Tree) -> None:
-    proc = tree(
-        {
-            "proc/self/mountinfo": V2,
-            "proc/self/cgroup": "0::/pod/agentd\n",
-            "cg/pod/memory.max": "1000000\n",
-            "cg/pod/memory.current": "900000\n",
-            "cg/pod/memory.stat": "anon 600000\ninactive_file 300000\n",
-            "cg/pod/agentd/memory.max": "800000\n",
-            "cg/pod/agentd/memory.current": "100000\n",
-            "cg/pod/agentd/memory.stat": "inactive_file 0\n",
-        }
-    )
-    assert procfs.memory_limit(proc) == procfs.MemoryLimit(total_bytes=800_000, available_bytes=400_000)
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"proc/self/cgroup": "0::/a\n", "cg/a/memory.max": "max\n", "cg/a/memory.current": "5\n"},
-        {"proc/self/cgroup": "0::/gone\n"},
-        {},
-    ],
-    ids=["max", "no such group", "no control groups"],
-)
-def test_without_a_limit_there_is_none(tree: Tree, files: dict[str, str]) -> None:
-    assert procfs.memory_limit(tree({"proc/self/mountinfo": V2} | files)) is None
-
-
-def test_a_limit_of_version_1_is_found_in_a_container_that_sees_only_its_own_group(tree: Tree) -> None:
-    proc = tree(
-        {
-            "proc/self/mountinfo": "35 31 0:32 /docker/abc {root}/memory rw - cgroup cgroup rw,memory\n",
-            "proc/self/cgroup": "4:memory:/docker/abc\n",
-            "memory/memory.limit_in_bytes": "500000\n",
-            "memory/memory.usage_in_bytes": "450000\n",
-            "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50000\n",
-        }
-    )
-    assert procfs.memory_limit(proc) == procfs.MemoryLimit(total_bytes=500_000, available_bytes=100_000)
-
-
-def test_version_1_says_no_limit_with_a_huge_number(tree: Tree) -> None:
-    proc = tree(
-        {
-            "proc/self/mountinfo": "35 31 0:32 / {root}/memory rw - cgroup cgroup rw,memory\n",
-            "proc/self/cgroup": "4:memory:/\n",
-            "memory/memory.limit_in_bytes": "9223372036854771712\n",
-            "memory/memory.usage_in_bytes": "450000\n",
-        }
-    )
-    assert procfs.memory_limit(proc) is None
-
-
 def test_a_limit_makes_the_host_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "memory_limit", lambda: procfs.MemoryLimit(64 * MIB, 16 * MIB))
-    inside = HostCollector(Path("/"), processes_cpu_ratio=math.inf).sample({})
+    monkeypatch.setattr(Cgroups, "own_memory_left", lambda _: MemoryLeft(64 * MIB, 16 * MIB))
+    inside = HostCollector(Path("/"), look_cpu_ratio=math.inf).sample({})
     assert (inside.memory_total_bytes, inside.memory_available_bytes) == (64 * MIB, 16 * MIB)
-    assert (
-        HostCollector(Path("/"), own_cgroup=False, processes_cpu_ratio=math.inf).sample({}).memory_total_bytes
-        > 64 * MIB
-    )
+    assert HostCollector(Path("/"), own_cgroup=False, look_cpu_ratio=math.inf).sample({}).memory_total_bytes > 64 * MIB
 
 
-def test_a_units_processes_are_found_in_its_slice_and_below(tree: Tree) -> None:
-    proc = tree(
+# -- instances in control groups of their own ----------------------------------------------------
+
+THIRD = InstanceId("testing-9501")
+AGENTS = "cg/agentd.slice/agentd-agents.slice"
+
+
+def group_of(instance: InstanceId, memory_bytes: int, cpu_s: float) -> dict[str, str]:
+    folder = f"cg/{units.instance_cgroup(instance)}"
+    return {f"{folder}/memory.current": f"{memory_bytes}\n", f"{folder}/cpu.stat": f"usage_usec {cpu_s * 1e6:.0f}\n"}
+
+
+@pytest.fixture
+def grouped(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> HostCollector:
+    """A collector on a host whose groups are files of the test's, at a time that `later` moves on."""
+    root = tree({"proc/self/mountinfo": "30 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n"}).parent
+    monkeypatch.setattr(procfs, "processes", lambda: pytest.fail("no process needs to be looked at"))
+    return HostCollector(Path("/"), cgroups=Cgroups(root), own_cgroup=False, look_cpu_ratio=math.inf)
+
+
+def at(collector: HostCollector, seconds: float) -> None:
+    assert collector._groups is not None
+    collector._groups._clock = lambda: seconds
+
+
+def test_an_instance_with_a_group_is_measured_by_it_from_the_second_look_on(grouped: HostCollector, tree: Tree) -> None:
+    pids = {RESEARCH: 0, EXECUTION: 0, THIRD: 0}
+    at(grouped, 10.0)
+    tree(group_of(RESEARCH, 5 * MIB, 3600.0))
+    assert grouped.sample(pids).instances == {}, "over what time it has used an hour is not known"
+    at(grouped, 14.0)
+    tree(group_of(RESEARCH, 6 * MIB, 3602.0) | group_of(EXECUTION, MIB, 1.0))
+    assert grouped.sample(pids).instances == {RESEARCH: Usage(6 * MIB, 0.5)}
+    at(grouped, 18.0)
+    assert grouped.sample(pids).instances == {RESEARCH: Usage(6 * MIB, 0.0), EXECUTION: Usage(MIB, 0.0)}
+
+
+def test_a_group_made_anew_counts_from_zero(grouped: HostCollector, tree: Tree) -> None:
+    for seconds, used, cores in ((10.0, 50.0, None), (14.0, 58.0, 2.0), (18.0, 1.0, 0.25)):
+        at(grouped, seconds)
+        tree(group_of(RESEARCH, MIB, used))
+        found = grouped.sample({RESEARCH: 0}).instances.get(RESEARCH)
+        assert (found.cpu_cores if found else None) == cores
+
+
+def test_two_looks_close_together_tell_the_same(grouped: HostCollector, tree: Tree) -> None:
+    for seconds, used in ((10.0, 0.0), (14.0, 4.0), (14.01, 5.0)):
+        at(grouped, seconds)
+        tree(group_of(RESEARCH, MIB, used))
+        found = grouped.sample({RESEARCH: 0}).instances
+    assert found == {RESEARCH: Usage(MIB, 1.0)}
+    at(grouped, 18.0)
+    assert grouped.sample({RESEARCH: 0}).instances == {RESEARCH: Usage(MIB, 0.25)}, "nothing was lost between"
+
+
+def test_the_memory_limits_of_slices_are_walls(grouped: HostCollector, tree: Tree) -> None:
+    tree(
         {
-            "proc/self/mountinfo": V2,
-            "cg/system.slice/ollama.service/cgroup.procs": "7\n5\n",
-            "cg/system.slice/ollama.service/runner/cgroup.procs": "9\n",
-            "cg/system.slice/system-llm.slice/llm@1.service/cgroup.procs": "11\n",
+            f"{AGENTS}/memory.max": "max\n",
+            f"{AGENTS}/memory.current": "900\n",
+            f"{AGENTS}/agentd-agents-research.slice/memory.max": "1000\n",
+            f"{AGENTS}/agentd-agents-research.slice/memory.current": "600\n",
+            f"{AGENTS}/agentd-agents-testing.slice/memory.max": "max\n",
+            f"{AGENTS}/agentd-agents-testing.slice/memory.current": "300\n",
+            f"{AGENTS}/somebody-elses.slice/memory.max": "1\n",
+            f"{AGENTS}/somebody-elses.slice/memory.current": "1\n",
         }
     )
-    assert procfs.unit_pids("ollama.service", proc) == (5, 7, 9)
-    assert procfs.unit_pids("llm@1.service", proc) == (11,)
-    assert procfs.unit_pids("absent.service", proc) == ()
+    assert grouped.sample({}).walls == {"research": Wall(memory_max_bytes=1000, memory_bytes=600)}
+    tree({f"{AGENTS}/memory.max": "5000\n", "cg/agentd.slice/memory.max": "2000\n"})
+    assert grouped.sample({}).walls[""] == Wall(5000, 900), "of the slice around it no use is known"
+    tree({"cg/agentd.slice/memory.current": "950\n"})
+    assert grouped.sample({}).walls[""] == Wall(2000, 950), "the tighter one"
+
+
+def test_processes_are_looked_at_where_some_are_watched(
+    grouped: HostCollector, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "processes", lambda: {7: process(7), 8: process(8, parent=7)})
+    tree({"cg/system.slice/ollama.service/cgroup.procs": "7\n"})
+    grouped.watch([Spec("ollama", unit="ollama.service")])
+    (found,) = grouped.sample({RESEARCH: 0}).watched
+    assert (found.name, found.running, found.pids) == ("ollama", True, 2)
+    grouped.watch([])
+    assert grouped.sample({RESEARCH: 0}).watched == ()
+
+
+def test_without_groups_there_are_no_walls() -> None:
+    assert HostCollector(Path("/"), look_cpu_ratio=math.inf).sample({}).walls == {}

@@ -11,7 +11,7 @@ import click
 
 from agentd import __version__
 from agentd.agentctl import command as common
-from agentd.agentctl import config, daemon, events, explain, instances, scale, status
+from agentd.agentctl import config, daemon, doctor, events, explain, instances, scale, status
 from agentd.agentctl.command import Address, Duration, Failure, Session
 
 EXIT_CODES = (
@@ -112,6 +112,7 @@ for _command in (
     instances.restart,
     daemon.reload,
     daemon.shutdown,
+    doctor.doctor,
     config.config,
 ):
     cli.add_command(_command)
