@@ -7,12 +7,12 @@ is under way, gets the first one's answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -22,8 +22,9 @@ from agentd.about import About
 from agentd.core.messages import Check, CheckReply, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
 from agentd.core.model import FleetView, InstanceId, PoolName
 from agentd.errors import Refused
-from agentd.rpc import convert
+from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort
+from agentd.rpc.identity import PeerOf
 from agentd.runtime import Runtime
 from agentd.v1 import control_pb2 as pb
 from agentd.v1 import control_pb2_grpc
@@ -63,14 +64,18 @@ class Operations(Protocol):
 
 
 class Logs(Protocol):
-    """What instances have written."""
+    """What instances have written. Raises ValueError for what is no instance id."""
 
-    def path(self, instance: str) -> Path:
-        """Raises ValueError: no instance id."""
+    async def has(self, instance: str) -> bool:
+        """Whether `instance` has written anything."""
 
-    def tail(self, instance: str, lines: int) -> bytes: ...
+    def read(self, instance: str, lines: int, *, follow: bool) -> AsyncGenerator[bytes, None]:
+        """The last `lines` lines in pieces of any size; with `follow` also what is written from then on.
 
-    def follow(self, instance: str, lines: int) -> AsyncIterator[bytes]: ...
+        Raises:
+            FileNotFoundError: there is nothing to read of `instance`.
+            Refused: what there is cannot be read.
+        """
 
 
 def _answers(
@@ -119,11 +124,21 @@ def _once(
 class ControlService(control_pb2_grpc.ControlServiceServicer):
     """See proto/agentd/v1/control.proto."""
 
-    def __init__(self, runtime: Runtime, about: About, operations: Operations, logs: Logs | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        about: About,
+        operations: Operations,
+        logs: Logs | None,
+        *,
+        peer_of: PeerOf = identity.unverified,
+    ) -> None:
+        """`peer_of` says who calls: `Servers.control_peer`."""
         self._runtime = runtime
         self._about = about
         self._operations = operations
         self._logs = logs
+        self._peer_of = peer_of
         self._requests: OrderedDict[str, tuple[bytes, asyncio.Future[Any]]] = OrderedDict()
 
     # -- looking --------------------------------------------------------------------------------
@@ -183,17 +198,15 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         try:
             if self._logs is None:
                 raise Refused("LOGS_ELSEWHERE", f"the {self._about.driver} driver keeps no log files")
-            (ident,) = self._resolve(request.instance, pools=False)
+            ident = await self._resolve_log(self._logs, request.instance)
             lines = _at_most("lines", request.lines, LINES_MAX)
-            if not self._has_log(ident):
-                raise Refused("NO_LOG", f"{ident} has written nothing yet", status="NOT_FOUND")
-            if not request.follow:
-                for chunk in _chunks(await asyncio.to_thread(self._logs.tail, ident, lines)):
-                    yield pb.ReadLogsResponse(data=chunk)
-                return
-            async for data in self._logs.follow(ident, lines):
-                for chunk in _chunks(data):
-                    yield pb.ReadLogsResponse(data=chunk)
+            async with contextlib.aclosing(self._logs.read(ident, lines, follow=request.follow)) as pieces:
+                async for data in pieces:
+                    for chunk in _chunks(data):
+                        yield pb.ReadLogsResponse(data=chunk)
+        except FileNotFoundError:
+            text = f"{request.instance} has written nothing yet"
+            await abort(context, status="NOT_FOUND", reason="NO_LOG", text=text)
         except Refused as refused:
             await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
 
@@ -201,7 +214,6 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
 
     @_once
     async def Scale(self, request: pb.ScaleRequest, context: _Context) -> pb.ScaleResponse:
-        del context
         if request.direction not in _DIRECTIONS:
             raise Refused("DIRECTION_MISSING", "direction must be UP or DOWN", status="INVALID_ARGUMENT")
         _at_most("count", request.count, COUNT_MAX)
@@ -214,7 +226,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 direction=_DIRECTIONS[request.direction],
                 count=request.count,
                 pool=PoolName(request.pool) if request.pool else None,
-                owner=_text("owner", request.owner) or "somebody",
+                owner=await self._owner(request, context),
                 reason=_text("reason", request.reason),
                 for_s=for_s,
                 dry_run=request.dry_run,
@@ -227,15 +239,13 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     async def SetAutoscaling(
         self, request: pb.SetAutoscalingRequest, context: _Context
     ) -> pb.SetAutoscalingResponse:  # fmt: skip
-        del context
-        owner = _text("owner", request.owner) or "somebody"
+        owner = await self._owner(request, context)
         await self._runtime.submit(SetAutoscaling(request.enabled, owner, _text("reason", request.reason)))
         return pb.SetAutoscalingResponse(autoscaling=convert.autoscaling(self._runtime.view().autoscaling))
 
     @_once
     async def Check(self, request: pb.CheckRequest, context: _Context) -> pb.CheckResponse:
-        del context
-        owner = _text("owner", request.owner) or "somebody"
+        owner = await self._owner(request, context)
         reply = await self._runtime.submit(Check(owner, PoolName(request.pool) if request.pool else None))
         assert isinstance(reply, CheckReply)
         now = self._runtime.clock.now()
@@ -243,50 +253,63 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
 
     @_once
     async def Restart(self, request: pb.RestartRequest, context: _Context) -> pb.RestartResponse:
-        del context
         idents = self._resolve(request.name)
-        await self._runtime.submit(Restart(idents, _text("owner", request.owner) or "somebody"))
+        await self._runtime.submit(Restart(idents, await self._owner(request, context)))
         return pb.RestartResponse(instances=list(idents))
 
     @_once
     async def Reload(self, request: pb.ReloadRequest, context: _Context) -> pb.ReloadResponse:
-        del context
-        done = await self._operations.reload(_text("owner", request.owner) or "somebody")
+        done = await self._operations.reload(await self._owner(request, context))
         return pb.ReloadResponse(config_file=done.config_file, warnings=done.warnings, changes=done.changes)
 
     @_once
     async def Shutdown(self, request: pb.ShutdownRequest, context: _Context) -> pb.ShutdownResponse:
-        del context
-        owner = _text("owner", request.owner) or "somebody"
+        owner = await self._owner(request, context)
         stopping = await self._operations.shutdown(keep_agents=request.keep_agents, owner=owner)
         return pb.ShutdownResponse(stopping=stopping)
 
+    async def _owner(self, request: Any, context: _Context) -> str:
+        """Who asks: by the kernel's word where it is known, else as the caller says. Root may speak for others."""
+        said = _text("owner", request.owner)
+        peer = self._peer_of(context.peer())
+        if peer is None:
+            return said or "somebody"
+        if peer.uid == 0 and said:
+            return said
+        return await asyncio.to_thread(identity.user_name, peer.uid)
+
     # -- names ----------------------------------------------------------------------------------
 
-    def _resolve(self, name: str, *, pools: bool = True) -> tuple[InstanceId, ...]:
+    def _resolve(self, name: str) -> tuple[InstanceId, ...]:
         """The instances that a person means by `name`: an id, a core agent's name, or a pool."""
-        view = self._runtime.view()
-        exact = [item.id for item in view.instances if name and name in (item.id, item.core_name)]
-        if not exact and pools:
-            exact = [item.id for item in view.instances if item.pool == name]
-        if not exact and not pools and self._has_log(name):
-            exact = [InstanceId(name)]  # it is gone, what it wrote is not
-        if not exact:
-            what = "instance, core agent or pool" if pools else "instance or core agent"
-            raise Refused("UNKNOWN_INSTANCE", f"no {what} is called {name!r}", status="NOT_FOUND")
-        return tuple(exact)
+        found = self._named(name) or [item.id for item in self._runtime.view().instances if item.pool == name]
+        if not found:
+            raise _unknown(name, "instance, core agent or pool")
+        return tuple(found)
 
-    def _has_log(self, name: str) -> bool:
+    async def _resolve_log(self, logs: Logs, name: str) -> InstanceId:
+        """The instance whose log is meant by `name`: it may be gone, what it wrote is not."""
+        if found := self._named(name):
+            return found[0]
         try:
-            return self._logs is not None and self._logs.path(name).exists()
+            if await logs.has(name):
+                return InstanceId(name)
         except ValueError:
-            return False
+            pass  # no instance id, and nobody's name
+        raise _unknown(name, "instance or core agent")
+
+    def _named(self, name: str) -> list[InstanceId]:
+        return [item.id for item in self._runtime.view().instances if name and name in (item.id, item.core_name)]
 
     @staticmethod
     def _known_pool(view: FleetView, name: str) -> None:
         if name not in [pool.name for pool in view.pools]:
             known = ", ".join(pool.name for pool in view.pools)
             raise Refused("UNKNOWN_POOL", f"no pool {name!r} (there are {known})", status="NOT_FOUND")
+
+
+def _unknown(name: str, what: str) -> Refused:
+    return Refused("UNKNOWN_INSTANCE", f"no {what} is called {name!r}", status="NOT_FOUND")
 
 
 def _digest(request: Message) -> bytes:

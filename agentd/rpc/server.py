@@ -2,6 +2,9 @@
 
 agents.sock serves AgentService only; control.sock serves ControlService, health and reflection. grpcio takes over
 a live socket's path without a word, so each path has a lock beside it, `<socket>.lock`, and is looked at before.
+
+A role's socket is either made here, for agentd's own user alone, or inherited from the service manager, who says
+whose it is. Behind an inherited one grpc has a private socket, and a relay in between knows who calls.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import fcntl
 import os
 import socket
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from grpc import aio
@@ -19,8 +23,10 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from agentd.errors import AgentdError
+from agentd.rpc import identity
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
+from agentd.rpc.relay import Relay
 from agentd.v1 import control_pb2, control_pb2_grpc
 
 AGENTS_MESSAGE_BYTES_MAX = 256 * 1024
@@ -42,11 +48,29 @@ class ListenError(AgentdError):
     """An address cannot be listened on."""
 
 
-class Servers:
-    """The two servers: bound when made, serving from `serve` on. `agents_address` has a port 0 resolved."""
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A role's listeners from the service manager, at least one, and the path for grpc's private socket.
 
-    def __init__(self, agents_address: str, control_address: str) -> None:
-        """Bind both addresses; call it inside the event loop.
+    Nobody but agentd's user may be able to enter the directory of `private`: who connects there may call himself
+    by any name.
+    """
+
+    listeners: tuple[socket.socket, ...]
+    private: Path
+
+
+class Servers:
+    """The two servers: bound when made, serving from `serve` on.
+
+    Attributes:
+        agents_address: where agents connect, with a port 0 resolved.
+        control_address: where people's programs connect, likewise.
+        control_peer: says who calls, of `ServicerContext.peer()` on the control server.
+    """
+
+    def __init__(self, agents: str | Inherited, control: str | Inherited) -> None:
+        """Bind both, each an address in gRPC syntax or what was inherited; call it inside the event loop.
 
         Raises:
             ListenError: an address is taken or not allowed.
@@ -54,12 +78,17 @@ class Servers:
         self._agents = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX)])
         self._control = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", CONTROL_MESSAGE_BYTES_MAX)])
         self._health = HealthServicer()
+        places = (agents, control)
+        own = [f"unix:{place.private}" if isinstance(place, Inherited) else place for place in places]
         with contextlib.ExitStack() as locks:
-            for address in (agents_address, control_address):
+            for address in own:
                 _claim(address, locks)
-            self.agents_address = _bind(self._agents, agents_address)
-            self.control_address = _bind(self._control, control_address)
+            bound = (_bind(self._agents, own[0]), _bind(self._control, own[1]))
+            self.agents_address, self.control_address = map(_public, places, bound)
             self._locks = locks.pop_all()
+        inherited = [place for place in places if isinstance(place, Inherited)]
+        self._relays = [Relay(place.listeners, place.private) for place in inherited]
+        self.control_peer = identity.relayed if isinstance(control, Inherited) else identity.unverified
 
     async def serve(self, agents: AgentService, control: ControlService) -> None:
         """Take calls from now on."""
@@ -72,13 +101,35 @@ class Servers:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._agents.start()
         await self._control.start()
+        for relay in self._relays:
+            relay.start()
 
     async def stop(self) -> None:
-        """Refuse new calls, let those under way finish, close."""
+        """Refuse new calls, let those under way finish, close. Who connects to an inherited socket waits there."""
+        for relay in self._relays:
+            relay.pause()
         await self._health.enter_graceful_shutdown()
         await self._agents.stop(STOP_GRACE_S)
         await self._control.stop(STOP_GRACE_S)
+        for relay in self._relays:
+            relay.close()
         self._locks.close()
+
+
+def _public(place: str | Inherited, bound: str) -> str:
+    """Where others connect: `bound` is where grpc listens.
+
+    Raises:
+        ListenError: a listener is no Unix socket in the file system, whose permissions say who may connect.
+    """
+    if not isinstance(place, Inherited):
+        return bound
+    for listener in place.listeners:
+        name = listener.getsockname()
+        if listener.family != socket.AF_UNIX or not isinstance(name, str) or not name.startswith("/"):
+            text = f"cannot listen on the inherited socket {name!r}: it is no Unix socket with a path"
+            raise ListenError(f"{text}; look at the ListenStream= lines of the socket units")
+    return f"unix:{place.listeners[0].getsockname()}"
 
 
 def _claim(address: str, locks: contextlib.ExitStack) -> None:

@@ -9,6 +9,9 @@
 `Agent` counts the tasks, reports them by heartbeat, and says when to stop taking new ones. It never ends the
 process, never handles signals and never fails because agentd is away. Started by hand, without agentd's
 environment, the same program runs and reports to nobody.
+
+As a systemd unit it also tells systemd: on entering READY=1 and that it is to be killed when it stands still for 30 s
+(or the unit's WatchdogSec=), on leaving that nobody watches it any more, and meanwhile, that a drain takes its time.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentd.sdk.latch import Latch, call_in_loop
+from agentd.sdk.notify import Notifier
 from agentd.sdk.workload import Workload
 
 if TYPE_CHECKING:
@@ -76,9 +80,16 @@ class Agent:
     """
 
     def __init__(
-        self, *, endpoint: str = "", instance: str = "", incarnation: str = "", port: int = 0, concurrency: int = 1
+        self,
+        *,
+        endpoint: str = "",
+        instance: str = "",
+        incarnation: str = "",
+        port: int = 0,
+        concurrency: int = 1,
+        notifier: Notifier | None = None,
     ) -> None:
-        """An agent that reports to `endpoint` (gRPC syntax); to nobody when that is empty.
+        """An agent that reports to `endpoint` (gRPC syntax); to nobody when that is empty. `notifier` tells systemd.
 
         Raises:
             ValueError: a value is out of range, or `endpoint` comes without `instance` and `incarnation`.
@@ -96,6 +107,7 @@ class Agent:
         self.stopping = Latch()
         self.superseded = False
         self._endpoint = endpoint
+        self._notifier = notifier
         self._load: float | None = None
         self._labels: dict[str, str] = {}
         self._workload = Workload(concurrency, self._changed)
@@ -109,7 +121,7 @@ class Agent:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """The agent that agentd started this process as, from the AGENTD_* variables.
+        """The agent that agentd started this process as, from the AGENTD_* variables, and systemd's where it did it.
 
         Raises:
             ValueError: a variable is missing or no number.
@@ -124,6 +136,7 @@ class Agent:
             incarnation=env.get("AGENTD_INCARNATION", ""),
             port=_whole_number(env, "AGENTD_PORT", 0),
             concurrency=_whole_number(env, "AGENTD_CONCURRENCY", 1),
+            notifier=Notifier.from_env(env, os.getpid()),
         )
 
     # -- work ------------------------------------------------------------------------------------
@@ -226,6 +239,8 @@ class Agent:
         self._entered = True
         if not self._endpoint:
             log.info("AGENTD_ENDPOINT is not set: running on its own, reporting to nobody")
+            if self._notifier is not None:
+                self._notifier.ready()
             return self
         # Imported here, so that a program on its own does not pay for gRPC.
         from agentd.sdk.reporter import Listener, Reporter
@@ -236,7 +251,8 @@ class Agent:
             incarnation=self.incarnation,
             workload=self._workload,
             labels=lambda: self._labels,
-            listener=Listener(drain=self._drain, superseded=self._supersede),
+            listener=Listener(drain=self._drain, superseded=self._supersede, drain_left_s=lambda: self.drain_left_s),
+            notifier=self._notifier,
         )
         self._reporter.start()
         return self
@@ -247,6 +263,8 @@ class Agent:
         if self._reporter is not None:
             self._reporter.close()
             self._reporter = None
+        if self._notifier is not None:
+            self._notifier.end(stopping=self.draining)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()

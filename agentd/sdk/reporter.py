@@ -4,12 +4,16 @@ A thread with a blocking gRPC channel, so that an agent whose event loop is busy
 when they are due and never stored: while agentd is away they are lost without harm (the totals in the next one
 catch up), and the agent notices nothing. At most one call is under way, so memory is bounded.
 
+Under systemd the same thread pings the unit's watchdog, with or without agentd: a process whose threads all stand
+still, stopped or locked up, says neither to anybody, and systemd kills it.
+
 `Pace` decides when, `Reporter` what; neither decides what a directive means to the agent.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from agentd.sdk.notify import PINGS, Notifier
 from agentd.sdk.status import error_reason
 from agentd.sdk.workload import Report, Workload
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2
@@ -27,15 +32,17 @@ log = logging.getLogger("agentd.sdk")
 INTERVAL_DEFAULT_S = 5.0  # until agentd has told one
 CHANGE_INTERVAL_S = 1.0  # the soonest that a change is told after the last beat
 CALL_TIMEOUT_S = 5.0
+CALL_TIMEOUT_MAX_S = 10.0  # agentd wants to hear of an agent at least that often
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 5.0
 UNKNOWN_MAX = 3  # refusals in a row as unknown before the agent believes it
 
 _UINT32_MAX = 2**32 - 1
-# gRPC's own reconnection stays faster than `Pace`, so that `Pace` alone spaces the attempts.
+# gRPC's own reconnection stays faster than `Pace`, so that `Pace` alone spaces the attempts. How long one may take is
+# left at the default of 20 s (`min_reconnect_backoff_ms`, whatever its name): while agentd restarts, a connection
+# waits in the queue of its socket, and each that is given up stays there as a dead one.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 400),
     ("grpc.enable_retries", 0),
 )
@@ -47,6 +54,7 @@ class Listener:
 
     drain: Callable[[float], None]  # seconds left to finish; 0: no deadline
     superseded: Callable[[str], None]  # why
+    drain_left_s: Callable[[], float | None]  # None: not draining, or no deadline
 
 
 class Pace:
@@ -109,17 +117,20 @@ class Reporter:
         workload: Workload,
         labels: Callable[[], Mapping[str, str]],
         listener: Listener,
+        notifier: Notifier | None = None,
     ) -> None:
         self._reference = common_pb2.InstanceRef(id=instance, incarnation=incarnation)
         self._endpoint = endpoint
         self._workload = workload
         self._labels = labels
         self._listener = listener
+        self._notifier = notifier
         self._condition = threading.Condition()
         self._pace = Pace()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="agentd-heartbeat", daemon=True)
         # Below: only touched by the thread.
+        self._retired = False
         self._seq = 0
         self._away = False
         self._unknown = 0
@@ -130,6 +141,8 @@ class Reporter:
     def start(self) -> None:
         self._channel = grpc.insecure_channel(self._endpoint, options=_CHANNEL_OPTIONS)
         self._stub = agent_pb2_grpc.AgentServiceStub(self._channel)
+        if self._notifier is not None:
+            self._notifier.ready(time.monotonic())
         self._thread.start()
 
     def change(self) -> None:
@@ -158,15 +171,33 @@ class Reporter:
                 self._failed()
 
     def _wait_until_due(self) -> bool:
-        with self._condition:
-            while not self._closed:
+        """Wait until a beat is due, pinging the watchdog meanwhile. False: there will be none."""
+        while not self._closed and not (self._retired and self._notifier is None):
+            ping_in_s = self._ping_when_due()
+            with self._condition:
                 now = time.monotonic()
-                wait_s = self._pace.due_in_s(now)
-                if wait_s <= 0.0:
+                beat_in_s = math.inf if self._retired else self._pace.due_in_s(now)
+                if self._closed:
+                    break
+                if beat_in_s <= 0.0:
                     self._pace.begin(now)
                     return True
-                self._condition.wait(wait_s)
+                self._condition.wait(min(ping_in_s, beat_in_s))
         return False
+
+    def _ping_when_due(self) -> float:
+        """Seconds until the next ping, more than 0. Outside the lock: systemd may let us wait a moment."""
+        if self._notifier is None:
+            return math.inf
+        now = time.monotonic()
+        if self._notifier.due_in_s(now) <= 0.0:
+            self._notifier.ping(now, self._listener.drain_left_s())
+        return self._notifier.due_in_s(now)
+
+    def _call_timeout_s(self) -> float:
+        timeout_s = min(max(CALL_TIMEOUT_S, self._pace.interval_s), CALL_TIMEOUT_MAX_S)
+        # A call must not take so long that the watchdog misses its pings.
+        return timeout_s if self._notifier is None else min(timeout_s, self._notifier.watchdog_s / PINGS)
 
     def _beat(self) -> None:
         owed = frozenset(self._owed)
@@ -174,7 +205,7 @@ class Reporter:
         beat = self._message(self._workload.report(self._pace.interval_s), owed)
         try:
             response = self._stub.Heartbeat(
-                agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=max(CALL_TIMEOUT_S, self._pace.interval_s)
+                agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=self._call_timeout_s()
             )
         except grpc.RpcError as error:
             self._refused(error)
@@ -254,6 +285,5 @@ class Reporter:
 
     def _retire(self, why: str) -> None:
         """agentd counts on another incarnation, or on none: more beats would tell it nothing."""
-        with self._condition:
-            self._closed = True
+        self._retired = True
         self._listener.superseded(why)

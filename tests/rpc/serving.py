@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -35,12 +36,14 @@ from agentd.errors import Refused
 from agentd.logfiles import LogFiles
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
-from agentd.rpc.server import Servers
+from agentd.rpc.identity import PeerOf
+from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.store import Bounds, Store
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, control_pb2_grpc
 
 P = ParamSpec("P")
+Listeners = tuple[socket.socket, socket.socket]  # of agents, of control
 EPOCH = 1
 POOL = PoolConfig(PoolName("research"), core=(CoreAgent("researcher", 9002),), min=3, ports=PortRange(9101, 9150))
 FLEET = FleetConfig(pools={POOL.name: POOL}, enabled=True, autoscaling_enabled=True, heartbeat_timeout_s=30.0)
@@ -136,8 +139,10 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, config: FleetConfig = FLEET) -> AsyncIterator[Serving]:
-    """Agentd, with its sockets in `directory`."""
+async def serving(
+    directory: Path, config: FleetConfig = FLEET, *, listeners: Listeners | None = None, peer_of: PeerOf | None = None
+) -> AsyncIterator[Serving]:
+    """Agentd, with its sockets in `directory`, or on `listeners`. `peer_of`: whom to take callers for."""
     clock, host, operations = HandClock(), MemoryHost(), FakeOperations()
     store = Store.open(directory / "agentd.db", Bounds(), clock)
     driver, controller = MemoryDriver(host, clock=clock), Controller(config, EPOCH)
@@ -147,23 +152,47 @@ async def serving(directory: Path, config: FleetConfig = FLEET) -> AsyncIterator
         stack.push_async_callback(store.close)
         stack.push_async_callback(driver.close)
         await runtime.start()
-        servers = Servers(f"unix:{directory}/agents.sock", f"unix:{directory}/control.sock")
+        servers = make_servers(directory, listeners)
         about = About("9.9", "memory", directory, None, "127.0.0.1:1", servers.agents_address, clock.now())
-        await servers.serve(AgentService(runtime, EPOCH), ControlService(runtime, about, operations, logs))
+        control = ControlService(runtime, about, operations, logs, peer_of=peer_of or servers.control_peer)
+        await servers.serve(AgentService(runtime, EPOCH), control)
         stack.push_async_callback(servers.stop)
         running = asyncio.create_task(runtime.run())
         stack.push_async_callback(_cancelled, running)
-        agents = await stack.enter_async_context(aio.insecure_channel(servers.agents_address))
-        control = await stack.enter_async_context(aio.insecure_channel(servers.control_address))
+        channels = (
+            await stack.enter_async_context(aio.insecure_channel(servers.agents_address)),
+            await stack.enter_async_context(aio.insecure_channel(servers.control_address)),
+        )
         made = Serving(
             runtime, controller, clock, host, operations, logs,
-            agent_pb2_grpc.AgentServiceStub(agents),
-            control_pb2_grpc.ControlServiceStub(control),
-            (agents, control),
+            agent_pb2_grpc.AgentServiceStub(channels[0]),
+            control_pb2_grpc.ControlServiceStub(channels[1]),
+            channels,
         )  # fmt: skip
         if config.enabled:
             await made.everyone_ready()
         yield made
+
+
+def make_servers(directory: Path, listeners: Listeners | None) -> Servers:
+    if listeners is None:
+        return Servers(f"unix:{directory}/agents.sock", f"unix:{directory}/control.sock")
+    private = directory / "private"
+    private.mkdir(mode=0o700, exist_ok=True)
+    # Duplicates: what the service manager has stays open, whatever we do to ours.
+    agents, control = (Inherited((one.dup(),), private / f"{n}.sock") for n, one in enumerate(listeners))
+    return Servers(agents, control)
+
+
+@contextlib.contextmanager
+def listening(directory: Path) -> Iterator[Listeners]:
+    """What a service manager would have opened and would pass on: agents.sock and control.sock in `directory`."""
+    with contextlib.ExitStack() as stack:
+        agents, control = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        for listener, name in ((agents, "agents.sock"), (control, "control.sock")):
+            listener.bind(str(directory / name))
+            listener.listen(4096)
+        yield agents, control
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -1,0 +1,53 @@
+"""Who is at the other end of a connection, by the kernel's word.
+
+grpcio shows no more of a Unix peer than the address of its socket. The relay therefore gives its own end of each
+connection an address that says for whom it speaks: `agentd-peer/<uid>/<pid>/<random>` in the abstract namespace.
+
+Anybody can give a socket such an address. It counts only on a server whose socket nobody but the relay can reach;
+`relayed` is for those, `unverified` for all others.
+"""
+
+from __future__ import annotations
+
+import pwd
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_NAME = re.compile(r"unix-abstract:agentd-peer/(\d{1,10})/(\d{1,10})/[0-9a-f]{16}\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected. `pid` is 0 where it has none that we can see; it may have ended since."""
+
+    uid: int
+    pid: int
+
+
+PeerOf = Callable[[str], Peer | None]
+
+
+def address(peer: Peer) -> str:
+    """A fresh address for a socket that speaks for `peer`. Random, so that nobody else can take it first."""
+    return f"\0agentd-peer/{peer.uid}/{peer.pid}/{secrets.token_hex(8)}"
+
+
+def relayed(text: str) -> Peer | None:
+    """The peer that `ServicerContext.peer()` names on a server behind a relay."""
+    found = _NAME.match(text)
+    return Peer(int(found[1]), int(found[2])) if found else None
+
+
+def unverified(_text: str) -> Peer | None:
+    """Nobody: of a server that others can reach, the peer's address proves nothing."""
+    return None
+
+
+def user_name(uid: int) -> str:
+    """The name of user `uid`, or `uid 1234`. It may ask a directory on the network: not for the event loop."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
