@@ -275,6 +275,7 @@ class InstanceSpec:
     restart: RestartPolicy
     resources: Resources = Resources()
     notify: bool = False
+    pool_max: int = 0  # how many instances its pool may have; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,6 +292,7 @@ class Fleet:
             restart=config.restart,
             resources=config.resources,
             notify=config.notify,
+            pool_max=config.max,
         )
 
     # -- what a step brings about ---------------------------------------------------------------

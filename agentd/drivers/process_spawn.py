@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentd.core.model import Incarnation, InstanceSpec, StartFailure
+from agentd.drivers.commands import command_words, identity
 from agentd.drivers.process_limits import with_fd_limit
 from agentd.errors import StartError
 
@@ -89,7 +90,7 @@ class Spawner:
         return Spawned(child.pid, incarnation)
 
     def _command(self, spec: InstanceSpec, environment: Mapping[str, str]) -> tuple[str, ...]:
-        words = [_filled_in(word, spec) for word in spec.command or self.sample_command]
+        words = command_words(spec, self.sample_command)
         found = shutil.which(words[0], path=environment.get("PATH", os.defpath)) if words else None
         if found is None:
             name = repr(words[0]) if words else "an empty command"
@@ -101,11 +102,8 @@ class Spawner:
         return {
             **self.environment,
             **dict(spec.env),
-            "AGENTD_INSTANCE": spec.id,
+            **identity(spec, self.agent_endpoint),
             "AGENTD_INCARNATION": incarnation,
-            "AGENTD_PORT": str(spec.port),
-            "AGENTD_ENDPOINT": self.agent_endpoint,
-            "AGENTD_CONCURRENCY": str(spec.concurrency),
             "AGENTD_STATE_ID": self.state_id,
         }
 
@@ -115,10 +113,3 @@ def inheritable(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in environment.items() if name not in _OURS and not name.startswith(_OURS_PREFIXES)
     }
-
-
-def _filled_in(word: str, spec: InstanceSpec) -> str:
-    """`word` with {port}, {instance} and {pool} replaced; other braces stay (arguments may be JSON)."""
-    for name, value in (("port", str(spec.port)), ("instance", spec.id), ("pool", spec.pool)):
-        word = word.replace("{" + name + "}", value)
-    return word

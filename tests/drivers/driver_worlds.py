@@ -32,6 +32,7 @@ from agentd.drivers import DriverEvent
 from agentd.drivers.memory import MemoryDriver, MemoryHost
 from agentd.drivers.process import ProcessDriver
 from agentd.drivers.process_table import ProcessTable, Remains, Row, read_stat
+from agentd.drivers.systemd import SystemdDriver
 
 POOL = PoolName("research")
 RESTART = RestartPolicy(initial_s=0.01, max_s=0.02, healthy_s=60.0, attempts_max=3)
@@ -40,7 +41,7 @@ FOREVER = ("sleep", "infinity")
 PATIENCE_S = 20.0
 NO_PROCESS_LEFT = OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-AnyDriver = MemoryDriver | ProcessDriver
+AnyDriver = MemoryDriver | ProcessDriver | SystemdDriver
 P = ParamSpec("P")
 
 
@@ -114,10 +115,23 @@ async def watching(driver: AnyDriver) -> AsyncIterator[Reports]:
 
 
 class World(Protocol):
+    """`delays_s`: the waits before the restarts of an instance that ends again and again, until the driver gives up.
+    `spawn_trouble`: what is told of `refuse_to_spawn`. `one_agentd`: the host has room for one driver at a time."""
+
+    delays_s: tuple[float, ...]
+    spawn_trouble: str
+    one_agentd: bool
+
     def driver(self, state_id: str = "ours") -> AnyDriver: ...
     async def exit(self, observed: Observed) -> None: ...
     def crashing(self, port: int = 9101) -> InstanceSpec:
         """A specification whose processes exit with code 3 at once."""
+
+    def slow(self, port: int = 9101) -> InstanceSpec:
+        """A specification whose restart nobody lives to see."""
+
+    def brittle(self, port: int = 9101) -> InstanceSpec:
+        """A specification that is given up after its first exit."""
 
     def take_port(self, port: int) -> None: ...
     def refuse_to_spawn(self, port: int, times: int) -> None:
@@ -129,7 +143,21 @@ class World(Protocol):
     def clean_up(self) -> None: ...
 
 
-class MemoryWorld:
+class _ByTheSpecification:
+    """Restarts follow the policy in the specification."""
+
+    delays_s: tuple[float, ...] = (RESTART.delay_s(1, 0.0), RESTART.delay_s(2, 0.0))
+    spawn_trouble = "Resource temporarily unavailable"
+    one_agentd = False
+
+    def slow(self, port: int = 9101) -> InstanceSpec:
+        return spec(port, restart=RestartPolicy(initial_s=600.0, max_s=600.0))
+
+    def brittle(self, port: int = 9101) -> InstanceSpec:
+        return spec(port, restart=RestartPolicy(attempts_max=1))
+
+
+class MemoryWorld(_ByTheSpecification):
     def __init__(self) -> None:
         self.host = MemoryHost()
 
@@ -157,7 +185,7 @@ class MemoryWorld:
         self.host.processes.clear()
 
 
-class ProcessWorld:
+class ProcessWorld(_ByTheSpecification):
     """Names of state directories are made unique, so that tests may run side by side."""
 
     def __init__(self, log_dir: Path) -> None:

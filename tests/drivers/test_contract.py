@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from driver_worlds import ID, RESTART, World, asynchronous, spec, until, watching
+from driver_worlds import ID, World, asynchronous, spec, until, watching
 
 from agentd.core.messages import InstanceExited, InstanceGaveUp, InstanceStarted
 from agentd.core.model import ExitCause, ExitKind, InstanceId, Phase, RestartPolicy, StartFailure
-from agentd.errors import StartError
-
-SLOW = RestartPolicy(initial_s=600.0, max_s=600.0)
+from agentd.errors import AgentdError, StartError
 
 
 @asynchronous
@@ -110,7 +108,7 @@ async def test_what_exits_is_reported_and_restarted_as_a_new_incarnation(world: 
         restarted = await reports.first(InstanceStarted)
         assert isinstance(restarted, InstanceStarted)
         assert reports == [
-            InstanceExited(ID, first.incarnation, ExitCause(ExitKind.SIGNAL, 9), RESTART.initial_s),
+            InstanceExited(ID, first.incarnation, ExitCause(ExitKind.SIGNAL, 9), world.delays_s[0]),
             InstanceStarted(ID, restarted.incarnation, restarted.pid),
         ]
         assert restarted.incarnation != first.incarnation
@@ -128,7 +126,7 @@ async def test_a_crash_loop_ends_in_surrender_with_the_reason(world: World) -> N
         assert surrender.cause is StartFailure.CRASH_LOOP
         assert surrender.text == "research-9101 ended 3 times in a row, the last time with exit code 3"
         exits = [report for report in reports if isinstance(report, InstanceExited)]
-        assert [report.restart_in_s for report in exits] == [0.01, 0.02]
+        assert [report.restart_in_s for report in exits] == list(world.delays_s)
         (listed,) = await driver.list()
         assert (listed.phase, listed.pid) == (Phase.FAILED, 0)
         assert await driver.stop(ID, grace_s=10.0) is False
@@ -146,14 +144,14 @@ async def test_a_healthy_period_forgives_earlier_failures(world: World) -> None:
             await world.exit(observed)
             await reports.first(InstanceStarted, count)
         exits = [report for report in reports if isinstance(report, InstanceExited)]
-        assert [report.restart_in_s for report in exits] == [0.01] * 3
+        assert [report.restart_in_s for report in exits] == [world.delays_s[0]] * 3
 
 
 @asynchronous
 async def test_an_instance_that_waits_for_its_restart_is_listed_so_and_can_be_stopped(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        first = await driver.start(spec(restart=SLOW))
+        first = await driver.start(world.slow())
         await world.exit(first)
         await reports.first(InstanceExited)
         (listed,) = await driver.list()
@@ -167,7 +165,7 @@ async def test_an_instance_that_waits_for_its_restart_is_listed_so_and_can_be_st
 async def test_a_start_does_not_wait_for_a_pending_restart(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        first = await driver.start(spec(restart=SLOW))
+        first = await driver.start(world.slow())
         await world.exit(first)
         await reports.first(InstanceExited)
         second = await driver.start(spec())
@@ -274,7 +272,7 @@ async def test_learning_replaces_what_was_known(world: World) -> None:
 async def test_a_pending_restart_of_what_is_not_learned_does_not_happen(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        await world.exit(await driver.start(spec(restart=SLOW)))
+        await world.exit(await driver.start(world.slow()))
         await reports.first(InstanceExited)
         driver.learn([])
         assert await driver.list() == ()
@@ -294,7 +292,7 @@ async def test_restarts_that_cannot_be_spawned_end_in_surrender_with_that_cause(
         surrender = await reports.first(InstanceGaveUp)
         assert isinstance(surrender, InstanceGaveUp)
         assert surrender.cause is StartFailure.SPAWN_FAILED
-        assert "Resource temporarily unavailable" in surrender.text
+        assert world.spawn_trouble in surrender.text
 
 
 @asynchronous
@@ -302,6 +300,10 @@ async def test_another_agentd_s_instances_are_invisible(world: World) -> None:
     ours, theirs = world.driver(), world.driver("theirs")
     async with watching(ours), watching(theirs):
         started = await theirs.start(spec())
+        if world.one_agentd:
+            with pytest.raises(AgentdError, match="another agentd"):
+                await ours.list()
+            return
         assert await ours.list() == ()
         assert await ours.stop(ID, grace_s=10.0) is False
         assert await theirs.list() == (started,)
@@ -321,8 +323,7 @@ async def test_capacity_names_its_bound(world: World) -> None:
 async def test_a_new_start_is_the_way_out_of_surrender(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        once = RestartPolicy(attempts_max=1)
-        first = await driver.start(spec(restart=once))
+        first = await driver.start(world.brittle())
         await world.exit(first)
         await reports.first(InstanceGaveUp)
 
