@@ -1,9 +1,12 @@
 # What developers run. `scripts/test` installs what is needed; these use its environment.
 
 PY := .venv/bin/python
-SOURCES := agentd tests bench docs/examples
+SOURCES := agentd tests bench docs/examples packaging/man-pages
+# The release that `make deb` builds for: the root of one, or this machine's own; and where the package goes.
+ROOT := /
+OUT := dist
 
-.PHONY: check format lint types fresh test stubs docs
+.PHONY: check format lint types fresh test stubs docs deb
 
 check: lint types fresh
 
@@ -32,3 +35,7 @@ docs:
 
 test:
 	scripts/test
+
+# docs/packaging.md tells more.
+deb:
+	packaging/build-deb $(ROOT) $(OUT)

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from agentd import journal
+from agentd.catalog import MESSAGE_IDS
 from agentd.core.messages import EventType, Record
 from agentd.core.model import Decision
 
@@ -35,6 +36,8 @@ FLUSH_S = 1.0
 
 _FIELDS = "agentd_fields"
 _JOURNAL_ONLY = "agentd_journal_only"
+# AGENTD_DECISION is the whole decision as JSON; what a line shows of it is its id.
+_JOURNAL_NAMES = {"decision": "decision_id"}
 _PREFIX = "agentd."
 # These tell of each request or poll at info; agentd's own lines are the ones to read.
 _CHATTY = ("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio", "grpc", "httpx", "httpcore")
@@ -106,7 +109,7 @@ def get(name: str) -> Log:
 def record(change: Record, decision: Decision | None = None) -> None:
     """One line for one record of the controller: its type is the message, scaling speaks as `autoscaler`.
 
-    With `decision`, the journal's entry also carries the whole chain of reasons as JSON.
+    The journal's entry also carries the message id of its type and, with `decision`, the whole chain of reasons.
     """
     named = {
         "pool": change.pool,
@@ -115,10 +118,10 @@ def record(change: Record, decision: Decision | None = None) -> None:
         "decision": change.decision,
         "actor": change.actor,
     }
-    extra: dict[str, object] = {
-        _FIELDS: {key: value for key, value in named.items() if value},
-        _JOURNAL_ONLY: {"event": change.type.value} | ({"decision_json": _explain(decision)} if decision else {}),
-    }
+    told = {"MESSAGE_ID": MESSAGE_IDS[change.type], "AGENTD_EVENT": change.type.value}
+    if change.decision:
+        told["AGENTD_DECISION"] = _explain(decision) if decision else json.dumps({"id": change.decision})
+    extra: dict[str, object] = {_FIELDS: {key: value for key, value in named.items() if value}, _JOURNAL_ONLY: told}
     name = "autoscaler" if change.type in _AUTOSCALER else "fleet"
     level = logging.WARNING if change.type in _WARNINGS else logging.INFO
     logging.getLogger(_PREFIX + name).log(level, change.type.value, extra=extra, stacklevel=2)
@@ -268,10 +271,11 @@ class JournalHandler(logging.Handler):
     @staticmethod
     def _fields(record: logging.LogRecord) -> list[tuple[str, str]]:
         priority = next((number for bound, number in _PRIORITIES if record.levelno >= bound), 7)
-        named: dict[str, str] = getattr(record, _FIELDS, {}) | getattr(record, _JOURNAL_ONLY, {})
+        named: dict[str, str] = getattr(record, _FIELDS, {})
+        fields = {journal.field_name(_JOURNAL_NAMES.get(key, key), "AGENTD_"): value for key, value in named.items()}
         return [
             *_entry(readable(record), priority),
-            *((journal.field_name(key, "AGENTD_"), value) for key, value in named.items()),
+            *(fields | getattr(record, _JOURNAL_ONLY, {})).items(),
             ("CODE_FILE", record.pathname),
             ("CODE_LINE", str(record.lineno)),
             ("CODE_FUNC", record.funcName or ""),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -127,6 +128,7 @@ class Runtime:
         self._publisher = Publisher(store)
         self._troubles: dict[str, str] = {}
         self._intents = 0
+        self._decisions: deque[Decision] = deque(maxlen=100)  # the last; what they bring about is told when it happens
         self._hurrying = False
         self._broken: Exception | None = None
         self._broke = asyncio.Event()
@@ -213,7 +215,7 @@ class Runtime:
             self._keep_time(),
             self._carry_out(),
             self._hear_driver(),
-            self._every(RELIST_S, self._relist),
+            self._every(RELIST_S, self.relist),
             self._every(METRICS_S, self._add_metrics),
             self._every(STORE_RETRY_S, self.store.retry),
         ]
@@ -329,7 +331,8 @@ class Runtime:
                 done=tuple(intent for item in work for intent in item.finished),
             )
         )
-        decisions = {decision.id: decision for item in work for decision in item.outcome.decisions}
+        self._decisions.extend(decision for item in work for decision in item.outcome.decisions)
+        decisions = {decision.id: decision for decision in self._decisions}
         for record in stored:
             log.record(record.record, decisions.get(record.record.decision))
             self._publisher.publish(record)
@@ -398,7 +401,7 @@ class Runtime:
                 self._moved_while_listing.add(event.instance)
             self._take(event)
 
-    async def _relist(self) -> None:
+    async def relist(self) -> None:
         """Signals only hint; the list decides. What moved while the list was made is left to the next one."""
         self._moved_while_listing = set(self._under_way)
         with self._watching_for_trouble("driver", "the host's processes cannot be listed"):

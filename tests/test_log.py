@@ -21,6 +21,7 @@ from typing import TextIO
 import pytest
 
 from agentd import journal, log
+from agentd.catalog import MESSAGE_IDS
 from agentd.core.messages import EventType, Record
 from agentd.core.model import Decision, Limit, PoolName, Reason
 
@@ -197,7 +198,7 @@ class TestJournal:
         to_journal(journald)
         log.record(SCALE_UP, DECISION)
         fields = journald.receive()
-        explained = json.loads(fields.pop("AGENTD_DECISION_JSON"))
+        explained = json.loads(fields.pop("AGENTD_DECISION"))
         assert explained["reasons"] == [{"code": "threshold", "text": "High load: 0.88 > 0.75"}]
         assert (explained["wanted"], explained["granted"]) == (4, 3)
         assert fields.pop("CODE_FILE") == __file__
@@ -207,14 +208,22 @@ class TestJournal:
             ' decision=d-17 actor="uid 0"',
             "PRIORITY": "6",
             "SYSLOG_IDENTIFIER": "agentd",
+            "MESSAGE_ID": MESSAGE_IDS[EventType.SCALE_UP],
             "AGENTD_EVENT": "scale_up",
             "AGENTD_POOL": "research",
             "AGENTD_INSTANCE": "research-9101",
             "AGENTD_REASON": "High load: 0.88 > 0.75",
-            "AGENTD_DECISION": "d-17",
+            "AGENTD_DECISION_ID": "d-17",
             "AGENTD_ACTOR": "uid 0",
             "CODE_FUNC": "test_a_record_arrives_with_every_field_searchable",
         }
+
+    def test_a_decision_of_which_only_the_id_is_at_hand_is_json_too(self, journald: FakeJournald) -> None:
+        to_journal(journald)
+        log.record(SCALE_UP)
+        assert journald.receive()["AGENTD_DECISION"] == '{"id": "d-17"}'
+        log.record(Record(EventType.READY, "ready after 0.2 s", instance="research-9101"))
+        assert journald.receive().keys().isdisjoint({"AGENTD_DECISION", "AGENTD_DECISION_ID"})
 
     def test_priorities_and_the_place_in_the_code_are_those_of_the_caller(self, journald: FakeJournald) -> None:
         to_journal(journald)

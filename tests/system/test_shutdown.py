@@ -1,0 +1,76 @@
+"""Everything ends, in order: the host, or the target of agentd and all its agents. Nothing of that is a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from system_agentd import Agentd, idle
+from testhost import Host, wait_until
+
+from agentd import units
+
+# An agent that finishes its work in hand when it is told to end.
+DRAINS = "trap 'sleep 1; echo drained; exit 0' TERM; while :; do sleep 1000 & wait; done"
+# systemd's, of a unit that it begins to stop, and of one that it has stopped.
+STOPPING = "de5b426a63be47a7b6ac3eaac82e2f6f"
+STOPPED = "9d1aaa27d60140bd96365438aad20286"
+OWN = ("agentd.service", "agentd.socket", "agentd-agents.socket")
+FAULTS = ("exit", "held", "vanished", "start_failed", "crash_loop", "stop_forced", "oom_kill")
+
+
+@pytest.fixture
+def agentd(shared_host: Host) -> Iterator[Agentd]:
+    made = Agentd(shared_host)
+    yield made
+    made.clean_up()
+
+
+def test_a_host_that_goes_down_drains_its_agents_first_and_has_them_again(host: Host) -> None:
+    host.exec("mkdir", "--parents", "/var/log/journal")
+    host.exec("journalctl", "--flush")
+    agentd = Agentd(host)
+    agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
+    agentd.systemctl("enable", "agentd.service")
+    agentd.start()
+    before = agentd.wait_ready(3)
+    assert host.reboot() == "running"
+    after = agentd.wait_ready(3)
+    assert set(after) == set(before)
+
+    past = host.journal("--boot=-1")
+    drained = {entry["AGENTD_INSTANCE"] for entry in past if entry["MESSAGE"] == "drained"}
+    assert drained == set(before)
+    ends = [(entry["MESSAGE_ID"], entry["UNIT"]) for entry in past if entry.get("MESSAGE_ID") in (STOPPING, STOPPED)]
+    last = max(ends.index((STOPPED, unit)) for _, unit in ends if units.instance_of(unit))
+    assert last < ends.index((STOPPING, "agentd.service"))
+
+    (stopping,) = agentd.events("host_stopping")
+    assert "shutting down" in stopping["reason"]
+    assert agentd.events(*FAULTS) == []
+    assert {one["state"] for one in agentd.instances().values()} == {"ready"}
+
+
+def test_the_target_stops_also_an_agentd_that_has_just_crashed(agentd: Agentd) -> None:
+    agentd.drop_in("agentd.service", "[Service]\nRestartSec=1000")
+    agentd.configure({"research": idle(2)})
+    agentd.start()
+    agentd.wait_ready(2)
+    agentd.systemctl("kill", "--kill-whom=main", "--signal=KILL", "agentd.service")
+    agentd.systemctl("stop", units.TARGET)
+    assert agentd.running() == {}
+    assert agentd.systemctl("is-active", *OWN, check=False).split() == ["failed", "inactive", "inactive"]
+
+
+def test_the_target_stops_everything_and_starts_it_again(agentd: Agentd) -> None:
+    agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
+    agentd.systemctl("start", units.TARGET)
+    before = agentd.wait_ready(3)
+    agentd.systemctl("stop", units.TARGET)
+    assert agentd.running() == {}
+    wait_until(lambda: set(agentd.systemctl("is-active", *OWN, check=False).split()) == {"inactive"}, "all is stopped")
+    agentd.systemctl("start", units.TARGET)
+    after = agentd.wait_ready(3)
+    assert set(after) == set(before)
+    assert len(agentd.events("host_stopping")) == 1
+    assert agentd.events(*FAULTS) == []
