@@ -14,35 +14,41 @@ import contextlib
 import os
 import pwd
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agentd import __version__, config, log, ports, statedir
+from agentd import __version__, activation, config, log, ports, statedir
 from agentd.about import About
+from agentd.cgroups import Cgroups
 from agentd.clock import SystemClock
 from agentd.collectors import HostCollector
 from agentd.config import Config
+from agentd.config.checks import NO_LIMITS
 from agentd.core.controller import Controller
 from agentd.core.messages import EventType, Probed, Record, Shutdown
-from agentd.core.model import Running
+from agentd.core.model import Resources, Running
 from agentd.drivers import Driver
 from agentd.drivers.process import ProcessDriver
 from agentd.drivers.process_limits import raise_fd_limit
 from agentd.errors import AgentdError, ConfigError, Problem, Refused, StateDirError
 from agentd.logfiles import LogFiles
+from agentd.logfiles_journal import JournalLogs
 from agentd.probes import Prober, ProbeTarget
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
-from agentd.rpc.server import Servers
+from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.sdk import address
-from agentd.service import ServiceManager, watchdog_s
+from agentd.service import ServiceManager, is_service, watchdog_s
 from agentd.store import Bounds, Store
 from agentd.web.app import create_app
 from agentd.web.server import HttpServer
 
 HTTP_DEFAULT = "127.0.0.1:8766"
+# Made by the package, for agentd alone: what each instance is to run, for the units' template to read.
+INSTANCES_DIR = Path("/run/agentd/instances")
 EX_CONFIG = 78
 # Of a socket address; the kernel takes 107 bytes and a zero.
 SOCKET_PATH_BYTES_MAX = 107
@@ -88,6 +94,7 @@ class Daemon:
             self._manager.stopping()
             if parts.done():
                 parts.result()
+            await self._runtime.relist()  # agents that end together with agentd do not run on
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
             # While the loop still runs: cancelled between storing and telling it would keep its last words to itself.
             await self._runtime.settled()
@@ -156,19 +163,24 @@ class Daemon:
             statedir.prepare(directory)
             stack.callback(os.close, statedir.lock(directory))
         listen = self._config.listen
+        inherited = activation.take(os.environ, os.getpid())
         servers = Servers(
-            listen.agents or _socket(runtime_dir / address.AGENTS_SOCKET),
-            listen.control or _socket(runtime_dir / address.CONTROL_SOCKET),
+            _place(inherited.get("agents", ()), listen.agents, runtime_dir / address.AGENTS_SOCKET),
+            _place(inherited.get("control", ()), listen.control, runtime_dir / address.CONTROL_SOCKET),
         )
-        logs = LogFiles(self._state_dir / "logs")
-        driver = self._driver(servers.agents_address, logs)
+        on_systemd = self._is_on_systemd()
+        files = None if on_systemd else LogFiles(self._state_dir / "logs")  # units write to the journal
+        at = servers.agents_address
+        driver = _systemd_driver(at) if files is None else self._process_driver(at, files)
         stack.push_async_callback(driver.close)
         history = self._config.history
         bounds = Bounds(history.events_max, history.decisions_max, history.metrics_days)
         store = Store.open(self._state_dir / "agentd.db", bounds, self._clock)
         stack.push_async_callback(store.close)
         epoch = store.load().epoch
-        self._collector = HostCollector(self._state_dir, self._config.watch)
+        self._collector = HostCollector(
+            self._state_dir, self._config.watch, cgroups=Cgroups() if on_systemd else None, own_cgroup=not on_systemd
+        )
         self._runtime = runtime = Runtime(
             Controller(self._config.fleet, epoch),
             driver,
@@ -177,7 +189,7 @@ class Daemon:
             epoch=epoch,
             collector=self._collector,
             prober=self._prober,
-            housekeeping=lambda: self._tend_logs(logs),
+            housekeeping=(lambda: self._tend_logs(files)) if files else None,
         )
         stack.push_async_callback(runtime.flush)
         await runtime.start()
@@ -197,11 +209,19 @@ class Daemon:
         await http.start()
         about.http_address = http.address
         stack.push_async_callback(servers.stop)
-        await servers.serve(AgentService(runtime, epoch), ControlService(runtime, about, self, logs))
+        control = ControlService(runtime, about, self, files or JournalLogs(), peer_of=servers.control_peer)
+        await servers.serve(AgentService(runtime, epoch), control)
         self._say_started(about, servers)
 
-    def _driver(self, agents_address: str, logs: LogFiles) -> Driver:
-        return ProcessDriver(  # what `auto` means too
+    def _is_on_systemd(self) -> bool:
+        """Whether agents are units. Under `auto` they are where agentd is one."""
+        return is_service() if self._config.driver == "auto" else self._config.driver == "systemd"
+
+    def _process_driver(self, agents_address: str, logs: LogFiles) -> Driver:
+        limited = any(pool.resources != Resources() for pool in self._config.fleet.pools.values())
+        if limited and self._config.driver == "auto":
+            _log.warning("configuration", cause=f"resources have no effect: {NO_LIMITS}")
+        return ProcessDriver(
             state_id=statedir.identity(self._state_dir),
             agent_endpoint=agents_address,
             log_dir=logs.directory,
@@ -293,6 +313,30 @@ def _shown(problems: Sequence[Problem], source: Path) -> list[str]:
             break
         lines.append(str(problem))
     return lines
+
+
+def _systemd_driver(agents_address: str) -> Driver:
+    try:
+        from agentd.drivers.systemd import SystemdDriver
+    except ModuleNotFoundError as error:
+        text = f"the driver systemd needs {error.name}, which is not installed: pip install 'agentd[systemd]'"
+        raise AgentdError(text) from error
+    return SystemdDriver(
+        agent_endpoint=agents_address,
+        instances_dir=INSTANCES_DIR,
+        port_probe=ports.probe,
+        sample_command=(sys.executable, "-m", "agentd.sample"),
+    )
+
+
+def _place(listeners: tuple[socket.socket, ...], configured: str | None, path: Path) -> str | Inherited:
+    """Where a role is served: on what the service manager passed on, else as configured, else at `path`."""
+    if not listeners:
+        return configured or _socket(path)
+    if configured:
+        cause = f"listen: {configured} does not count, {listeners[0].getsockname()} was inherited"
+        _log.warning("configuration", cause=cause)
+    return Inherited(listeners, path)
 
 
 def _socket(path: Path) -> str:
