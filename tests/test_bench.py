@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
-SCRIPTS = ("agent_memory", "evaluate", "fleet", "heartbeats", "peers", "reaction", "status")
+SCRIPTS = ("agent_memory", "evaluate", "fleet", "heartbeats", "peers", "reaction", "sandbox", "status")
 
 
 def run(script: str, *options: str) -> str:
