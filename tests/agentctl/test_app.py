@@ -190,7 +190,9 @@ def test_shutdown_says_what_becomes_of_the_agents(ctl: Callable[..., Any], daemo
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from agentd.agentctl import main; main()", *arguments]
+    # Whoever runs the tests in the background of a shell script has SIGINT ignored, and a child inherits that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heard}; from agentd.agentctl import main; main()", *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 

@@ -101,3 +101,20 @@ def test_an_exception_that_belongs_to_no_pool_is_told(agentd: Agentd) -> None:
     agentd.start()
     said = [str(entry["MESSAGE"]) for entry in agentd.host.journal("--unit=agentd.service")]
     assert "agentd: /etc/agentd/sandbox/reserach.conf has no effect: there is no pool 'reserach'" in said
+
+
+def test_a_program_in_a_home_directory_runs_by_the_recipe(agentd: Agentd) -> None:
+    host = agentd.host
+    host.write("/home/ada/writer/run", "#!/bin/sh\nls -A /home/ada >seen\nexec sleep infinity\n", mode=0o755)
+    host.write("/home/ada/secret", "")
+    host.exec("chmod", "700", "/home/ada")
+    agentd.configure({"research": idle(1, command="/home/ada/writer/run")})
+    agentd.start()
+    wait_until(
+        lambda: EXCEPTION in host.out("journalctl", "--identifier=research-9101"), "the launcher says what to do"
+    )
+    host.write(EXCEPTION, "[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=/home/ada/writer\n")
+    agentd.systemctl("restart", "agentd.service")
+    agentd.ctl("restart", "research", check=False)
+    agentd.wait_ready(1)
+    assert host.out("cat", "/var/lib/agentd-agents/research-9101/seen") == "writer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from system_agentd import Agentd, idle
+from system_agentd import SOCKETS, Agentd, idle
 from testhost import Host, wait_until
 
 from agentd import units
@@ -15,7 +15,7 @@ DRAINS = "trap 'sleep 1; echo drained; exit 0' TERM; while :; do sleep 1000 & wa
 # systemd's, of a unit that it begins to stop, and of one that it has stopped.
 STOPPING = "de5b426a63be47a7b6ac3eaac82e2f6f"
 STOPPED = "9d1aaa27d60140bd96365438aad20286"
-OWN = ("agentd.service", "agentd.socket", "agentd-agents.socket")
+OWN = (units.SERVICE, *SOCKETS, units.PATTERN)
 FAULTS = ("exit", "held", "vanished", "start_failed", "crash_loop", "stop_forced", "oom_kill")
 
 
@@ -51,24 +51,29 @@ def test_a_host_that_goes_down_drains_its_agents_first_and_has_them_again(host: 
     assert {one["state"] for one in agentd.instances().values()} == {"ready"}
 
 
+def stop_target(agentd: Agentd) -> None:
+    """Stop the target, and wait until agentd, its sockets and all agents have stopped."""
+    agentd.systemctl("stop", units.TARGET)
+    wait_until(
+        lambda: agentd.systemctl("list-units", "--state=active,deactivating", "-q", *OWN) == "", "all is stopped"
+    )
+
+
 def test_the_target_stops_also_an_agentd_that_has_just_crashed(agentd: Agentd) -> None:
     agentd.drop_in("agentd.service", "[Service]\nRestartSec=1000")
     agentd.configure({"research": idle(2)})
     agentd.start()
     agentd.wait_ready(2)
     agentd.systemctl("kill", "--kill-whom=main", "--signal=KILL", "agentd.service")
-    agentd.systemctl("stop", units.TARGET)
-    assert agentd.running() == {}
-    assert agentd.systemctl("is-active", *OWN, check=False).split() == ["failed", "inactive", "inactive"]
+    wait_until(lambda: agentd.host.show(units.SERVICE, "SubState")["SubState"] == "auto-restart", "agentd is away")
+    stop_target(agentd)
 
 
 def test_the_target_stops_everything_and_starts_it_again(agentd: Agentd) -> None:
     agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
     agentd.systemctl("start", units.TARGET)
     before = agentd.wait_ready(3)
-    agentd.systemctl("stop", units.TARGET)
-    assert agentd.running() == {}
-    wait_until(lambda: set(agentd.systemctl("is-active", *OWN, check=False).split()) == {"inactive"}, "all is stopped")
+    stop_target(agentd)
     agentd.systemctl("start", units.TARGET)
     after = agentd.wait_ready(3)
     assert set(after) == set(before)
