@@ -179,7 +179,7 @@ def _drop_ins(facts: Facts) -> Iterator[Check]:
         text = f"not what the configuration says: {shown} ({plural(len(facts.out_of_step), 'unit')})"
         yield _warn("drop-ins", text, "sudo systemctl reload agentd")
     else:
-        yield _ok("drop-ins", "limits and sandboxes of agents are as the configuration says")
+        yield _ok("drop-ins", "exceptions from agents' sandbox are where the configuration has their pools")
     for path in facts.strangers:
         yield _warn(
             "sandbox", f"{path} has no effect: there is no such pool", f"name it after a pool, or: sudo rm {path}"

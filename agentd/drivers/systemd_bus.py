@@ -111,7 +111,16 @@ class SystemdBus:
         Raises:
             BusAway: there is no bus, or no systemd on it.
         """
-        await self._connect()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + AWAY_S
+        while not self._connected.is_set():
+            try:
+                await self._connect()
+            except BusError as error:
+                # The bus is there; systemd may be about to return to it from an execution of itself.
+                if error.name not in _AWAY or loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(RETRY_S)
         self._keeping = asyncio.create_task(self._keep(), name="system bus")
 
     async def close(self) -> None:

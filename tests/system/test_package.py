@@ -202,8 +202,8 @@ def test_removal_stops_everything_and_purging_forgets_it(suite: str, installed: 
     start(installed)
     installed.exec("systemctl", "enable", "agentd")
     installed.write("/etc/agentd/agentd.yaml", installed.out("cat", "/etc/agentd/agentd.yaml") + "\n# ours\n")
-    limits = dropins.UNITS_DIR / f"{fleet()[0]}.d" / dropins.LIMITS
-    installed.write(str(limits), "[Service]\nMemoryMax=1G\n")
+    link = dropins.UNITS_DIR / f"{fleet()[0]}.d" / dropins.LINK
+    installed.write(str(link), "[Service]\nProtectHome=no\n")
 
     installed.exec("dpkg", "--remove", "agentd", timeout_s=200)
     assert running(installed) == {}

@@ -179,3 +179,11 @@ def test_a_stop_is_for_good_and_so_is_a_configuration_of_no_use(agentd: Host) ->
     agentd.write("/etc/agentd/agentd.yaml", good)
     agentd.exec("systemctl", "start", "agentd.service")
     assert agentctl(agentd, "status").returncode == 0
+
+
+def test_an_agentd_that_was_told_to_end_is_not_started_by_its_agents(agentd: Host) -> None:
+    assert agentctl(agentd, "shutdown", "--keep-agents").returncode == 0
+    for unit in ("agentd.socket", "agentd-agents.socket", "agentd.service"):
+        wait_until(lambda unit=unit: agentd.show(unit, "ActiveState") == {"ActiveState": "inactive"}, f"{unit} stopped")
+    agentd.exec("systemctl", "start", "agentd.service")
+    assert agentctl(agentd, "status").returncode == 0
