@@ -34,6 +34,9 @@ def pool_lines(pool: pb.Pool, instances: Iterable[pb.Instance], width: int) -> l
         lines += wrapped(printable(_cause(state, cause, ids)), width=width, first="  ", rest="    ")
     if left := sum(len(ids) for _, ids in causes[_CAUSES_MAX:]):
         lines.append(f"  and {plural(left, 'more instance')}")
+    if lines and pool.start_failure and all(pool.start_failure not in cause for (_, cause), _ in causes):
+        why = printable(f"the last start failed: {pool.start_failure}")
+        lines += wrapped(why, width=width, first="  ", rest="    ")
     style = "bad" if broken or pool.failed else "warn"
     return [styled(line, style) for line in lines]
 

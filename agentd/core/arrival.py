@@ -100,6 +100,7 @@ def ready(fleet: Fleet, instance: Instance, now: float) -> None:
         pool.last_up_at = max(pool.last_up_at or instance.created_at, instance.created_at)
     instance.ever_ready = True
     pool.start_failures = 0
+    pool.start_failure = ""
     pool.backoff_until = 0.0
     if pool.recheck_at or pool.target:
         pool.recheck_at = now
@@ -131,7 +132,7 @@ def start_failed(fleet: Fleet, event: StartFailed, now: float) -> None:
         return
     failed_start(fleet, pool, instance, f"{event.cause}: {event.text}", now)
     if instance.is_core:
-        _fail(fleet, instance, event.cause, now, retry_at=pool.backoff_until)
+        _fail(fleet, instance, f"{event.cause}: {event.text}", now, retry_at=pool.backoff_until)
     else:
         instance.launched = False  # nothing ran, so nothing stops
         departure.gone(fleet, instance, now)
@@ -185,7 +186,7 @@ def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
         departure.begin(fleet, instance, Purpose.NOT_READY, now, reason=event.text)
     else:
         # A program that ends again and again needs a person; a host that could not start it may recover.
-        _fail(fleet, instance, event.cause, now, retry_at=0.0 if looped else pool.backoff_until)
+        _fail(fleet, instance, f"{event.cause}: {event.text}", now, retry_at=0.0 if looped else pool.backoff_until)
 
 
 def held(fleet: Fleet, event: InstanceHeld, now: float) -> None:
@@ -202,6 +203,10 @@ def held(fleet: Fleet, event: InstanceHeld, now: float) -> None:
     instance.forget_reports()
     fleet.move(instance, State.HELD, now, event.text)
     fleet.tell(EventType.HELD, event.text, instance)
+    pool = fleet.pools[instance.pool]
+    if pool.target:
+        pool.recheck_at = now
+        fleet.touch_pool(pool.name)
 
 
 def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
@@ -222,12 +227,13 @@ def failed_start(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: f
     """Put the pool's next start off. Costs no cooldown."""
     pool.start_failures += 1
     pool.backoff_until = now + START_BACKOFF.delay_s(pool.start_failures, 0.0)
+    pool.start_failure = text or pool.start_failure
     fleet.touch_pool(pool.name)
     if text:
         fleet.tell(EventType.START_FAILED, text, instance, decision=instance.decision)
 
 
-def _fail(fleet: Fleet, instance: Instance, cause: StartFailure, now: float, *, retry_at: float = 0.0) -> None:
+def _fail(fleet: Fleet, instance: Instance, cause: str, now: float, *, retry_at: float = 0.0) -> None:
     instance.retry_at = retry_at
     instance.pid = 0
     fleet.move(instance, State.FAILED, now, cause)
@@ -241,7 +247,7 @@ def _port_taken(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: fl
     pool.conflicts[instance.port] = now + (CORE_PORT_RETRY_S if instance.is_core else PORT_RETRY_S)
     fleet.touch_pool(pool.name)
     if instance.is_core:
-        _fail(fleet, instance, StartFailure.PORT_TAKEN, now, retry_at=pool.conflicts[instance.port])
+        _fail(fleet, instance, f"{StartFailure.PORT_TAKEN}: {text}", now, retry_at=pool.conflicts[instance.port])
         return
     if not instance.replaced_by:  # otherwise its successor is on its way already
         _go_elsewhere(fleet, pool, instance, text, now)

@@ -531,6 +531,7 @@ class PoolView:
     down_cooldown_s: float
     bundled_agent: bool
     cost_per_hour: float
+    start_failure: str  # why the last start failed; empty since one succeeded
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
         at = value[moved]
         setattr(pool, moved, None if at is None else at + shift)
     pool.start_failures = value["start_failures"]
+    pool.start_failure = value.get("start_failure", "")
     pool.backoff_until = value["backoff_until"] + shift if value["backoff_until"] else 0.0
     if value["target"]:
         target = Target(**value["target"])
@@ -131,6 +132,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "last_up_at": pool.last_up_at,
         "last_down_at": pool.last_down_at,
         "start_failures": pool.start_failures,
+        "start_failure": pool.start_failure,
         "backoff_until": pool.backoff_until,
         "target": asdict(pool.target) if pool.target else None,
         "footprint_bytes": pool.footprint_bytes,

@@ -129,6 +129,7 @@ class Pool:
     last_up_at: float | None = None
     last_down_at: float | None = None
     start_failures: int = 0
+    start_failure: str = ""  # why the last start failed, until one succeeds
     backoff_until: float = 0.0
     target: Target | None = None
     footprint_bytes: int = FOOTPRINT_BYTES_DEFAULT

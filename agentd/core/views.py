@@ -64,6 +64,7 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         down_cooldown_s=max(0.0, guards.cooldown_until(pool, up=False) - now),
         bundled_agent=not config.command,
         cost_per_hour=config.cost_per_hour * len(pool.instances),
+        start_failure=pool.start_failure,
     )
 
 

@@ -258,6 +258,7 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         down_cooldown_s=view.down_cooldown_s,
         bundled_agent=view.bundled_agent,
         cost_per_hour=view.cost_per_hour,
+        start_failure=view.start_failure,
     )
 
 

@@ -197,6 +197,7 @@ class Pool(_message.Message):
     DOWN_COOLDOWN_S_FIELD_NUMBER: _builtins.int
     BUNDLED_AGENT_FIELD_NUMBER: _builtins.int
     COST_PER_HOUR_FIELD_NUMBER: _builtins.int
+    START_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready + starting + unhealthy not yet replaced."""
@@ -226,6 +227,8 @@ class Pool(_message.Message):
     """The pool has no command; it runs the sample agent that comes with agentd."""
     cost_per_hour: _builtins.float
     """Cost of all its instances."""
+    start_failure: _builtins.str
+    """Why its last start failed; empty since one succeeded."""
     @_builtins.property
     def target(self) -> Global___Target: ...
     @_builtins.property
@@ -264,10 +267,11 @@ class Pool(_message.Message):
         down_cooldown_s: _builtins.float = ...,
         bundled_agent: _builtins.bool = ...,
         cost_per_hour: _builtins.float = ...,
+        start_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "headroom", b"headroom", "load", b"load", "next", b"next", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015

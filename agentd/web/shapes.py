@@ -168,6 +168,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "down_cooldown_s": pool.down_cooldown_s,
         "bundled_agent": pool.bundled_agent,
         "cost_per_hour": pool.cost_per_hour,
+        "start_failure": pool.start_failure,
     }
 
 

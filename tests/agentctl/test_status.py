@@ -103,6 +103,17 @@ def test_a_broken_pool_says_why_once_per_cause_the_worst_first() -> None:
     ]
 
 
+def test_a_pool_that_cannot_start_says_why_the_last_start_failed() -> None:
+    pool = pb.Pool(name="research", min=1, start_failure="denied: the polkit rule is missing")
+    assert pool_lines(pool, [], 100) == [
+        "research: below its minimum of 1",
+        "  the last start failed: denied: the polkit rule is missing",
+    ]
+    failed = [broken(4, common_pb2.INSTANCE_STATE_FAILED, "denied: the polkit rule is missing")]
+    assert sum("polkit" in line for line in pool_lines(pool, failed, 100)) == 1
+    assert pool_lines(pb.Pool(name="research", start_failure="some time ago"), [], 100) == []
+
+
 @pytest.mark.parametrize(("causes", "last"), [(3, ""), (4, "  and 1 more instance"), (5, "  and 2 more instances")])
 def test_of_many_causes_the_first_three_are_shown(causes: int, last: str) -> None:
     instances = [broken(n, common_pb2.INSTANCE_STATE_FAILED, f"exit code {n}") for n in range(causes)]

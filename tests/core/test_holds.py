@@ -124,3 +124,11 @@ def test_while_the_host_goes_down_nothing_is_started_again() -> None:
     assert told(world, EventType.HOST_STOPPING) == ["the host is shutting down"]
     assert world.view().instances == ()
     assert told(world, EventType.VANISHED) == []
+
+
+def test_a_hold_below_a_target_is_made_up_for_at_once() -> None:
+    world = booted()
+    world.run_until(400.5)  # past the cooldown, between two checks
+    hold(world, ELASTIC)
+    world.run_until(402.0)
+    assert sum(view.state is State.READY for view in world.view().instances) == 3

@@ -68,11 +68,13 @@ def test_a_failed_core_start_is_tried_again_and_costs_elastic_starts_their_backo
     world = World(fleet(research()))
     world.failing[CORE] = "no such file"
     world.boot()
-    assert world.instance(CORE).cause == StartFailure.SPAWN_FAILED
+    assert world.instance(CORE).cause == "spawn_failed: no such file"
+    assert world.view().pools[0].start_failure == "spawn_failed: no such file"
     world.run_until(4.9)
     del world.failing[CORE]
     world.run_until(5.0)
     assert world.instance(CORE).state is State.READY
+    assert world.view().pools[0].start_failure == ""
 
 
 def test_starts_that_fail_again_and_again_come_ever_more_rarely() -> None:
@@ -91,7 +93,7 @@ def test_a_crash_loop_ends_in_a_named_state_and_a_person_is_the_way_out() -> Non
     world.boot()
     world.give_up(CORE)
     view = world.instance(CORE)
-    assert (view.state, view.cause, view.pid) == (State.FAILED, "crash_loop", 0)
+    assert (view.state, view.cause, view.pid) == (State.FAILED, "crash_loop: ended too often", 0)
     world.run_until(5000.0)
     assert world.instance(CORE).state is State.FAILED
     world.step(Restart((CORE,), "alice"))

@@ -40,6 +40,7 @@ def filled_fleet() -> Fleet:
     made = Fleet(fleet(), epoch=1)
     pool = made.pools[RESEARCH]
     pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
+    pool.start_failure = "spawn_failed: no memory"
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")

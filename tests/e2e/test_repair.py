@@ -117,7 +117,7 @@ def test_a_crash_loop_ends_in_failed_and_a_person_gets_it_out(fleet: Fleet) -> N
     assert reason == f"{core} ended 3 times in a row, the last time with exit code 7"
     # Nothing is tried any more, checks and all.
     failed = fleet.until("failed for 1.5 s", lambda: [o for o in fleet.ps().values() if o["state_age_s"] > 1.5])[0]
-    assert (failed["state"], failed["cause"], failed["pid"]) == ("failed", "crash_loop", 0)
+    assert (failed["state"], failed["cause"], failed["pid"]) == ("failed", f"crash_loop: {reason}", 0)
     assert starts.read_text().count("\n") == 3
     assert fleet.running() == []
     assert fleet.pool("research")["failed"] == 1

@@ -133,6 +133,7 @@ def pool_view(name: str, count: int, next_: Decision, **changes: Any) -> PoolVie
         down_cooldown_s=0.0,
         bundled_agent=False,
         cost_per_hour=0.0,
+        start_failure="",
     )
     return replace(view, **changes)
 

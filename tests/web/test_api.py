@@ -170,6 +170,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "down_cooldown_s": 212.0,
         "bundled_agent": False,
         "cost_per_hour": 0.0,
+        "start_failure": "",
     }
     assert pools["testing"]["target"] == {
         "count": 3,
