@@ -170,7 +170,7 @@ def test_a_missing_template_is_named_and_putting_it_back_is_enough(agentd: Agent
         agentd.host.exec("mv", "/root/agent@.service", TEMPLATE)
         agentd.systemctl("daemon-reload")
     assert "Is agent@.service installed as agentd's package has it?" in failed["reason"]
-    assert agentd.wait_state("research-9002", "failed")["cause"] == "unit_missing"
+    assert agentd.wait_state("research-9002", "failed")["cause"].startswith("unit_missing: cannot start research-9002")
     assert "unit_missing" in agentd.ctl("status").stdout
     agentd.ctl("restart", "researcher")
     agentd.wait_ready(1)
@@ -187,7 +187,7 @@ def test_without_the_polkit_rule_agentd_says_what_is_missing(agentd: Agentd) -> 
         agentd.host.exec("mv", "/root/60-agentd.rules", POLKIT_RULE)
         agentd.systemctl("restart", "polkit.service")
     assert f"is polkit running, and is its rule {POLKIT_RULE} installed?" in failed["reason"]
-    assert agentd.wait_state("research-9002", "failed")["cause"] == "denied"
+    assert agentd.wait_state("research-9002", "failed")["cause"].startswith("denied: cannot start research-9002")
     assert listed_units(agentd) == ""
     agentd.ctl("restart", "researcher")
     agentd.wait_ready(1)
