@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,8 @@ DONE, FAILED, USAGE, NO_DAEMON, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 
 FOREVER_S = 10 * 365 * 86400.0
 COUNT_MAX = 100_000  # as agentd has it
 
+# Where a package puts agentd.service.
+_UNITS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
 # A count on the wrong side of the present one is a mistake in the command, not a failure of agentd.
 _USAGE_REASONS = ("TARGET_BELOW_CURRENT", "TARGET_ABOVE_CURRENT")
 
@@ -84,7 +87,9 @@ class Session:
             with ControlClient(self.address, timeout_s=self.timeout_s) as client:
                 yield client
         except NoDaemonError as error:
-            text = f"{error}; start one with: agentd --config FILE, or: scripts/run"
+            packaged = any(Path(place, "agentd.service").exists() for place in _UNITS)
+            way = "systemctl start agentd" if packaged else "agentd --config FILE, or: scripts/run"
+            text = f"{error}; start one with: {way}"
             raise Failure(text, NO_DAEMON) from error
         except ControlError as error:
             text = f"{error} ({error.reason})" if error.reason else str(error)

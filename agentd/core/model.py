@@ -276,6 +276,7 @@ class InstanceSpec:
     resources: Resources = Resources()
     notify: bool = False
     pool_max: int = 0  # how many instances its pool may have; 0: unknown
+    start_timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,6 +294,7 @@ class Fleet:
             resources=config.resources,
             notify=config.notify,
             pool_max=config.max,
+            start_timeout_s=config.start_timeout_s,
         )
 
     # -- what a step brings about ---------------------------------------------------------------

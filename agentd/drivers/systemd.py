@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import agentd.log
 from agentd.clock import Clock, SystemClock
 from agentd.core.messages import InstanceWarned
-from agentd.core.model import InstanceId, InstanceSpec, Observed, Phase, StartFailure, parse_instance_id
+from agentd.core.model import HealthCheck, InstanceId, InstanceSpec, Observed, Phase, StartFailure, parse_instance_id
 from agentd.drivers import Capacity, DriverEvent
 from agentd.drivers.commands import command_words
 from agentd.drivers.systemd_bus import SERVICE, BusAway, BusError, SystemdBus
@@ -178,8 +178,9 @@ class SystemdDriver:
                 with _minding_files(entry.id):
                     self._files.write(entry.spec)
                 self._forgive_later(entry)
-            if entry.spec is None and entry.phase is Phase.BACKOFF:
+            if entry.spec is None and (entry.phase is Phase.BACKOFF or entry.held):
                 entry.leave(None)
+                entry.held = False
                 self._end_unasked(entry)
         with _minding_files():
             for instance in self._files.instances():
@@ -211,10 +212,12 @@ class SystemdDriver:
             StartError: there is none.
         """
         try:
-            if entry.phase is not None:  # a start would wait for a restart that is pending, and count earlier failures
+            # A start would wait for a restart that is pending, and count earlier failures.
+            if entry.phase is not None or entry.held:
                 await self._jobs.stop(entry)
                 await self._jobs.forgive(entry)
                 entry.leave(None)
+                entry.held = False
             holder = self._port_probe(spec.port)
             if holder is not None:
                 text = f"cannot start {spec.id}: port {spec.port} is held by {holder}"
@@ -223,7 +226,15 @@ class SystemdDriver:
             await self._set_limits(entry, spec)
             kills = self._watcher.kills(spec.id)
             words = command_words(spec, self._sample_command)
-            process = await self._jobs.start(entry, spec, words[0] if words else "")
+            # Where its word alone says when it is ready, nobody else counts how long that takes.
+            waits = spec.notify and spec.health is HealthCheck.NONE
+            async with asyncio.timeout(spec.start_timeout_s if waits else None):
+                process = await self._jobs.start(entry, spec, words[0] if words else "")
+        except TimeoutError as error:
+            await self._jobs.stop(entry)
+            self._files.remove(spec.id)
+            text = f"cannot start {spec.id}: its program did not say READY=1 within {spec.start_timeout_s:g} s"
+            raise StartError(StartFailure.TIMEOUT, text) from error
         except BusAway as error:  # it may run by now: its file stays, so that it is an agent like the others
             raise start_refused(spec.id, entry.unit, error) from error
         except BusError as error:

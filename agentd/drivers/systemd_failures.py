@@ -77,6 +77,8 @@ def start_failed(instance: InstanceId, unit: str, command: str, run: Run, job: s
         text = not_begun(run.result)
     elif run.not_found:
         failure, text = StartFailure.COMMAND_NOT_FOUND, f"{command!r} is no program on the agent's PATH"
+        if "/" in command:
+            text = f"{command!r} is no program that the agent can see; its sandbox hides /home and /root"
     elif cause.kind is ExitKind.SETUP:
         failure, text = StartFailure.SETUP_FAILED, f"the host could not set it up: status {setup_text(run.status)}"
     elif run.pid:

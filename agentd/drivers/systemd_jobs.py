@@ -41,7 +41,7 @@ class UnitJobs:
             BusError: systemd refused, or cannot be reached.
         """
         until_ready = not spec.notify or spec.health is HealthCheck.NONE
-        before = "" if until_ready else await read_incarnation(self._bus, entry.unit)
+        before = await read_incarnation(self._bus, entry.unit)
 
         async def is_born() -> bool:
             process = await read_process(self._bus, entry.unit)
@@ -53,7 +53,7 @@ class UnitJobs:
         if process.pid and result in ("done", ""):
             return process
         run = await read_run(self._bus, entry.unit)
-        if run.pid and (result == "done" or run.was_up):
+        if run.pid and run.incarnation != before and (result == "done" or run.was_up):
             return run.process  # it has ended already, as a next look will see
         await self.stop(entry)
         raise start_failed(entry.id, entry.unit, program, run, result)

@@ -70,7 +70,7 @@ class Process:
 class Run:
     """A unit's last run as systemd remembers it; `pid` 0: it came to no process.
 
-    `was_up`: it was ready before it ended. `stopped_first`: it was asked to stop before it ended.
+    `was_up`: it was ready before it ended. `stopped_first`: somebody asked it to stop before it ended.
     """
 
     incarnation: Incarnation
@@ -148,6 +148,7 @@ async def read_run(bus: SystemdBus, unit: str) -> Run:
 def _run(service: dict[str, Any], unit: dict[str, Any], incarnation: Incarnation, sub: str) -> Run:
     started, ended = service["ExecMainStartTimestampMonotonic"], service["ExecMainExitTimestampMonotonic"]
     left_active = unit["ActiveExitTimestampMonotonic"]
+    result = service["Result"]
     memory_max = service["MemoryMax"]
     # Before systemd 254 the delay is always the same one.
     delay = service.get("RestartUSecNext", service["RestartUSec"])
@@ -156,12 +157,13 @@ def _run(service: dict[str, Any], unit: dict[str, Any], incarnation: Incarnation
         sub=sub,
         pid=service["ExecMainPID"],
         started_wall=service["ExecMainStartTimestamp"] / 1e6,
-        result=service["Result"],
+        result=result,
         exited=service["ExecMainCode"] == _CLD_EXITED,
         status=service["ExecMainStatus"],
         restarts=service["NRestarts"],
         was_up=0 < started <= unit["ActiveEnterTimestampMonotonic"],
-        stopped_first=started <= left_active < ended,
+        # systemd itself stops what misses its watchdog or was killed for memory.
+        stopped_first=started <= left_active < ended and result not in ("watchdog", "oom-kill"),
         memory_max_bytes=None if memory_max == UNKNOWN else memory_max,
         restart_in_s=0.0 if delay == UNKNOWN else delay / 1e6,
     )

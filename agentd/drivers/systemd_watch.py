@@ -225,8 +225,9 @@ class Watcher:
         if run.sub != "failed":
             self.hint(entry.id)
             return
+        ended_unasked = entry.phase is Phase.BACKOFF and entry.is_latest(run.incarnation)
         cause = entry.cause if entry.cause and entry.is_latest(run.incarnation) else self._remember_end(entry, run)
-        if run.stopped_first:
+        if run.stopped_first and not ended_unasked:
             await self._stopped_by_others(entry)
             return
         failure, text = StartFailure.CRASH_LOOP, f"{entry.id} ended with {cause}, and its unit is not restarted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import textwrap
 
@@ -13,6 +14,7 @@ from systemd_world import SystemdWorld
 from agentd.core.messages import (
     InstanceExited,
     InstanceGaveUp,
+    InstanceHeld,
     InstanceStarted,
     InstanceWarned,
 )
@@ -201,6 +203,19 @@ async def test_a_start_that_somebody_cancels_says_so(systemd_world: SystemdWorld
         assert await driver.list() == ()
 
 
+@asynchronous
+async def test_a_program_that_never_says_that_it_is_ready_gets_its_pool_s_start_timeout(
+    systemd_world: SystemdWorld,
+) -> None:
+    driver = systemd_world.driver()
+    async with watching(driver):
+        silent = dataclasses.replace(notifying("time.sleep(1000)", HealthCheck.NONE), start_timeout_s=0.5)
+        with pytest.raises(StartError, match=r"did not say READY=1 within 0\.5 s") as caught:
+            await driver.start(silent)
+        assert caught.value.cause is StartFailure.TIMEOUT
+        assert await driver.list() == ()
+
+
 # -- ends ---------------------------------------------------------------------------------------
 
 
@@ -213,6 +228,23 @@ async def test_a_silent_watchdog_is_the_cause_of_an_exit(systemd_world: SystemdW
         exited = await reports.first(InstanceExited)
         assert isinstance(exited, InstanceExited)
         assert exited.cause.kind is ExitKind.WATCHDOG
+
+
+@asynchronous
+async def test_a_watchdog_that_barks_again_and_again_is_a_crash_loop_and_a_start_is_the_way_out(
+    systemd_world: SystemdWorld,
+) -> None:
+    script = "say(b'READY=1\\nWATCHDOG_USEC=50000')\ntime.sleep(1000)"
+    driver = systemd_world.driver()
+    async with watching(driver) as reports:
+        await driver.start(notifying(script, HealthCheck.HEARTBEAT))
+        surrender = await reports.first(InstanceGaveUp)
+        assert isinstance(surrender, InstanceGaveUp)
+        assert surrender.cause is StartFailure.CRASH_LOOP
+        assert "watchdog" in surrender.text
+        assert not [report for report in reports if isinstance(report, InstanceHeld)]
+        again = await driver.start(spec())
+        assert await driver.list() == (again,)
 
 
 @asynchronous

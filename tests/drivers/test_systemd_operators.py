@@ -54,6 +54,27 @@ async def test_agentd_may_start_what_an_operator_stopped(systemd_world: SystemdW
 
 
 @asynchronous
+async def test_what_failed_on_an_operator_s_stop_can_be_started_and_be_let_go(systemd_world: SystemdWorld) -> None:
+    driver = systemd_world.driver()
+    fails = spec(command=shell("trap 'exit 9' TERM; : >up; while :; do sleep 0.02; done"))
+    async with watching(driver) as reports:
+        first = await driver.start(fails)
+        driver.learn([fails])
+        await systemd_world.systemctl("stop", UNIT)
+        await reports.first(InstanceHeld)
+        second = await driver.start(fails)
+        assert second.incarnation != first.incarnation
+        assert await driver.list() == (second,)
+        await systemd_world.systemctl("stop", UNIT)
+        await reports.first(InstanceHeld, 2)
+        driver.learn([])
+
+        async with asyncio.timeout(30):
+            while await systemd_world.show(ID, "ActiveState") != "inactive":
+                await asyncio.sleep(0.02)
+
+
+@asynchronous
 async def test_an_agent_that_fails_on_an_operator_s_stop_is_held_too(systemd_world: SystemdWorld) -> None:
     driver = systemd_world.driver()
     async with watching(driver) as reports:

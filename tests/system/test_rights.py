@@ -268,6 +268,17 @@ def test_agentd_has_limits_set_through_the_setter_and_nothing_else(shared_host: 
         assert "refused" in done.stderr
 
 
+def test_no_fifo_of_agentd_s_can_hold_systemd_up(walked: Host) -> None:
+    unit = walked.out("cat", "/usr/lib/systemd/system/agentd.service").splitlines()
+    filters = [line for line in unit if line.startswith("SystemCall")]
+    path = "/run/agentd/instances/fifo-9101.env"
+    done = walked.run("mkfifo", path, properties=["User=agentd", *filters], check=False)
+    assert done.returncode != 0
+    assert "Operation not permitted" in done.stdout + done.stderr
+    assert walked.run("touch", path, properties=["User=agentd", *filters], check=False).returncode == 0
+    walked.exec("rm", path)
+
+
 @pytest.mark.parametrize("user", ["daemon", "agentd-limits"])
 def test_others_do_not_reach_the_setter(shared_host: Host, user: str) -> None:
     shared_host.exec("systemctl", "start", "agentd-limits.socket")
