@@ -36,6 +36,7 @@ from agentd.errors import AgentdError, ConfigError, Problem, Refused, StateDirEr
 from agentd.logfiles import LogFiles
 from agentd.logfiles_journal import JournalLogs
 from agentd.probes import Prober, ProbeTarget
+from agentd.rpc import identity
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
 from agentd.rpc.server import Inherited, Servers
@@ -210,7 +211,9 @@ class Daemon:
         about.http_address = http.address
         stack.push_async_callback(servers.stop)
         control = ControlService(runtime, about, self, files or JournalLogs(), peer_of=servers.control_peer)
-        await servers.serve(AgentService(runtime, epoch), control)
+        # Child processes have no units of their own, whatever socket they were given.
+        agents = AgentService(runtime, epoch, servers.agents_peer if on_systemd else identity.unverified)
+        await servers.serve(agents, control)
         self._say_started(about, servers)
 
     def _is_on_systemd(self) -> bool:

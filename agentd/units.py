@@ -13,6 +13,14 @@ PATTERN = "agent@*.service"
 TARGET = "agentd.target"
 SERVICE = "agentd.service"
 AGENTS_SLICE = "agentd-agents.slice"
+LIMITS_SERVICE = "agentd-limits.service"
+LIMITS_SOCKET = "agentd-limits.socket"
+SOCKETS = ("agentd.socket", "agentd-agents.socket", LIMITS_SOCKET)
+INSTANCES_MOUNT = "run-agentd-instances.mount"
+INSTANCES_DIR = "/run/agentd/instances"
+
+FILES = (SERVICE, TEMPLATE, *SOCKETS, LIMITS_SERVICE, INSTANCES_MOUNT, TARGET, AGENTS_SLICE)
+"""The units of agentd's package that it cannot do without."""
 
 _PREFIX, _SUFFIX = TEMPLATE.split("@")
 
@@ -33,6 +41,17 @@ def instance_of(unit: str) -> InstanceId | None:
     except ValueError:
         return None
     return InstanceId(text)
+
+
+def instance_of_cgroup(path: str) -> InstanceId | None:
+    """The instance in whose unit's control group, or in one below it, `path` is; None where it is in no such.
+
+    `path` begins below the root of a hierarchy, and all of it counts: others than systemd can name a group like a unit.
+    """
+    found = next((instance for name in path.split("/") if (instance := instance_of(name))), None)
+    if found is None or not f"{path}/".startswith(f"{instance_cgroup(found)}/"):
+        return None
+    return found
 
 
 def pool_slice(pool: PoolName) -> str:

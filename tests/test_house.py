@@ -53,7 +53,7 @@ PARTS = (
     Part("agentd.publisher", (*AROUND, "agentd.store")),
     Part(
         "agentd.rpc",
-        (*NOUNS, "agentd.about", "agentd.log", "agentd.runtime", "agentd.v1"),
+        (*NOUNS, "agentd.about", "agentd.log", "agentd.runtime", "agentd.units", "agentd.v1"),
         ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc"),
     ),
     Part("agentd.web", (*NOUNS, "agentd.clock", "agentd.runtime"), ("starlette", "uvicorn")),

@@ -1,26 +1,41 @@
-"""AgentService: heartbeats in, directives out. The hot path: no disk, no lock, no await between the two."""
+"""AgentService: heartbeats in, directives out. The hot path: no disk, no lock, no await between the two.
+
+Where the kernel says who calls, an instance is reported only out of its own unit, and by root, who speaks for whom he
+likes. That is asked first: a stranger learns nothing of an instance, not even whether there is one.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from agentd import log, units
 from agentd.core.messages import Beat, BeatReply, Refusal
-from agentd.rpc import convert
+from agentd.core.model import InstanceId
+from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort
+from agentd.rpc.identity import Peer, PeerOf
 from agentd.runtime import Runtime
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
 SERVICE: str = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
+# A warning of who reports others is repeated after so long.
+STRANGER_TOLD_AGAIN_S = 60.0
+_log = log.get("agents")
 _Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
     """See proto/agentd/v1/agent.proto."""
 
-    def __init__(self, runtime: Runtime, epoch: int) -> None:
+    def __init__(self, runtime: Runtime, epoch: int, peer_of: PeerOf = identity.unverified) -> None:
+        """`peer_of` says who calls: `Servers.agents_peer` where agents are units."""
         self._runtime = runtime
+        self._peer_of = peer_of
+        self._told: dict[InstanceId | int, float] = {}  # who reported others (instance, or uid), and when it was told
         self._epoch = epoch
         # Nearly every answer is "go on", for which the controller gives the same reply each time.
         self._reply: BeatReply | None = None
@@ -51,10 +66,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 text=str(error),
                 metadata={"field": error.field},
             )
+        peer = self._peer_of(context.peer())
         if len(beats) > 1:
-            replies = [convert.heartbeat_reply(self._take(beat)) for beat in beats]
+            replies = [convert.heartbeat_reply(self._take(beat, peer)) for beat in beats]
             return agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
-        reply = self._take(beats[0])
+        reply = self._take(beats[0], peer)
         if isinstance(reply, Refusal):
             metadata = {"instance": beats[0].instance}
             await abort(context, status=reply.status, reason=reply.reason, text=reply.text, metadata=metadata)
@@ -64,17 +80,35 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._reply = reply
         return self._response
 
-    def _take(self, beat: Beat) -> BeatReply | Refusal:
+    def _take(self, beat: Beat, peer: Peer | None) -> BeatReply | Refusal:
+        if peer is not None and peer.instance != beat.instance and peer.uid != 0:
+            return _malformed(beat) or self._not_its_own(beat, peer)
         reply = self._runtime.beat(beat)
         if isinstance(reply, BeatReply):
             return reply
         assert isinstance(reply, Refusal)
         if reply.reason == "UNKNOWN_INSTANCE":
-            try:
-                convert.check_id(beat.instance)
-            except convert.Invalid as error:
-                return Refusal("INVALID_HEARTBEAT", str(error), "INVALID_ARGUMENT")
+            return _malformed(beat) or reply
         return reply
+
+    def _not_its_own(self, beat: Beat, peer: Peer) -> Refusal:
+        unit = units.unit_name(peer.instance) if peer.instance else "no agent's unit"
+        text = f"{beat.instance} is reported only from its own unit; pid {peer.pid} is of {unit}"
+        # By who does it, not by whom it names: it can name as many as it likes.
+        who, now = peer.instance or peer.uid, asyncio.get_running_loop().time()
+        if now - self._told.get(who, -STRANGER_TOLD_AGAIN_S) >= STRANGER_TOLD_AGAIN_S:
+            self._told[who] = now
+            _log.warning("heartbeat refused", instance=peer.instance or "", uid=peer.uid, cause=text)
+        return Refusal("NOT_ITS_UNIT", text, "PERMISSION_DENIED")
+
+
+def _malformed(beat: Beat) -> Refusal | None:
+    """Why `beat` is of no instance that could be, or None."""
+    try:
+        convert.check_id(beat.instance)
+    except convert.Invalid as error:
+        return Refusal("INVALID_HEARTBEAT", str(error), "INVALID_ARGUMENT")
+    return None
 
 
 def _read(message: bytes) -> agent_pb2.HeartbeatRequest | None:

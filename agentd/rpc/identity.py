@@ -1,7 +1,8 @@
 """Who is at the other end of a connection, by the kernel's word.
 
 grpcio shows no more of a Unix peer than the address of its socket. The relay therefore gives its own end of each
-connection an address that says for whom it speaks: `agentd-peer/<uid>/<pid>/<random>` in the abstract namespace.
+connection an address that says for whom it speaks: `agentd-peer/<uid>/<pid>/<instance>/<random>` in the abstract
+namespace; the instance is `-` where the process is of no agent's unit.
 
 Anybody can give a socket such an address. It counts only on a server whose socket nobody but the relay can reach;
 `relayed` is for those, `unverified` for all others.
@@ -15,15 +16,23 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_NAME = re.compile(r"unix-abstract:agentd-peer/(\d{1,10})/(\d{1,10})/[0-9a-f]{16}\Z", re.ASCII)
+from agentd.core.model import InstanceId
+
+_NAME = re.compile(
+    r"unix-abstract:agentd-peer/(\d{1,10})/(\d{1,10})/(?:-|([a-z][a-z0-9]{0,18}-\d{1,5}))/[0-9a-f]{16}\Z", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected. `pid` is 0 where it has none that we can see; it may have ended since."""
+    """The process that connected. `pid` is 0 where it has none that we can see; it may have ended since.
+
+    `instance` is the one whose unit it is of; None where it is of no agent's, or where nobody asked (control.sock).
+    """
 
     uid: int
     pid: int
+    instance: InstanceId | None = None
 
 
 PeerOf = Callable[[str], Peer | None]
@@ -31,13 +40,15 @@ PeerOf = Callable[[str], Peer | None]
 
 def address(peer: Peer) -> str:
     """A fresh address for a socket that speaks for `peer`. Random, so that nobody else can take it first."""
-    return f"\0agentd-peer/{peer.uid}/{peer.pid}/{secrets.token_hex(8)}"
+    return f"\0agentd-peer/{peer.uid}/{peer.pid}/{peer.instance or '-'}/{secrets.token_hex(8)}"
 
 
 def relayed(text: str) -> Peer | None:
     """The peer that `ServicerContext.peer()` names on a server behind a relay."""
     found = _NAME.match(text)
-    return Peer(int(found[1]), int(found[2])) if found else None
+    if found is None:
+        return None
+    return Peer(int(found[1]), int(found[2]), InstanceId(found[3]) if found[3] else None)
 
 
 def unverified(_text: str) -> Peer | None:

@@ -1,7 +1,8 @@
 """The way from a listener that systemd holds to the private socket that grpc listens on.
 
 grpcio can neither take over a listening descriptor nor tell who is at the other end of a Unix socket. The relay
-accepts on the inherited listener, asks the kernel who connects, and passes bytes in both directions between that
+accepts on the inherited listener, asks the kernel who connects (on the agents' socket also out of which agent's unit,
+origin.py), and passes bytes in both directions between that
 connection and one of its own to grpc's socket, whose address names the peer (identity.py). While agentd restarts,
 those who connect wait in the listener's queue, which is systemd's.
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from agentd import log
 from agentd.rpc import identity
 from agentd.rpc.identity import Peer
+from agentd.rpc.origin import Origin
 
 CHUNK_BYTES = 64 * 1024
 CONNECTIONS_MAX = 16_384
@@ -53,14 +55,18 @@ class Limits:
 class Relay:
     """Between listening Unix sockets and the one at `private`. All of it belongs to the event loop it is made in."""
 
-    def __init__(self, listeners: Sequence[socket.socket], private: Path, limits: Limits = Limits()) -> None:
+    def __init__(
+        self, listeners: Sequence[socket.socket], private: Path, limits: Limits = Limits(), origin: Origin | None = None
+    ) -> None:
+        """`origin` tells of which instance those are who connect; None: of none."""
         self._listeners = tuple(listeners)
         self._private = os.fspath(private)
         self._limits = limits
+        self._origin = origin
         self._loop = asyncio.get_running_loop()
         self._links: set[_Link] = set()
         self._count: Counter[int] = Counter()  # connections by uid; sums up to len(_links)
-        self._waiting: tuple[socket.socket, Peer] | None = None  # accepted, and grpc not reached yet
+        self._waiting: socket.socket | None = None  # accepted, and grpc not reached yet
         self._retry: asyncio.TimerHandle | None = None
         self._told: dict[str, float] = {}  # trouble, and the time at which it was told
 
@@ -86,7 +92,7 @@ class Relay:
         """End all connections, and let go of the listeners. Their sockets stay: they are the service manager's."""
         self.pause()
         if self._waiting is not None:
-            self._waiting[0].close()
+            self._waiting.close()
             self._waiting = None
         for link in tuple(self._links):
             link.close()
@@ -99,11 +105,7 @@ class Relay:
             for _ in range(ACCEPTS_MAX):
                 client, _address = listener.accept()
                 client.setblocking(False)
-                peer = _peer(client)
-                if self._has_room(peer):
-                    self._connect(client, peer)
-                else:
-                    client.close()
+                self._connect(client)
         except BlockingIOError:
             return
         except (OSError, _NotYet) as error:
@@ -116,10 +118,14 @@ class Relay:
         self._tell("too many connections", f"uid {peer.uid} has {has}, all have {len(self._links)}")
         return False
 
-    def _connect(self, client: socket.socket, peer: Peer) -> None:
+    def _connect(self, client: socket.socket) -> None:
         """Raises _NotYet: `client` is kept, to be tried again."""
         upstream = None
         try:
+            peer = self._peer(client)
+            if not self._has_room(peer):
+                client.close()
+                return
             upstream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             upstream.bind(identity.address(peer))
             upstream.connect(self._private)
@@ -127,13 +133,19 @@ class Relay:
             if upstream is not None:
                 upstream.close()
             if error.errno in _SHORT:
-                self._waiting = client, peer
+                self._waiting = client
                 raise _NotYet(error.strerror) from error
             client.close()
             self._tell("cannot reach grpc's own socket", _cause(error))
             return
         self._count[peer.uid] += 1
         self._links.add(_Link(self._loop, client, upstream, lambda link: self._ended(link, peer.uid)))
+
+    def _peer(self, client: socket.socket) -> Peer:
+        """Who connected. The instance is asked for once: it counts for as long as the connection lasts."""
+        answer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _gid = _CREDENTIALS.unpack(answer)
+        return Peer(uid, pid, self._origin.instance_of(client, uid, pid) if self._origin else None)
 
     def _wait(self, error: Exception) -> None:
         """Leave everybody in the listeners' queues for a moment."""
@@ -145,7 +157,7 @@ class Relay:
         waiting, self._waiting = self._waiting, None
         try:
             if waiting is not None:
-                self._connect(*waiting)
+                self._connect(waiting)
         except _NotYet as error:
             self._wait(error)
         else:
@@ -166,12 +178,6 @@ class Relay:
 
 class _NotYet(Exception):
     """grpc cannot be reached for a moment: its queue is full, or we are short of descriptors."""
-
-
-def _peer(client: socket.socket) -> Peer:
-    """Who connected, at the time when it did."""
-    pid, uid, _gid = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return Peer(uid, pid)
 
 
 def _cause(error: Exception) -> str:

@@ -22,8 +22,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from agentd import log
 from agentd.errors import AgentdError
-from agentd.rpc import identity
+from agentd.rpc import identity, origin
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
 from agentd.rpc.relay import Relay
@@ -42,6 +43,8 @@ _OPTIONS = (
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.server_handshake_timeout_ms", 5_000),
 )
+
+_log = log.get("rpc")
 
 
 class ListenError(AgentdError):
@@ -66,6 +69,7 @@ class Servers:
     Attributes:
         agents_address: where agents connect, with a port 0 resolved.
         control_address: where people's programs connect, likewise.
+        agents_peer: says who calls, of `ServicerContext.peer()` on the agents' server, and out of which unit.
         control_peer: says who calls, of `ServicerContext.peer()` on the control server.
     """
 
@@ -87,7 +91,16 @@ class Servers:
             self.agents_address, self.control_address = map(_public, places, bound)
             self._locks = locks.pop_all()
         inherited = [place for place in places if isinstance(place, Inherited)]
-        self._relays = [Relay(place.listeners, place.private) for place in inherited]
+        found = origin.find() if isinstance(agents, Inherited) else None
+        self._relays = [
+            Relay(place.listeners, place.private, origin=found if place is agents else None) for place in inherited
+        ]
+        self.agents_peer = identity.relayed if found else identity.unverified
+        if isinstance(agents, Inherited) and not found:
+            # To refuse everybody would end a fleet on a host that hides processes (hidepid=) from agentd.
+            _log.warning(
+                "agents can report in each other's name", cause="process 1 does not show systemd's control group"
+            )
         self.control_peer = identity.relayed if isinstance(control, Inherited) else identity.unverified
 
     async def serve(self, agents: AgentService, control: ControlService) -> None:

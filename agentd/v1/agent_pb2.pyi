@@ -218,7 +218,7 @@ class Refusal(_message.Message):
     code: _builtins.int
     """A google.rpc.Code."""
     reason: _builtins.str
-    """Stable, for programs: UNKNOWN_INSTANCE, SUPERSEDED."""
+    """Stable, for programs: UNKNOWN_INSTANCE, NOT_STARTED, SUPERSEDED, NOT_ITS_UNIT."""
     message: _builtins.str
     def __init__(
         self,

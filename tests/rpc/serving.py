@@ -36,7 +36,7 @@ from agentd.errors import Refused
 from agentd.logfiles import LogFiles
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
-from agentd.rpc.identity import PeerOf
+from agentd.rpc.identity import PeerOf, unverified
 from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.store import Bounds, Store
@@ -140,9 +140,17 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serving(
-    directory: Path, config: FleetConfig = FLEET, *, listeners: Listeners | None = None, peer_of: PeerOf | None = None
+    directory: Path,
+    config: FleetConfig = FLEET,
+    *,
+    listeners: Listeners | None = None,
+    peer_of: PeerOf | None = None,
+    agents_peer: PeerOf = unverified,
 ) -> AsyncIterator[Serving]:
-    """Agentd, with its sockets in `directory`, or on `listeners`. `peer_of`: whom to take callers for."""
+    """Agentd, with its sockets in `directory`, or on `listeners`.
+
+    `peer_of`, `agents_peer`: whom to take callers for, on the control socket and on that of agents.
+    """
     clock, host, operations = HandClock(), MemoryHost(), FakeOperations()
     store = Store.open(directory / "agentd.db", Bounds(), clock)
     driver, controller = MemoryDriver(host, clock=clock), Controller(config, EPOCH)
@@ -155,7 +163,7 @@ async def serving(
         servers = make_servers(directory, listeners)
         about = About("9.9", "memory", directory, None, "127.0.0.1:1", servers.agents_address, clock.now())
         control = ControlService(runtime, about, operations, logs, peer_of=peer_of or servers.control_peer)
-        await servers.serve(AgentService(runtime, EPOCH), control)
+        await servers.serve(AgentService(runtime, EPOCH, agents_peer), control)
         stack.push_async_callback(servers.stop)
         running = asyncio.create_task(runtime.run())
         stack.push_async_callback(_cancelled, running)

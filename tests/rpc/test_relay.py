@@ -17,11 +17,13 @@ import pytest
 from grpc import aio
 from serving import asynchronous, listening, make_servers, serving
 
-from agentd.core.model import State
-from agentd.rpc import identity, relay
+from agentd.core.model import InstanceId, State
+from agentd.rpc import identity, origin, relay
 from agentd.rpc.identity import Peer
+from agentd.rpc.origin import Origin
 from agentd.rpc.relay import CHUNK_BYTES, Limits, Relay
 from agentd.rpc.server import Inherited, ListenError, Servers
+from agentd.units import instance_cgroup
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 from agentd.v1 import control_pb2 as pb
 
@@ -49,13 +51,15 @@ class Relayed:
 
 
 @contextlib.asynccontextmanager
-async def relayed(directory: Path, handle: Handle, *, start: bool = True, **limits: int) -> AsyncIterator[Relayed]:
+async def relayed(
+    directory: Path, handle: Handle, *, start: bool = True, origin: Origin | None = None, **limits: int
+) -> AsyncIterator[Relayed]:
     private = directory / "private.sock"
     server = await asyncio.start_unix_server(handle, private)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / "public.sock"))
         listener.listen(1024)
-        made = Relay([listener.dup()], private, Limits(**limits) if limits else Limits())
+        made = Relay([listener.dup()], private, Limits(**limits) if limits else Limits(), origin)
         if start:
             made.start()
         try:
@@ -166,6 +170,53 @@ async def test_grpc_is_told_who_connects(tmp_path: Path) -> None:
     peers = [identity.relayed(f"unix-abstract:{name[1:]}") for name in names]
     assert peers == [Peer(os.getuid(), os.getpid())] * 2
     assert len(set(names)) == 2
+
+
+@asynchronous
+async def test_grpc_is_told_of_which_instance_they_are_who_connect(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        names.append(writer.get_extra_info("peername").decode())
+        writer.close()
+
+    # The longest id that there can be: the name of a Unix socket has 108 bytes.
+    ident = InstanceId(f"{'r' * 19}-65535")
+    for pid, group in ((1, "init.scope"), (os.getpid(), instance_cgroup(ident))):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(f"0::/{group}\n")
+    (tmp_path / "plain").mkdir()
+    async with (
+        relayed(tmp_path, note, origin=origin.find(tmp_path)) as told,
+        relayed(tmp_path / "plain", note) as untold,
+    ):
+        for it in (told, untold):
+            reader, writer = await it.connect()
+            await reader.read()
+            writer.close()
+    peers = [identity.relayed(f"unix-abstract:{name[1:]}") for name in names]
+    assert peers == [Peer(os.getuid(), os.getpid(), ident), Peer(os.getuid(), os.getpid(), None)]
+
+
+@asynchronous
+async def test_who_cannot_be_told_for_want_of_descriptors_waits_and_is_told_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(origin.Origin):
+        failures = 3
+
+        def instance_of(self, *_: object) -> InstanceId | None:
+            if Short.failures:
+                Short.failures -= 1
+                raise OSError(24, "Too many open files")
+            return InstanceId("research-9101")
+
+    async with relayed(tmp_path, echo, origin=Short(b"", b"")) as it:
+        monkeypatch.setattr(relay, "RETRY_S", 0.001)
+        ends = await it.connect()
+        assert await ask(ends, b"at last") == b"at last"
+        assert Short.failures == 0
+        ends[1].close()
 
 
 @pytest.mark.parametrize("limits", [{"all": 2, "of_uid": 9}, {"all": 9, "of_uid": 2}], ids=["all", "one user"])
@@ -300,37 +351,6 @@ async def test_short_of_descriptors_it_waits_instead_of_spinning(
 # -- with grpc behind it ----------------------------------------------------------------------------
 
 
-class WhoAmI(agent_pb2_grpc.AgentServiceServicer):
-    """Answers with the peer as grpc sees it, in the text of an error."""
-
-    async def Heartbeat(self, request: Any, context: Any) -> agent_pb2.HeartbeatResponse:
-        del request
-        await context.abort(grpc.StatusCode.OUT_OF_RANGE, context.peer())
-        raise AssertionError
-
-
-@asynchronous
-async def test_a_grpc_handler_knows_its_caller(tmp_path: Path) -> None:
-    server = aio.server()
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(WhoAmI(), server)
-    server.add_insecure_port(f"unix:{tmp_path}/private.sock")
-    await server.start()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "public.sock"))
-        listener.listen()
-        it = Relay([listener.dup()], tmp_path / "private.sock")
-        it.start()
-        said = []
-        for path in ("public.sock", "private.sock"):
-            async with aio.insecure_channel(f"unix:{tmp_path}/{path}") as channel:
-                with pytest.raises(aio.AioRpcError) as raised:
-                    await agent_pb2_grpc.AgentServiceStub(channel).Heartbeat(agent_pb2.HeartbeatRequest())
-                said.append(identity.relayed(raised.value.details() or ""))
-        assert said == [Peer(os.getuid(), os.getpid()), None]
-        it.close()
-    await server.stop(None)
-
-
 @asynchronous
 async def test_agentd_serves_on_inherited_sockets_and_leaves_them_there(tmp_path: Path) -> None:
     with listening(tmp_path) as listeners:
@@ -377,36 +397,3 @@ async def test_a_listener_that_everybody_may_connect_to_is_refused(family: str, 
         with pytest.raises(ListenError, match="it is no Unix socket with a path"):
             Servers(Inherited((agents,), private / "a"), Inherited((agents, other), private / "c"))
         await make_servers(tmp_path, (agents, agents)).stop()  # of the one that was refused, nothing is held
-
-
-# -- who asked --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("peer", "said", "shown"),
-    [
-        (None, "alice", "alice"),
-        (None, "", "somebody"),
-        (Peer(65534, 1), "root", "nobody"),
-        (Peer(4_000_000_001, 1), "root", "uid 4000000001"),
-        (Peer(0, 1), "alice", "alice"),  # sudo: root speaks for whom it likes
-        (Peer(0, 1), "", "root"),
-    ],
-)
-@asynchronous
-async def test_the_kernels_word_on_who_asks_counts_more_than_the_callers(
-    peer: Peer | None, said: str, shown: str, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, peer_of=lambda _text: peer) as agentd:
-        answer = await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(enabled=False, owner=said))
-        assert answer.autoscaling.owner == shown
-        await agentd.control.Reload(pb.ReloadRequest(owner=said))
-        assert agentd.operations.reloads == [shown]
-
-
-@asynchronous
-async def test_a_name_that_anybody_can_take_proves_nothing(tmp_path: Path) -> None:
-    assert identity.unverified("unix-abstract:agentd-peer/0/1/0123456789abcdef") is None
-    for text in ("unix:", "unix-abstract:agentd-peer/0/1/x", "unix-abstract:agentd-peer/0/1/0123456789abcdef\n", ""):
-        assert identity.relayed(text) is None
-    assert make_servers(tmp_path, None).control_peer is identity.unverified
