@@ -18,8 +18,9 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agentd import __version__, activation, config, log, ports, statedir
+from agentd import __version__, activation, config, log, ports, statedir, units
 from agentd.about import About
 from agentd.cgroups import Cgroups
 from agentd.clock import SystemClock
@@ -44,17 +45,19 @@ from agentd.runtime import Runtime
 from agentd.sdk import address
 from agentd.service import ServiceManager, is_service, watchdog_s
 from agentd.store import Bounds, Store
-from agentd.web.app import create_app
-from agentd.web.server import HttpServer
+from agentd.web import listener
+
+if TYPE_CHECKING:
+    from agentd.web.server import HttpServer
 
 HTTP_DEFAULT = "127.0.0.1:8766"
-# Made by the package, for agentd alone: what each instance is to run, for the units' template to read.
-INSTANCES_DIR = Path("/run/agentd/instances")
 EX_CONFIG = 78
 # Of a socket address; the kernel takes 107 bytes and a zero.
 SOCKET_PATH_BYTES_MAX = 107
 # Of the problems in a bad configuration that one event or refusal tells.
 PROBLEMS_BYTES_MAX = 2_500
+# How long the first starts of agents have the machine for themselves, before what serves people is loaded.
+AGENTS_FIRST_S = 1.0
 
 _log = log.get("daemon")
 
@@ -73,6 +76,7 @@ class Daemon:
         self._runtime: Runtime
         self._about: About
         self._collector: HostCollector
+        self._http: socket.socket
 
     async def run(self) -> None:
         """Run until asked to end. Errors of any part come out here."""
@@ -89,6 +93,8 @@ class Daemon:
                 # Through a step, the store and the loop: what does not get that far is stuck.
                 feeding = self._manager.feed_watchdog(timeout_s, self._runtime.settled, self._status)
                 stack.push_async_callback(_cancelled, asyncio.create_task(feeding, name="watchdog"))
+            await self._agents_first(parts)
+            await self._serve_http(stack)
             ended = asyncio.create_task(self._ending.wait())
             await asyncio.wait((parts, ended), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
@@ -169,6 +175,8 @@ class Daemon:
             _place(inherited.get("agents", ()), listen.agents, runtime_dir / address.AGENTS_SOCKET),
             _place(inherited.get("control", ()), listen.control, runtime_dir / address.CONTROL_SOCKET),
         )
+        host, _, port = (listen.http or HTTP_DEFAULT).rpartition(":")
+        self._http = stack.enter_context(listener.listen(host.strip("[]"), int(port)))
         on_systemd = self._is_on_systemd()
         files = None if on_systemd else LogFiles(self._state_dir / "logs")  # units write to the journal
         at = servers.agents_address
@@ -199,22 +207,29 @@ class Daemon:
             driver=driver.name,
             state_dir=self._state_dir,
             config_file=self._config.source,
-            http_address=listen.http or HTTP_DEFAULT,
+            http_address=listener.shown(self._http),
             agents_address=servers.agents_address,
             started=self._clock.now(),
             operators=_uids(self._config.operators),
         )
-        host, _, port = about.http_address.rpartition(":")
-        http = HttpServer(create_app(runtime, about), host.strip("[]"), int(port))
-        stack.push_async_callback(http.stop)
-        await http.start()
-        about.http_address = http.address
         stack.push_async_callback(servers.stop)
         control = ControlService(runtime, about, self, files or JournalLogs(), peer_of=servers.control_peer)
         # Child processes have no units of their own, whatever socket they were given.
         agents = AgentService(runtime, epoch, servers.agents_peer if on_systemd else identity.unverified)
         await servers.serve(agents, control)
         self._say_started(about, servers)
+
+    async def _agents_first(self, parts: asyncio.Task[None]) -> None:
+        """Wait for the first starts, a while: what serves people takes as long to load as many agents to start."""
+        performed = asyncio.create_task(self._runtime.performed())
+        await asyncio.wait((parts, performed), timeout=AGENTS_FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+        await _cancelled(performed)
+
+    async def _serve_http(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve people. Who has connected until now has waited in the listener's queue."""
+        http = await asyncio.to_thread(_http_server, self._runtime, self._about, self._http)
+        stack.push_async_callback(http.stop)
+        await http.start()
 
     def _is_on_systemd(self) -> bool:
         """Whether agents are units. Under `auto` they are where agentd is one."""
@@ -305,6 +320,14 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
+def _http_server(runtime: Runtime, about: About, listening: socket.socket) -> HttpServer:
+    """Loads what nothing else here needs, a fifth of all that agentd loads."""
+    from agentd.web.app import create_app
+    from agentd.web.server import HttpServer
+
+    return HttpServer(create_app(runtime, about), listening)
+
+
 def _shown(problems: Sequence[Problem], source: Path) -> list[str]:
     """The first problems, as many as an event or a refusal can carry, and where to see the others."""
     lines: list[str] = []
@@ -326,7 +349,7 @@ def _systemd_driver(agents_address: str) -> Driver:
         raise AgentdError(text) from error
     return SystemdDriver(
         agent_endpoint=agents_address,
-        instances_dir=INSTANCES_DIR,
+        instances_dir=Path(units.INSTANCES_DIR),
         port_probe=ports.probe,
         sample_command=(sys.executable, "-m", "agentd.sample"),
     )

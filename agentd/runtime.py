@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, Inst
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
+from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store
 
 RELIST_S = 30.0
@@ -60,8 +61,6 @@ METRICS_S = 60.0
 HOUSEKEEPING_S = 5.0
 STORE_RETRY_S = 5.0
 STOP_RETRY_S = 1.0
-
-_log = log.get("runtime")
 
 
 class Collector(Protocol):
@@ -126,7 +125,7 @@ class Runtime:
         self._under_way: dict[InstanceId, _UnderWay] = {}
         self._moved_while_listing: set[InstanceId] = set()
         self._publisher = Publisher(store)
-        self._troubles: dict[str, str] = {}
+        self._troubles = Troubles()
         self._intents = 0
         self._decisions: deque[Decision] = deque(maxlen=100)  # the last; what they bring about is told when it happens
         self._hurrying = False
@@ -190,7 +189,7 @@ class Runtime:
     def degraded(self) -> tuple[str, ...]:
         """What is wrong with agentd itself, a sentence each."""
         store = (f"state is kept in memory only: {self.store.degraded}",) if self.store.degraded else ()
-        return (*store, *(self._troubles[name] for name in sorted(self._troubles)))
+        return (*store, *self._troubles.shown())
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -245,6 +244,12 @@ class Runtime:
     async def settled(self) -> None:
         """Return when everything that has happened until now is stored and told. Needs `run`."""
         await self._kept(NOTHING)
+
+    async def performed(self) -> None:
+        """Return when the starts and stops that were asked for until now have come to their ends. Needs `run`."""
+        await self.settled()
+        if under_way := [one.task for one in self._under_way.values()]:
+            await asyncio.wait(under_way)
 
     async def flush(self) -> None:
         """Store everything that is not stored yet. For the end, when `run` has been cancelled."""
@@ -385,7 +390,7 @@ class Runtime:
     async def _stop(self, ident: InstanceId, grace_s: float) -> bool:
         """Stop `ident`, however often that takes: what cannot be stopped is not gone, and nobody else tries again."""
         while True:
-            with self._watching_for_trouble(f"stop of {ident}", f"cannot stop {ident}, trying again"):
+            with self._troubles.watching(f"stop of {ident}", f"cannot stop {ident}, trying again"):
                 return await self._driver.stop(ident, 0.0 if self._hurrying else grace_s)
             await asyncio.sleep(STOP_RETRY_S)
 
@@ -404,7 +409,7 @@ class Runtime:
     async def relist(self) -> None:
         """Signals only hint; the list decides. What moved while the list was made is left to the next one."""
         self._moved_while_listing = set(self._under_way)
-        with self._watching_for_trouble("driver", "the host's processes cannot be listed"):
+        with self._troubles.watching("driver", "the host's processes cannot be listed"):
             observed = await self._driver.list()
             self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
 
@@ -419,7 +424,7 @@ class Runtime:
 
     async def _sample(self, pids: Mapping[InstanceId, int]) -> None:
         assert self._collector is not None
-        with self._watching_for_trouble("host", "the host cannot be measured"):
+        with self._troubles.watching("host", "the host cannot be measured"):
             self._take(HostSampled(await asyncio.to_thread(self._collector.sample, pids)))
 
     async def _add_metrics(self) -> None:
@@ -432,29 +437,10 @@ class Runtime:
         )
 
     async def _keep_house(self, housekeeping: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        with self._watching_for_trouble("logs", "the agents' logs cannot be kept in bounds"):
+        with self._troubles.watching("logs", "the agents' logs cannot be kept in bounds"):
             await housekeeping()
 
     async def _every(self, interval_s: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await asyncio.sleep(interval_s)
             await work()
-
-    @contextlib.contextmanager
-    def _watching_for_trouble(self, name: str, text: str) -> Iterator[None]:
-        """An OSError inside is the host's trouble and not ours: it is remembered, and the next time may be better."""
-        try:
-            yield
-        except OSError as error:
-            self._trouble(name, f"{text}: {error}")
-        else:
-            self._trouble(name, None)
-
-    def _trouble(self, name: str, text: str | None) -> None:
-        """Remember what is wrong with a part of agentd, None: nothing any more; say it once."""
-        if text is None:
-            if self._troubles.pop(name, None) is not None:
-                _log.info("well again", part=name)
-        elif self._troubles.get(name) != text:
-            self._troubles[name] = text
-            _log.warning("degraded", part=name, cause=text)

@@ -12,6 +12,7 @@ import pytest
 
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling
 from agentd.web.app import create_app
+from agentd.web.listener import listen
 from agentd.web.server import HttpServer
 from tests.web import browser as webdriver
 from tests.web.browser import Browser
@@ -44,7 +45,7 @@ def site(runtime: FakeRuntime) -> Iterator[Site]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    made = Site(runtime, HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", 0), loop)
+    made = Site(runtime, HttpServer(create_app(runtime, FakeAbout()), listen("127.0.0.1", 0)), loop)
     try:
         made.run(made.server.start())
         yield made
@@ -145,7 +146,7 @@ def test_a_lost_connection_is_told_and_mends_itself(page: Browser, site: Site, r
     site.run(site.server.stop())
     page.until("!document.querySelector('#lost').hidden")
     assert "Agents run on without it" in page.text("#lost")
-    site.server = HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", port)
+    site.server = HttpServer(create_app(runtime, FakeAbout()), listen("127.0.0.1", port))
     site.run(site.server.start())
     page.until("document.querySelector('#lost').hidden && document.querySelector('#live').innerText === 'live'")
 

@@ -13,7 +13,8 @@ import pytest
 
 from agentd.core.messages import EventType, Record
 from agentd.web.app import create_app
-from agentd.web.server import HttpServer, ListenError, serve
+from agentd.web.listener import ListenError, listen
+from agentd.web.server import HttpServer, serve
 from tests.web.fake import FakeAbout, FakeRuntime
 
 pytestmark = pytest.mark.host
@@ -69,7 +70,7 @@ def test_a_forwarded_address_is_not_believed(runtime: FakeRuntime) -> None:
 
 def test_events_arrive_and_stopping_ends_the_stream(runtime: FakeRuntime) -> None:
     async def test() -> None:
-        server = HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", 0)
+        server = HttpServer(create_app(runtime, FakeAbout()), listen("127.0.0.1", 0))
         await server.start()
         url = f"http://{server.address}/events/stream"
         resume = {"Last-Event-ID": "10"}
@@ -88,16 +89,13 @@ def test_events_arrive_and_stopping_ends_the_stream(runtime: FakeRuntime) -> Non
     asyncio.run(test())
 
 
-def test_a_busy_port_is_told_with_the_way_out(runtime: FakeRuntime) -> None:
-    async def test(port: int) -> None:
-        await HttpServer(create_app(runtime, FakeAbout()), "127.0.0.1", port).start()
-
+def test_a_busy_port_is_told_with_the_way_out() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(ListenError) as caught:
-            asyncio.run(test(port))
+            listen("127.0.0.1", port)
     assert str(caught.value) == (
         f"cannot listen on 127.0.0.1:{port}: address already in use; "
         "stop what uses it or set listen.http to another address"
@@ -105,15 +103,15 @@ def test_a_busy_port_is_told_with_the_way_out(runtime: FakeRuntime) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "agents.example", ""])
-def test_only_loopback_is_served(runtime: FakeRuntime, host: str) -> None:
+def test_only_loopback_is_served(host: str) -> None:
     with pytest.raises(ListenError, match=r"cannot listen on .*set listen\.http to 127\.0\.0\.1:8766"):
-        asyncio.run(HttpServer(create_app(runtime, FakeAbout()), host, 8766).start())
+        listen(host, 8766)
 
 
 def test_the_port_is_free_again_after_stop_and_signals_are_left_alone(runtime: FakeRuntime) -> None:
     async def test() -> None:
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        first = HttpServer(create_app(runtime, FakeAbout()), "localhost", 0)
+        first = HttpServer(create_app(runtime, FakeAbout()), listen("localhost", 0))
         await first.start()
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
         port = int(first.address.rpartition(":")[2])
