@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from agentd import units
 from agentd.errors import AgentdError
 from agentd.units import AGENTS_SLICE, instance_of
 
@@ -47,21 +48,43 @@ async def ask(socket: Path, unit: str, values: Mapping[str, int]) -> None:
     Raises:
         LimitsError: they are not set, or nobody says that they are.
     """
+    request = json.dumps({"unit": unit, "values": dict(values)}).encode() + b"\n"
     try:
         async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_unix_connection(socket, limit=LINE_BYTES_MAX)
-            try:
-                writer.write(json.dumps({"unit": unit, "values": dict(values)}).encode() + b"\n")
-                line = await reader.readline()
-            finally:
-                writer.close()
+            # It ends when it has had nothing to do for a while; who comes just then finds the next one there.
+            line = await _exchange(socket, request) or await _exchange(socket, request)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        text = f"{socket} is closed ({error.strerror}); `systemctl start {units.LIMITS_SOCKET}` opens it"
+        raise LimitsError("", text) from error
+    except PermissionError as error:
+        text = f"{socket} is for root and the user agentd alone ({error.strerror})"
+        raise LimitsError("", text) from error
     except (OSError, ValueError) as error:  # OSError: a timeout too; ValueError: a line without an end
-        raise LimitsError("", f"agentd-limits.service does not answer: {error or type(error).__name__}") from error
+        text = f"{units.LIMITS_SERVICE} does not answer: {str(error) or type(error).__name__}"
+        raise LimitsError("", text) from error
     if not line.endswith(b"\n"):
-        raise LimitsError("", "agentd-limits.service ended without an answer")
+        text = f"{units.LIMITS_SERVICE} ended without an answer; see journalctl -u {units.LIMITS_SERVICE}"
+        raise LimitsError("", text)
     answer = json.loads(line)
     if answer:
         raise LimitsError(answer["error"], answer["text"])
+
+
+async def _exchange(socket: Path, request: bytes) -> bytes:
+    """What comes back for `request`; nothing where the other end went away first.
+
+    Raises:
+        OSError: nobody is there.
+        ValueError: the answer has no end.
+    """
+    reader, writer = await asyncio.open_unix_connection(socket, limit=LINE_BYTES_MAX)
+    try:
+        writer.write(request)
+        return await reader.readline()
+    except (ConnectionResetError, BrokenPipeError):  # it ended with the request unread
+        return b""
+    finally:
+        writer.close()
 
 
 def read_request(line: bytes) -> tuple[str, dict[str, int]]:

@@ -374,7 +374,7 @@ class Runtime:
         if isinstance(action, Start):
             try:
                 observed = await self._driver.start(action.spec)
-                result = InstanceStarted(observed.id, observed.incarnation, observed.pid)
+                result = InstanceStarted(observed.id, observed.incarnation, observed.pid, observed.ready)
             except StartError as error:
                 result = StartFailed(ident, error.cause, str(error))
             except OSError as error:

@@ -147,10 +147,55 @@ def test_a_connection_carries_requests_in_turn_and_junk_ends_it(listener: socket
     assert served(listener, talk) == [(UNIT, {"MemoryMax": 1 << 30})] * 2
 
 
-def test_nobody_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(LimitsError, match=r"agentd-limits\.service does not answer") as trouble:
-        asyncio.run(limits.ask(tmp_path / "none.sock", UNIT, {"MemoryMax": 1}))
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_a_closed_socket_is_told_with_what_opens_it(tmp_path: Path, left_behind: bool) -> None:
+    path = tmp_path / "limits.sock"
+    if left_behind:
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(str(path))
+    with pytest.raises(LimitsError) as trouble:
+        asyncio.run(limits.ask(path, UNIT, {"MemoryMax": 1}))
     assert trouble.value.name == ""
+    why = "Connection refused" if left_behind else "No such file or directory"
+    assert str(trouble.value) == f"{path} is closed ({why}); `systemctl start agentd-limits.socket` opens it"
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
+@pytest.mark.parametrize("endings", [1, 2])
+def test_a_service_that_just_ends_is_asked_once_more(tmp_path: Path, reads: bool, endings: int) -> None:
+    """systemd starts the next one: the socket is its own."""
+    connections = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections <= endings:
+            if reads:
+                await reader.readline()
+        else:
+            await reader.readline()
+            writer.write(b"{}\n")
+        writer.close()
+
+    async def talk() -> None:
+        async with await asyncio.start_unix_server(connected, tmp_path / "limits.sock"):
+            await limits.ask(tmp_path / "limits.sock", UNIT, {"MemoryMax": 1})
+
+    if endings == 1:
+        asyncio.run(talk())
+    else:
+        with pytest.raises(LimitsError, match=r"agentd-limits\.service ended without an answer; see journalctl"):
+            asyncio.run(talk())
+    assert connections == 2
+
+
+def test_a_service_that_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ANSWER_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "limits.sock"))
+        silent.listen()
+        with pytest.raises(LimitsError, match=r"agentd-limits\.service does not answer: TimeoutError"):
+            asyncio.run(limits.ask(tmp_path / "limits.sock", UNIT, {"MemoryMax": 1}))
 
 
 def test_it_is_not_started_by_hand(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,6 @@ from agentd.core.messages import (
 from agentd.core.model import (
     DRAIN_TIMEOUT_S_DEFAULT,
     ExitKind,
-    HealthCheck,
     InstanceId,
     Observed,
     Phase,
@@ -28,7 +27,7 @@ from agentd.core.model import (
     State,
     parse_instance_id,
 )
-from agentd.core.state import NO_INCARNATION, Fleet, Instance, Pool, Purpose
+from agentd.core.state import NO_INCARNATION, Fleet, Instance, Pool, Purpose, hears
 
 # Delays before a pool's next start after failed ones.
 START_BACKOFF = RestartPolicy(initial_s=5.0, max_s=300.0)
@@ -60,10 +59,12 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
         _stop_unknown(fleet, event.instance)
         return
     if instance.incarnation == event.incarnation and instance.state in RUNNING:
-        return  # told twice
+        _take_word(fleet, instance, now, ready_now=event.ready)
+        return
     instance.incarnation = event.incarnation
     instance.pid = event.pid
-    if instance.operator_hold:
+    resumed = instance.operator_hold
+    if resumed:
         instance.operator_hold = False
         fleet.tell(EventType.RESUMED, "started again by an operator", instance)
     elif instance.state in LEAVING or instance.state is State.HELD:
@@ -77,16 +78,15 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
     instance.started_at = instance.heard_at = now
     instance.launched = True
     fleet.move(instance, State.STARTING, now)
+    if resumed:
+        departure.relieve_stand_in(fleet, instance)
     if instance.reason:
         fleet.tell(EventType.SCALE_UP, instance.reason, instance, decision=instance.decision)
         instance.reason = ""
     kind = EventType.RESTART if again or instance.restarts else EventType.START
     why = "" if kind is EventType.RESTART else f"{instance.purpose}, "
     fleet.tell(kind, f"{why}pid {event.pid}", instance, decision=instance.decision)
-    if fleet.pools[instance.pool].config.health is HealthCheck.NONE:
-        ready(fleet, instance, now)
-    else:
-        set_alarm(fleet, instance)
+    _take_word(fleet, instance, now, ready_now=event.ready)
 
 
 def ready(fleet: Fleet, instance: Instance, now: float) -> None:
@@ -181,7 +181,7 @@ def gave_up(fleet: Fleet, event: InstanceGaveUp, now: float) -> None:
         fleet.tell(EventType.CRASH_LOOP, event.text, instance, decision=instance.decision)
     if not looped or not instance.ever_ready:
         failed_start(fleet, pool, instance, "" if looped else f"{event.cause}: {event.text}", now)
-    if instance.replaces:
+    if instance.replaces and not instance.is_core:
         # It never took over: let it go, so that the replacement is tried anew after the backoff.
         departure.begin(fleet, instance, Purpose.NOT_READY, now, reason=event.text)
     else:
@@ -280,12 +280,14 @@ def _found(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     if observed.phase is Phase.FAILED or observed.phase is Phase.BACKOFF:
         return  # the driver has it in hand, and says so itself
     if observed.incarnation != instance.incarnation or instance.state not in RUNNING:
-        started(fleet, InstanceStarted(observed.id, observed.incarnation, observed.pid), now)
+        started(fleet, InstanceStarted(observed.id, observed.incarnation, observed.pid, observed.ready), now)
         return
     instance.pid = observed.pid
+    if first:
+        fleet.tell(EventType.ADOPT, f"{instance.state}, pid {observed.pid}", instance)
+    _take_word(fleet, instance, now, ready_now=observed.ready)
     if not first:
         return
-    fleet.tell(EventType.ADOPT, f"{instance.state}, pid {observed.pid}", instance)
     if instance.state is State.STOPPING:
         departure.stop_again(fleet, instance)
 
@@ -317,10 +319,15 @@ def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     text = f"pid {observed.pid}" + (", left alone: its pool is not configured" if held else "")
     fleet.tell(EventType.ADOPT, text if first else f"{text}, found running", instance)
     if not held:
-        if pool.config.health is HealthCheck.NONE:
-            ready(fleet, instance, now)
-        else:
-            set_alarm(fleet, instance)
+        _take_word(fleet, instance, now, ready_now=observed.ready)
+
+
+def _take_word(fleet: Fleet, instance: Instance, now: float, *, ready_now: bool) -> None:
+    """Where nobody checks an instance's health, the driver's word is what makes it ready."""
+    if ready_now and instance.state is State.STARTING and not hears(fleet.pools[instance.pool].config):
+        ready(fleet, instance, now)
+    else:
+        set_alarm(fleet, instance)
 
 
 def _missing(fleet: Fleet, instance: Instance, now: float, *, first: bool) -> None:

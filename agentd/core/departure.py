@@ -7,6 +7,7 @@ drain timeout as grace, KILL.
 
 from __future__ import annotations
 
+from agentd.core import planner
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType, Stop
@@ -91,6 +92,7 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
 
 def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
     """Start `instance` in place: same id and port, a new process."""
+    resumed = instance.operator_hold
     instance.again = instance.operator_hold = False
     instance.restarts += bool(instance.incarnation)
     # The old process has no say any more: what it still reports, or is reported of it, is stale.
@@ -104,6 +106,20 @@ def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
         instance.purpose = Purpose.RESTART
     instance.forget_reports()
     fleet.move(instance, State.PENDING, now)
+    if resumed:
+        relieve_stand_in(fleet, instance)
+
+
+def relieve_stand_in(fleet: Fleet, instance: Instance) -> None:
+    """`instance`, which an operator held, comes back: where it is one too many now, it replaces another one."""
+    pool = fleet.pools[instance.pool]
+    if not fleet.acts or len(pool.committed()) <= pool.config.max:
+        return
+    stand_in = next((other for other in planner.victims(pool) if other is not instance), None)
+    if stand_in is not None:
+        instance.replaces, stand_in.replaced_by = stand_in.id, instance.id
+        fleet.touch(instance)
+        fleet.touch(stand_in)
 
 
 def _hears_us(fleet: Fleet, instance: Instance) -> bool:

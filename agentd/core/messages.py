@@ -88,11 +88,15 @@ class HostSampled:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStarted:
-    """The driver has started (or restarted in place) a process."""
+    """The driver has started (or restarted in place) a process.
+
+    `ready` as in `Observed`; where it is False, the same is told again once the program has said that it is ready.
+    """
 
     instance: InstanceId
     incarnation: Incarnation
     pid: int
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,16 +278,25 @@ class InstanceSpec:
     pool_max: int = 0  # how many instances its pool may have; 0: unknown
     start_timeout_s: float = 60.0
 
+    @property
+    def has_last_word(self) -> bool:
+        """Nothing but its program's own READY=1 tells when it is ready."""
+        return self.notify and self.health is HealthCheck.NONE
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """An instance as a driver finds it on the host."""
+    """An instance as a driver finds it on the host.
+
+    `ready` False: it runs, and its program has not said yet, or does not say any more, that it is ready.
+    """
 
     id: InstanceId
     incarnation: Incarnation
     pid: int
     phase: Phase = Phase.RUNNING
     started_wall: float = 0.0
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

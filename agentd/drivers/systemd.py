@@ -12,6 +12,7 @@ is the invocation id of its unit.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import agentd.log
 from agentd.clock import Clock, SystemClock
 from agentd.core.messages import InstanceWarned
-from agentd.core.model import HealthCheck, InstanceId, InstanceSpec, Observed, Phase, StartFailure, parse_instance_id
+from agentd.core.model import InstanceId, InstanceSpec, Observed, Phase, StartFailure, parse_instance_id
 from agentd.drivers import Capacity, DriverEvent
 from agentd.drivers.commands import command_words
 from agentd.drivers.systemd_bus import SERVICE, BusAway, BusError, SystemdBus
@@ -73,7 +74,8 @@ class SystemdDriver:
         self._sample_command = sample_command
         self._clock = clock or SystemClock()
         self._bus = SystemdBus(bus_address, self)
-        self._limits = Limits(self._bus, root)
+        self._root = root
+        self._limits = Limits(self._bus, root, direct=os.geteuid() == 0)
         self._jobs = UnitJobs(self._bus, self._run)
         self._entries: dict[InstanceId, Entry] = {}
         self._reports: asyncio.Queue[DriverEvent | BaseException | None] = asyncio.Queue(REPORTS_MAX)
@@ -227,8 +229,7 @@ class SystemdDriver:
             kills = self._watcher.kills(spec.id)
             words = command_words(spec, self._sample_command)
             # Where its word alone says when it is ready, nobody else counts how long that takes.
-            waits = spec.notify and spec.health is HealthCheck.NONE
-            async with asyncio.timeout(spec.start_timeout_s if waits else None):
+            async with asyncio.timeout(spec.start_timeout_s if spec.has_last_word else None):
                 process = await self._jobs.start(entry, spec, words[0] if words else "")
         except TimeoutError as error:
             await self._jobs.stop(entry)
@@ -236,11 +237,11 @@ class SystemdDriver:
             text = f"cannot start {spec.id}: its program did not say READY=1 within {spec.start_timeout_s:g} s"
             raise StartError(StartFailure.TIMEOUT, text) from error
         except BusAway as error:  # it may run by now: its file stays, so that it is an agent like the others
-            raise start_refused(spec.id, entry.unit, error) from error
+            raise start_refused(spec.id, entry.unit, error, self._root) from error
         except BusError as error:
             self._files.remove(spec.id)
             await self._watcher.all_stops()  # one reason to be refused, and the one to be told of
-            raise start_refused(spec.id, entry.unit, error) from error
+            raise start_refused(spec.id, entry.unit, error, self._root) from error
         except OSError as error:
             raise StartError(StartFailure.SPAWN_FAILED, f"cannot start {spec.id}: {error}") from error
         except StartError:

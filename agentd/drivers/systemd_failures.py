@@ -1,9 +1,13 @@
 """Why a start through systemd failed, in words that say what to do.
 
-Owns the translation of refused calls and failed runs into `StartError`. Asks systemd nothing.
+Owns the translation of refused calls and failed runs into `StartError`. Asks systemd nothing; where a unit is masked,
+its files tell how.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from agentd.core.model import ExitKind, InstanceId, StartFailure
 from agentd.drivers.systemd_bus import SYSTEMD, BusAway, BusError
@@ -24,6 +28,8 @@ _SETUP_NAMES = (
 )
 _DENIED = ("org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
 _MISSING = (f"{SYSTEMD}.NoSuchUnit", f"{SYSTEMD}.LoadFailed", f"{SYSTEMD}.BadUnitSetting")
+# Where `systemctl mask` puts a link, and what `systemctl unmask` needs to find it.
+_MASKS = {"etc/systemd/system": "", "run/systemd/system": "--runtime "}
 _JOB_ENDS = {
     "canceled": "somebody stopped it meanwhile",
     "dependency": "something that its unit needs could not be started",
@@ -47,8 +53,18 @@ def denial(error: BusError) -> str:
     return f"systemd does not let agentd ({error}); is polkit running, and is its rule {POLKIT_RULE} installed?"
 
 
-def start_refused(instance: InstanceId, unit: str, error: BusError) -> StartError:
-    """Why systemd would not even try to start `unit`."""
+def unmasking(unit: str, root: Path) -> str:
+    """The command that lifts the mask of `unit`, or of its template, on the host whose file system begins at `root`."""
+    for name in (unit, TEMPLATE):
+        for place, option in _MASKS.items():
+            mask = root / place / name
+            if mask.is_symlink() and os.readlink(mask) == os.devnull:
+                return f"systemctl unmask {option}{name}"
+    return f"systemctl unmask {unit}"
+
+
+def start_refused(instance: InstanceId, unit: str, error: BusError, root: Path) -> StartError:
+    """Why systemd would not even try to start `unit`. `root`: where the host's file system begins."""
     failure, text = StartFailure.SPAWN_FAILED, str(error)
     if isinstance(error, BusAway):
         failure = StartFailure.DRIVER_AWAY
@@ -56,7 +72,7 @@ def start_refused(instance: InstanceId, unit: str, error: BusError) -> StartErro
         failure, text = StartFailure.DENIED, denial(error)
     elif error.name == f"{SYSTEMD}.UnitMasked":
         failure = StartFailure.UNIT_MISSING
-        text = f"its unit is masked; systemctl unmask {unit}, or {TEMPLATE}, lets it start again"
+        text = f"its unit is masked; `{unmasking(unit, root)}` lets it start again"
     elif error.name in _MISSING:
         failure = StartFailure.UNIT_MISSING
         text = f"{error} Is {TEMPLATE} installed as agentd's package has it? systemd-analyze verify {unit} tells"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agentd.core.model import InstanceId, InstanceSpec, parse_instance_id
@@ -57,23 +59,36 @@ class InstanceFiles:
         """Say what the next start of the instance runs. A file that says so already stays as it is.
 
         Raises:
-            OSError: the file cannot be written; the old one, if any, is intact.
+            OSError: the file cannot be written, as its text says; the old one, if any, is intact.
         """
         path = self._path(spec.id)
         content = self._content(spec)
-        try:
-            if path.read_bytes() == content:
-                return
-        except FileNotFoundError:
-            pass
-        fresh = path.with_suffix(".new")
-        with open(fresh, "wb", opener=_private) as file:
-            file.write(content)
-        os.replace(fresh, path)
+        with _telling(f"write {path}"):
+            try:
+                if path.read_bytes() == content:
+                    return
+            except FileNotFoundError:
+                pass
+            fresh = path.with_suffix(".new")
+            try:
+                with open(fresh, "wb", opener=_private) as file:
+                    file.write(content)
+                os.replace(fresh, path)
+            except OSError:
+                with suppress(OSError):  # what went wrong first is what is told
+                    fresh.unlink()
+                raise
 
     def remove(self, instance: InstanceId) -> None:
-        """Let the instance not be started again."""
-        self._path(instance).unlink(missing_ok=True)
+        """Let the instance not be started again.
+
+        Raises:
+            OSError: the file cannot be removed, as its text says.
+        """
+        path = self._path(instance)
+        if os.path.lexists(path):  # where nothing can be written, not even what is not there can be removed
+            with _telling(f"remove {path}"):
+                path.unlink(missing_ok=True)
 
     def has(self, instance: InstanceId) -> bool:
         return self._path(instance).exists()
@@ -99,6 +114,15 @@ class InstanceFiles:
         launch = json.dumps(order).replace("'", "\\u0027")
         variables = {**identity(spec, self._agent_endpoint), "AGENTD_LAUNCH": launch}
         return "".join(f"{name}='{value}'\n" for name, value in variables.items()).encode("ascii")
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Not every error of the host names the file, and none says what was to be done with it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot {what}: {error.strerror}") from error
 
 
 def _is_instance(text: str) -> bool:

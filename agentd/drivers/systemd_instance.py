@@ -28,6 +28,7 @@ class Entry:
     spec: InstanceSpec | None = None
     phase: Phase | None = None
     process: Process | None = None  # the latest incarnation, also after its end
+    ready: bool = True  # as in Observed
     cause: ExitCause | None = None  # why the latest incarnation ended, None while it runs
     not_begun: str = ""  # systemd's word for why the restart after that came to no process
     held: bool = False  # an operator has stopped it
@@ -54,7 +55,7 @@ class Entry:
         assert self.phase is not None and self.process is not None
         process = self.process
         pid = process.pid if self.phase is Phase.RUNNING else 0
-        return Observed(self.id, process.incarnation, pid, self.phase, process.started_wall)
+        return Observed(self.id, process.incarnation, pid, self.phase, process.started_wall, self.ready)
 
     def is_latest(self, incarnation: str) -> bool:
         return self.process is not None and self.process.incarnation == incarnation
@@ -65,16 +66,18 @@ class Entry:
             return False
         active, sub, incarnation = self.told
         if self.phase is Phase.RUNNING:
-            return not (active == "active" and sub == "running" and self.is_latest(incarnation))
+            known = self.ready and self.is_latest(incarnation)
+            return not (active == "active" and sub == "running" and known)
         if self.phase is Phase.BACKOFF:
             return not (waits(sub) and self.is_latest(incarnation))
         if self.phase is Phase.FAILED:
             return active != "failed"
         return active not in ("inactive", "failed")
 
-    def run(self, process: Process, kills_at_birth: int) -> None:
+    def run(self, process: Process, kills_at_birth: int, *, ready: bool = True) -> None:
         self.phase = Phase.RUNNING
         self.process = process
+        self.ready = ready
         self.cause = None
         self.not_begun = ""
         self.held = False
@@ -83,6 +86,7 @@ class Entry:
     def leave(self, phase: Phase | None) -> None:
         """It does not run any more."""
         self.phase = phase
+        self.ready = True
         if self.forgiving is not None:
             self.forgiving.cancel()
             self.forgiving = None

@@ -19,7 +19,7 @@ from dbus_fast import Variant
 from agentd import limits
 from agentd.cgroups import NO_LIMIT, Cgroups, GroupLimits, Mode
 from agentd.core.model import MIB, InstanceId, PoolName, Resources
-from agentd.drivers.systemd_bus import SLICE, BusAway, BusError, SystemdBus
+from agentd.drivers.systemd_bus import SLICE, BusError, SystemdBus
 from agentd.limits import LimitsError
 from agentd.units import instance_cgroup, pool_slice, unit_name
 
@@ -87,10 +87,15 @@ _KINDS = (
 
 
 class Limits:
-    """Sets and checks limits. `root`: where the host's file system begins."""
+    """Sets and checks limits. `root`: where the host's file system begins.
 
-    def __init__(self, bus: SystemdBus, root: Path) -> None:
+    `direct`: systemd is told by this process, which is then root's; otherwise agentd-limits.service is asked, and
+    nobody else: who may set limits may set anything, so that is not agentd's user.
+    """
+
+    def __init__(self, bus: SystemdBus, root: Path, *, direct: bool) -> None:
         self._bus = bus
+        self._direct = direct
         self._root = root
         self._setter = root / limits.SOCKET.relative_to("/")
         self._cgroups = Cgroups(root)
@@ -147,14 +152,14 @@ class Limits:
     async def _write(self, unit: str, values: dict[str, int]) -> None:
         if not values:
             return
-        if self._setter.exists():  # who may set limits may set anything, so that is not agentd
-            try:
-                await limits.ask(self._setter, unit, values)
-            except LimitsError as error:
-                raise (BusError(error.name, str(error)) if error.name else BusAway(str(error))) from error
+        if self._direct:
+            properties = [[name, Variant("t", value)] for name, value in values.items()]
+            await self._bus.manager("SetUnitProperties", "sba(sv)", unit, True, properties)
             return
-        properties = [[name, Variant("t", value)] for name, value in values.items()]
-        await self._bus.manager("SetUnitProperties", "sba(sv)", unit, True, properties)
+        try:
+            await limits.ask(self._setter, unit, values)
+        except LimitsError as error:
+            raise BusError(error.name, f"its limits cannot be set: {error}") from error
 
     async def _held(self, unit: str, name: str) -> int:
         return int(await self._bus.get(unit, SLICE, name))

@@ -173,12 +173,21 @@ class Watcher:
                 return  # it has moved on, which is a signal
             before, was_held = entry.phase, entry.held
             await self._lost(entry)
-            entry.run(process, self.kills(entry.id))
+            entry.run(process, self.kills(entry.id), ready=await self._is_ready(entry))
             self._began(entry)
             if before is not None or was_held:
-                await self._report(InstanceStarted(entry.id, process.incarnation, process.pid))
+                await self._report(InstanceStarted(entry.id, process.incarnation, process.pid, entry.ready))
+        elif not entry.ready and entry.process is not None and await self._is_ready(entry):
+            entry.ready = True
+            await self._report(InstanceStarted(entry.id, entry.process.incarnation, entry.process.pid))
         if stops:
             await self.all_stops()
+
+    async def _is_ready(self, entry: Entry) -> bool:
+        """Whether its program has said so. Where its word is known not to decide, nobody waits for it."""
+        if entry.spec is not None and not entry.spec.has_last_word:
+            return True
+        return await self._bus.get(entry.unit, UNIT, "ActiveState") not in ("activating", "deactivating")
 
     async def _waiting(self, entry: Entry) -> None:
         if entry.phase is None and not self._is_ours(entry.id):

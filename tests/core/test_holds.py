@@ -132,3 +132,71 @@ def test_a_hold_below_a_target_is_made_up_for_at_once() -> None:
     hold(world, ELASTIC)
     world.run_until(402.0)
     assert sum(view.state is State.READY for view in world.view().instances) == 3
+
+
+FULL = fleet(research(min=2, max=2), autoscaling_enabled=False)
+
+
+@pytest.mark.parametrize("ident", [CORE, ELASTIC])
+@pytest.mark.parametrize("asked_of_agentd", [True, False], ids=["restart", "systemctl start"])
+def test_who_stood_in_for_a_held_instance_goes_when_it_is_back(ident: InstanceId, asked_of_agentd: bool) -> None:
+    """Also while scaling is off: a hold that ends must not leave the pool above its maximum."""
+    world = World(FULL)
+    world.boot()
+    world.run_until(20.0)
+    hold(world, ident)
+    world.run_until(40.0)
+    assert sorted(world.agents) == sorted({CORE, ELASTIC, InstanceId("research-9102")} - {ident})
+    if asked_of_agentd:
+        world.step(Restart((ident,), "alice"))
+    else:
+        world.left_running(ident)
+        world.relist()
+    world.run_until(80.0)
+    views = world.view().instances
+    assert [(view.state, view.cause) for view in views] == [(State.READY, "")] * 2
+    assert ident in {view.id for view in views}
+    assert CORE in {view.id for view in views}
+
+
+def test_who_stood_in_stays_where_the_held_instance_does_not_come_back() -> None:
+    world = World(FULL)
+    world.boot()
+    world.run_until(20.0)
+    hold(world, ELASTIC)
+    world.run_until(40.0)
+    world.left_running(ELASTIC)
+    world.agents[ELASTIC].silent = True
+    world.relist()
+    assert world.instance(ELASTIC).state is State.STARTING
+    hold(world, ELASTIC)
+    world.run_until(400.0)
+    states = {view.id: view.state for view in world.view().instances}
+    assert states == {CORE: State.READY, InstanceId("research-9102"): State.READY, ELASTIC: State.HELD}
+
+
+def test_where_there_is_room_nobody_goes() -> None:
+    world = World(fleet(research(min=2, max=3), autoscaling_enabled=False))
+    world.boot()
+    world.run_until(20.0)
+    hold(world, ELASTIC)
+    world.run_until(40.0)
+    world.step(Restart((ELASTIC,), "alice"))
+    world.run_until(80.0)
+    assert [view.state for view in world.view().instances] == [State.READY] * 3
+
+
+def test_a_core_agent_that_comes_back_in_vain_is_tried_no_further_and_its_stand_in_stays() -> None:
+    world = World(FULL)
+    world.boot()
+    world.run_until(20.0)
+    hold(world, CORE)
+    world.run_until(40.0)
+    world.left_running(CORE)
+    world.agents[CORE].silent = True
+    world.relist()
+    world.give_up(CORE)
+    world.run_until(400.0)
+    states = {view.id: view.state for view in world.view().instances}
+    assert states.pop(CORE) is State.FAILED
+    assert list(states.values()) == [State.READY] * 2

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from driver_worlds import spec, until
+from driver_worlds import POOL, spec, until
 from testhost import Host
 
 from agentd.cgroups import Cgroups
 from agentd.core.messages import InstanceStarted
-from agentd.core.model import InstanceId, InstanceSpec, Observed, RestartPolicy
+from agentd.core.model import HealthCheck, InstanceId, InstanceSpec, Observed, RestartPolicy
 from agentd.drivers.systemd import SystemdDriver
 from agentd.units import instance_cgroup, unit_name
 
@@ -26,6 +26,12 @@ SLOW_S = 600.0
 SLOW = RestartPolicy(initial_s=SLOW_S, max_s=SLOW_S)
 DROP_INS = "/run/systemd/system"
 CONTROL = "/run/systemd/system.control"
+NOTIFY = """
+import os, socket, sys, time
+def say(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.sendto(text, os.environ["NOTIFY_SOCKET"])
+"""
 
 
 def lay_out(layer: Path) -> None:
@@ -134,3 +140,23 @@ class SystemdWorld:
         paths += " /var/lib/private/agentd-agents/*"
         self.host.exec("sh", "-c", f"rm -rf {paths}")
         self.host.exec("systemctl", "daemon-reload")
+
+
+def python(script: str) -> tuple[str, ...]:
+    return ("/usr/bin/python3", "-c", NOTIFY + script)
+
+
+def notifying(script: str, health: HealthCheck) -> InstanceSpec:
+    """A program that says itself when it is ready."""
+    return InstanceSpec(
+        id=spec().id,
+        pool=POOL,
+        port=9101,
+        core_name=None,
+        command=python(script),
+        env=(),
+        concurrency=1,
+        health=health,
+        restart=RestartPolicy(),
+        notify=True,
+    )

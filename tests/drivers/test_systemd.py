@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import textwrap
 
 import pytest
 from driver_worlds import ID, POOL, asynchronous, shell, spec, until, watching
-from systemd_world import SystemdWorld
+from systemd_world import SystemdWorld, notifying, python
 
 from agentd.core.messages import (
     InstanceExited,
@@ -22,7 +21,6 @@ from agentd.core.model import (
     ExitCause,
     ExitKind,
     HealthCheck,
-    InstanceSpec,
     Phase,
     RestartPolicy,
     StartFailure,
@@ -35,32 +33,6 @@ from agentd.units import unit_name
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
 
 UNIT = unit_name(ID)
-NOTIFY = """
-import os, socket, sys, time
-def say(text):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
-        notifications.sendto(text, os.environ["NOTIFY_SOCKET"])
-"""
-
-
-def python(script: str) -> tuple[str, ...]:
-    return ("/usr/bin/python3", "-c", NOTIFY + script)
-
-
-def notifying(script: str, health: HealthCheck) -> InstanceSpec:
-    """A program that says itself when it is ready."""
-    return InstanceSpec(
-        id=ID,
-        pool=POOL,
-        port=9101,
-        core_name=None,
-        command=python(script),
-        env=(),
-        concurrency=1,
-        health=health,
-        restart=RestartPolicy(),
-        notify=True,
-    )
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -132,88 +104,6 @@ async def test_a_sandbox_that_cannot_be_set_up_is_named_with_systemd_s_word(syst
         assert await driver.list() == ()
         assert await systemd_world.systemctl("list-units", "--all", "--plain", "--no-legend", "agent@*") == ""
         assert reports == []
-
-
-@asynchronous
-async def test_a_program_without_a_health_check_has_started_when_it_says_so(systemd_world: SystemdWorld) -> None:
-    script = "while not os.path.exists('go'): time.sleep(0.01)\nsay(b'READY=1')\ntime.sleep(1000)"
-    driver = systemd_world.driver()
-    async with watching(driver):
-        starting = asyncio.create_task(driver.start(notifying(script, HealthCheck.NONE)))
-
-        async def activating() -> bool:
-            return await systemd_world.show(ID, "ActiveState") == "activating"
-
-        await until(activating, "the program to run")
-        assert not starting.done()
-        home = systemd_world.root / f"var/lib/private/agentd-agents/{ID}"
-        await until(home.exists, "its home")
-        (home / "go").touch()
-        assert (await starting).phase is Phase.RUNNING
-        assert await systemd_world.show(ID, "ActiveState") == "active"
-
-
-@asynchronous
-async def test_a_program_with_a_health_check_has_started_when_its_process_runs(systemd_world: SystemdWorld) -> None:
-    driver = systemd_world.driver()
-    async with watching(driver):
-        started = await driver.start(notifying("time.sleep(1000)", HealthCheck.HEARTBEAT))
-        assert started.pid > 0
-        assert await systemd_world.show(ID, "ActiveState") == "activating"
-        assert await driver.list() == (started,)
-        assert await driver.stop(ID, grace_s=10.0) is False
-        assert await driver.list() == ()
-
-
-@asynchronous
-async def test_a_program_that_ends_before_it_is_ready_did_not_start(systemd_world: SystemdWorld) -> None:
-    driver = systemd_world.driver()
-    async with watching(driver) as reports:
-        with pytest.raises(StartError, match="ended before it was ready: exit code 7") as caught:
-            await driver.start(notifying("sys.exit(7)", HealthCheck.NONE))
-        assert caught.value.cause is StartFailure.SPAWN_FAILED
-        assert await driver.list() == ()
-        assert reports == []
-
-
-@asynchronous
-async def test_a_program_that_is_never_ready_is_ended_in_time(systemd_world: SystemdWorld) -> None:
-    systemd_world.drop_in(ID, "[Service]\nTimeoutStartSec=300ms")
-    driver = systemd_world.driver()
-    async with watching(driver):
-        with pytest.raises(StartError, match="did not say in time that it is ready") as caught:
-            await driver.start(notifying("time.sleep(1000)", HealthCheck.NONE))
-        assert caught.value.cause is StartFailure.TIMEOUT
-        assert await driver.list() == ()
-
-
-@asynchronous
-async def test_a_start_that_somebody_cancels_says_so(systemd_world: SystemdWorld) -> None:
-    driver = systemd_world.driver()
-    async with watching(driver):
-        starting = asyncio.create_task(driver.start(notifying("time.sleep(1000)", HealthCheck.NONE)))
-
-        async def activating() -> bool:
-            return await systemd_world.show(ID, "ActiveState") == "activating"
-
-        await until(activating, "the program to run")
-        await systemd_world.systemctl("stop", UNIT)
-        with pytest.raises(StartError, match="somebody stopped it meanwhile"):
-            await starting
-        assert await driver.list() == ()
-
-
-@asynchronous
-async def test_a_program_that_never_says_that_it_is_ready_gets_its_pool_s_start_timeout(
-    systemd_world: SystemdWorld,
-) -> None:
-    driver = systemd_world.driver()
-    async with watching(driver):
-        silent = dataclasses.replace(notifying("time.sleep(1000)", HealthCheck.NONE), start_timeout_s=0.5)
-        with pytest.raises(StartError, match=r"did not say READY=1 within 0\.5 s") as caught:
-            await driver.start(silent)
-        assert caught.value.cause is StartFailure.TIMEOUT
-        assert await driver.list() == ()
 
 
 # -- ends ---------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ async def test_a_masked_unit_is_not_started_and_says_how_to_unmask_it(systemd_wo
     async with watching(driver):
         await systemd_world.systemctl("mask", "--runtime", unit_name(ID))
         try:
-            with pytest.raises(StartError, match=f"is masked; systemctl unmask {unit_name(ID)}") as caught:
+            with pytest.raises(StartError, match=f"is masked; `systemctl unmask --runtime {unit_name(ID)}`") as caught:
                 await driver.start(spec())
             assert caught.value.cause is StartFailure.UNIT_MISSING
             assert await driver.stop(ID, grace_s=10.0) is False
@@ -168,6 +168,32 @@ async def test_a_masked_unit_is_not_started_and_says_how_to_unmask_it(systemd_wo
             assert list((systemd_world.root / "run/agentd/instances").iterdir()) == []
         finally:
             await systemd_world.systemctl("unmask", "--runtime", unit_name(ID))
+        assert (await driver.start(spec())).phase is Phase.RUNNING
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("options", "why"), [("ro", "Read-only file system"), ("size=4k", "No space left on device")], ids=["ro", "full"]
+)
+async def test_instances_files_that_cannot_be_written_are_named(
+    systemd_world: SystemdWorld, options: str, why: str
+) -> None:
+    place = systemd_world.root / "run/agentd/instances"
+    driver = systemd_world.driver()
+    async with watching(driver):
+        await driver.start(spec(9102))
+        await systemd_world.do("mount", "-t", "tmpfs", "-o", options, "tmpfs", "/run/agentd/instances")
+        try:
+            if why.startswith("No space"):
+                (place / "other").write_bytes(b"x" * 4096)
+            with pytest.raises(StartError) as caught:
+                await driver.start(spec())
+            assert str(caught.value) == f"cannot start {ID}: cannot write {place}/{ID}.env: {why}"
+            assert caught.value.cause is StartFailure.SPAWN_FAILED
+            assert [path.name for path in place.iterdir() if path.name != "other"] == []
+            assert [observed.id for observed in await driver.list()] == [spec(9102).id]
+        finally:
+            await systemd_world.do("umount", "/run/agentd/instances")
         assert (await driver.start(spec())).phase is Phase.RUNNING
 
 

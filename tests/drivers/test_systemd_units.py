@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import shlex
@@ -19,7 +20,7 @@ from agentd.drivers.systemd_files import InstanceFiles
 from agentd.drivers.systemd_limits import Limits, MemoryWitness
 from agentd.drivers.systemd_unit import Run, Standing, standing
 from agentd.errors import AgentdError
-from agentd.units import instance_cgroup, unit_name
+from agentd.units import TEMPLATE, instance_cgroup, unit_name
 
 UNIT = unit_name(ID)
 RUN = Run(
@@ -127,7 +128,7 @@ def test_failed_starts_say_why_and_where_to_look(
             StartFailure.DENIED,
             POLKIT_RULE,
         ),
-        (BusError(f"{SYSTEMD}.UnitMasked", "Unit is masked."), StartFailure.UNIT_MISSING, f"systemctl unmask {UNIT}"),
+        (BusError(f"{SYSTEMD}.UnitMasked", "Unit is masked."), StartFailure.UNIT_MISSING, f"`systemctl unmask {UNIT}`"),
         (BusError(f"{SYSTEMD}.NoSuchUnit", "Unit not found."), StartFailure.UNIT_MISSING, "systemd-analyze verify"),
         (BusError(f"{SYSTEMD}.BadUnitSetting", "Bad."), StartFailure.UNIT_MISSING, "systemd-analyze verify"),
         (BusAway("no answer"), StartFailure.DRIVER_AWAY, "no answer"),
@@ -139,7 +140,7 @@ def test_failed_starts_say_why_and_where_to_look(
     ],
 )
 def test_refusals_say_what_to_do(error: BusError, failure: StartFailure, text: str) -> None:
-    refused = start_refused(ID, UNIT, error)
+    refused = start_refused(ID, UNIT, error, Path("/nowhere"))
     assert refused.cause is failure
     assert text in str(refused)
 
@@ -210,6 +211,18 @@ def test_instances_with_a_file_are_found(tmp_path: Path) -> None:
     assert kept.instances() == ["research-9102"]
 
 
+def test_what_cannot_be_written_is_told_with_its_path(tmp_path: Path) -> None:
+    kept = files(tmp_path / "gone")
+    with pytest.raises(OSError, match=f"^cannot write {tmp_path}/gone/{ID}.env: No such file or directory$"):
+        kept.write(spec())
+    kept.remove(ID)
+    (tmp_path / f"{ID}.env").mkdir()
+    with pytest.raises(OSError, match=f"^cannot write {tmp_path}/{ID}.env: Is a directory$"):
+        files(tmp_path).write(spec())
+    with pytest.raises(OSError, match=f"^cannot remove {tmp_path}/{ID}.env: Is a directory$"):
+        files(tmp_path).remove(ID)
+
+
 def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
     first, second = files(tmp_path), files(tmp_path)
     first.lock()
@@ -218,6 +231,27 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
     first.unlock()
     second.lock()
     second.unlock()
+
+
+@pytest.mark.parametrize(
+    ("mask", "command"),
+    [
+        (f"etc/systemd/system/{UNIT}", f"systemctl unmask {UNIT}"),
+        (f"run/systemd/system/{UNIT}", f"systemctl unmask --runtime {UNIT}"),
+        (f"etc/systemd/system/{TEMPLATE}", f"systemctl unmask {TEMPLATE}"),
+        (f"run/systemd/system/{TEMPLATE}", f"systemctl unmask --runtime {TEMPLATE}"),
+    ],
+)
+def test_a_mask_is_lifted_where_it_was_put(tmp_path: Path, mask: str, command: str) -> None:
+    path = tmp_path / mask
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/dev/null")
+    other = tmp_path / "etc/systemd/system" / UNIT
+    if not other.is_symlink():  # a unit that somebody wrote is no mask
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.touch()
+    refused = start_refused(ID, UNIT, BusError(f"{SYSTEMD}.UnitMasked", "Unit is masked."), tmp_path)
+    assert f"`{command}`" in str(refused)
 
 
 # -- what is read of control groups -------------------------------------------------------------
@@ -275,7 +309,7 @@ def test_limits_that_version_2_does_not_hold_are_named(tmp_path: Path) -> None:
         "pids.max": "40",
     }
     files = {f"sys/fs/cgroup/{GROUP}/{name}": f"{text}\n" for name, text in held.items()}
-    limits = Limits(SystemdBus(None, NO_HINTS), host_with(tmp_path, V2, files))
+    limits = Limits(SystemdBus(None, NO_HINTS), host_with(tmp_path, V2, files), direct=True)
     wanted = Resources(
         memory_max_bytes=64 * MIB + 1,
         memory_high_bytes=48 * MIB,
@@ -290,6 +324,20 @@ def test_limits_that_version_2_does_not_hold_are_named(tmp_path: Path) -> None:
         "io_weight 50 is not in force: the control groups of this host (v2) do not offer it",
     ]
     assert list(limits.amiss(InstanceId("research-9102"), wanted)) == [], "nothing is said of what has ended"
+
+
+def test_who_is_not_root_asks_the_service_and_never_systemd(tmp_path: Path) -> None:
+    bus = SystemdBus(None, NO_HINTS)  # it has not been opened: a call would wait for a connection, in vain
+    bus.manager = None  # type: ignore[method-assign, assignment]
+    limits = Limits(bus, host_with(tmp_path, V2, {}), direct=False)
+    with pytest.raises(BusError) as caught:
+        asyncio.run(limits.set(ID, Resources(tasks_max=40)))
+    failed = start_refused(ID, UNIT, caught.value, tmp_path)
+    assert failed.cause is StartFailure.SPAWN_FAILED
+    assert str(failed) == (
+        f"cannot start {ID}: its limits cannot be set: {tmp_path}/run/agentd/limits.sock is closed (No such file or "
+        "directory); `systemctl start agentd-limits.socket` opens it"
+    )
 
 
 class _NoHints:

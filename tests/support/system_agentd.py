@@ -26,7 +26,6 @@ CONFIG = "/etc/agentd/agentd.yaml"
 DROP_INS = "/run/systemd/system"
 # agentd's memory, the instances' files, and all drop-ins: those of tests, and the limits that agentd has set.
 LEFT_BEHIND = f"/var/lib/agentd /run/agentd/instances/* {DROP_INS}/agent*.d /run/systemd/system.control/agent*.d"
-SOCKETS = ("agentd.socket", "agentd-agents.socket", "agentd-limits.socket")
 READY_S = 60.0
 # The host shares this machine's memory and cores with everything else on it: nothing is kept free for others.
 NO_RESERVE: dict[str, Any] = {"memory": "1M", "memory_ratio": 0, "disk": "1M", "cpu_ratio": False}
@@ -82,7 +81,7 @@ class Agentd:
         self.systemctl("kill", "--signal=KILL", "agentd.service", check=False)
         self.systemctl("kill", "--signal=KILL", units.PATTERN, check=False)
         # All by name: the target's own stop does not wait for what it stops.
-        self.systemctl("stop", units.TARGET, units.SERVICE, *SOCKETS, units.PATTERN)
+        self.systemctl("stop", units.TARGET, units.SERVICE, *units.SOCKETS, units.PATTERN)
         self.host.exec("sh", "-c", f"rm -rf {LEFT_BEHIND}")
         self.systemctl("daemon-reload")
         self.systemctl("reset-failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from system_agentd import SOCKETS, Agentd, idle
+from system_agentd import Agentd, idle
 from testhost import Host, wait_until
 
 from agentd import units
@@ -15,7 +15,7 @@ DRAINS = "trap 'sleep 1; echo drained; exit 0' TERM; while :; do sleep 1000 & wa
 # systemd's, of a unit that it begins to stop, and of one that it has stopped.
 STOPPING = "de5b426a63be47a7b6ac3eaac82e2f6f"
 STOPPED = "9d1aaa27d60140bd96365438aad20286"
-OWN = (units.SERVICE, *SOCKETS, units.PATTERN)
+OWN = (units.SERVICE, *units.SOCKETS, units.PATTERN)
 FAULTS = ("exit", "held", "vanished", "start_failed", "crash_loop", "stop_forced", "oom_kill")
 
 

@@ -121,7 +121,8 @@ def test_nobody_reaches_past_the_relay(agentd: Host, user: str) -> None:
 def test_a_stranger_is_told_why_agentctl_does_not_work(agentd: Host) -> None:
     done = agentctl(agentd, "status", user="eve", check=False)
     assert done.returncode == 1
-    assert "permission denied for unix:/run/agentd/control.sock" in done.stderr
+    assert "permission denied for unix:/run/agentd/control.sock: members of group agentd-operators" in done.stderr
+    assert "(sudo usermod -aG agentd-operators eve, and log in again)" in done.stderr
 
 
 def test_who_asked_is_known_by_the_kernel(agentd: Host) -> None:
