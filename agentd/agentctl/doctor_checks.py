@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from agentd import units
-from agentd.agentctl.doctor_facts import GROUPS, UNIT_FILES, USERS, Facts, Kernel, Systemd
+from agentd.agentctl.doctor_facts import GROUPS, USERS, Facts, Kernel, Systemd
 from agentd.agentctl.text import plural, size
 from agentd.cgroups import V2, Mode
 
@@ -25,6 +25,9 @@ FILES_RESERVED, FILES_PER_AGENT = 256, 3
 SHOWN_MAX = 5
 
 _REINSTALL = "sudo apt install --reinstall agentd"
+# By the state that systemctl list-unit-files tells: a mask under /run is not found without a word.
+_UNMASKING = {"masked": "sudo systemctl unmask", "masked-runtime": "sudo systemctl unmask --runtime"}
+_UP = ("active", "reloading")
 _LAST_WORDS = f"journalctl -u {units.SERVICE} -n 30"
 
 
@@ -94,6 +97,9 @@ def _systemd(facts: Facts) -> Iterator[Check]:
         return
     yield _units(found)
     yield _service(found)
+    if found.active.get(units.SERVICE) in _UP:  # otherwise they are closed by design
+        yield _setter(facts, found)
+        yield _instances(found)
     yield _bus(found)
     yield _polkit(found)
     yield _journal(found)
@@ -113,12 +119,17 @@ def _version(version: int | None) -> Check:
 
 
 def _units(found: Systemd) -> Check:
-    missing = [name for name in UNIT_FILES if name not in found.unit_files]
-    masked = [name for name in UNIT_FILES if found.unit_files.get(name, "").startswith("masked")]
+    missing = [name for name in units.FILES if name not in found.unit_files]
     if missing:
         return _fail("units", f"not installed: {', '.join(missing)}", _REINSTALL)
+    masked: list[str] = []
+    commands: list[str] = []
+    for state, command in _UNMASKING.items():
+        names = [name for name in units.FILES if found.unit_files[name] == state]
+        masked += names
+        commands += [f"{command} {' '.join(names)}"] if names else []
     if masked:
-        return _fail("units", f"masked: {', '.join(masked)}", f"sudo systemctl unmask {' '.join(masked)}")
+        return _fail("units", f"masked: {', '.join(masked)}", " && ".join(commands))
     return _ok("units", "installed, none masked")
 
 
@@ -126,14 +137,39 @@ def _service(found: Systemd) -> Check:
     state = found.active.get(units.SERVICE, "unknown")
     if state == "failed":
         return _fail("service", f"{units.SERVICE} has failed", _LAST_WORDS)
-    if state not in ("active", "reloading"):
+    if state not in _UP:
         return _warn("service", f"{units.SERVICE} is {state}", "sudo systemctl start agentd")
-    closed = sorted(name for name, now in found.active.items() if name.endswith(".socket") and now != "active")
+    closed = [name for name in units.SOCKETS if name != units.LIMITS_SOCKET and found.active.get(name) != "active"]
     if closed:
         return _fail("service", f"not listening: {', '.join(closed)}", f"sudo systemctl restart {' '.join(closed)}")
     if found.unit_files.get(units.SERVICE) == "disabled":
         return _warn("service", f"{units.SERVICE} will not run after a reboot", "sudo systemctl enable agentd")
     return _ok("service", f"{units.SERVICE} is active, its sockets listen")
+
+
+def _setter(facts: Facts, found: Systemd) -> Check:
+    """agentd itself may not set limits: the service behind a socket of its own does."""
+    socket, service = (found.active.get(name, "unknown") for name in (units.LIMITS_SOCKET, units.LIMITS_SERVICE))
+    if socket != "active":
+        worst = _fail if facts.settings.limits else _warn
+        text = f"{units.LIMITS_SOCKET} is {socket}: agents that have limits cannot be started"
+        return worst("setter", text, f"sudo systemctl restart {units.LIMITS_SOCKET}")
+    if service == "failed":
+        text = f"{units.LIMITS_SERVICE}, which sets agents' limits, has failed; it is started again when it is needed"
+        return _warn("setter", text, f"journalctl -u {units.LIMITS_SERVICE} -n 30")
+    return _ok("setter", f"{units.LIMITS_SOCKET} listens: agents' limits can be set")
+
+
+def _instances(found: Systemd) -> Check:
+    if found.instances_mount is None:
+        state = found.active.get(units.INSTANCES_MOUNT, "unknown")
+        text = f"{units.INSTANCES_MOUNT} is {state}: systemd, as root, would follow a link in {units.INSTANCES_DIR}"
+        fix = f"journalctl -u {units.INSTANCES_MOUNT} -n 30" if state == "failed" else "sudo systemctl restart agentd"
+        return _warn("instances", text, fix)
+    if "nosymfollow" not in found.instances_mount:
+        text = f"{units.INSTANCES_DIR} is mounted without nosymfollow: systemd, as root, would follow a link in it"
+        return _warn("instances", text, f"sudo mount -o remount,nosymfollow {units.INSTANCES_DIR}")
+    return _ok("instances", f"{units.INSTANCES_DIR} is mounted, and links in it lead nowhere")
 
 
 def _bus(found: Systemd) -> Check:
@@ -322,6 +358,8 @@ def _agentd(facts: Facts) -> Iterator[Check]:
 
 def _configuration(facts: Facts) -> Check:
     file, problems = facts.settings.file, facts.settings.problems
+    if facts.settings.hidden:
+        return _warn("configuration", problems[0], "sudo agentctl doctor")
     if problems:
         text = f"{plural(len(problems), 'error')}, the first: {problems[0]}"
         return _fail("configuration", text, f"agentctl config check {file}")

@@ -9,9 +9,9 @@ from pathlib import Path
 from agentd import units
 from agentd.cgroups import Mode
 
-SOCKET_UNITS = ("agentd.socket", "agentd-agents.socket")
-UNIT_FILES = (units.SERVICE, units.TEMPLATE, *SOCKET_UNITS, units.TARGET, units.AGENTS_SLICE)
-USERS = ("agentd",)
+# Of agentd's units, those that are up while it runs.
+RUNNING_UNITS = (units.SERVICE, *units.SOCKETS, units.LIMITS_SERVICE, units.INSTANCES_MOUNT)
+USERS = ("agentd", "agentd-limits")
 GROUPS = ("agentd-agents", "agentd-operators", "systemd-journal")
 
 
@@ -19,14 +19,15 @@ GROUPS = ("agentd-agents", "agentd-operators", "systemd-journal")
 class Systemd:
     """The systemd that runs.
 
-    `unit_files`: of UNIT_FILES that are installed, the state of each (enabled, static, masked, ...). `active`: of the
-    service and its sockets, the state. `polkit`: its version; None: not installed. `open_files`: LimitNOFILE of
-    agentd.service.
+    `unit_files`: of agentd's units that are installed, the state of each (enabled, static, masked, ...). `active`: of
+    RUNNING_UNITS, the state. `instances_mount`: the options of what is mounted on units.INSTANCES_DIR; None: nothing.
+    `polkit`: its version; None: not installed. `open_files`: LimitNOFILE of agentd.service.
     """
 
     version: int | None
     unit_files: Mapping[str, str]
     active: Mapping[str, str]
+    instances_mount: frozenset[str] | None
     bus: bool
     polkit: tuple[int, ...] | None
     rule: bool | None
@@ -48,15 +49,20 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration asks of the host, or in `problems` why it cannot be used. `file` None: the defaults."""
+    """What the configuration asks of the host, or in `problems` why it cannot be used. `file` None: the defaults.
+
+    `hidden`: this user may not read the file, so nothing is known of it. `limits`: some pool's agents have any.
+    """
 
     file: Path | None
     problems: tuple[str, ...] = ()
+    hidden: bool = False
     driver: str = "auto"
     core_ports: frozenset[int] = frozenset()
     pool_ports: frozenset[int] = frozenset()
     http_port: int | None = None
     agents_max: int = 0
+    limits: bool = False
     disk_reserve_bytes: int = 0
 
     @property

@@ -16,7 +16,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,7 @@ from agentd import units
 from agentd.agentctl.command import Session
 from agentd.agentctl.doctor_facts import (
     GROUPS,
-    SOCKET_UNITS,
-    UNIT_FILES,
+    RUNNING_UNITS,
     USERS,
     Daemon,
     Facts,
@@ -94,8 +93,8 @@ def gather(session: Session, config_file: Path | None, own_version: str) -> Fact
 
 
 def _systemd() -> Systemd:
-    listed = _run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "--plain", *UNIT_FILES)
-    shown = _run("systemctl", "show", "--property=Id,ActiveState,LimitNOFILE", units.SERVICE, *SOCKET_UNITS)
+    listed = _run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "--plain", *units.FILES)
+    shown = _run("systemctl", "show", "--property=Id,ActiveState,LimitNOFILE", *RUNNING_UNITS)
     active, open_files = parse_shown(shown)
     version = re.match(r"systemd (\d+)", _run("systemctl", "--version"))
     polkit = re.search(r"\d+(\.\d+)*", _run("pkaction", "--version"))
@@ -103,6 +102,7 @@ def _systemd() -> Systemd:
         version=int(version[1]) if version else None,
         unit_files={words[0]: words[1] for line in listed.splitlines() if len(words := line.split()) >= 2},
         active=active,
+        instances_mount=parse_mounted(_text("/proc/self/mountinfo") or "", units.INSTANCES_DIR),
         bus=_is_answered("/run/dbus/system_bus_socket"),
         polkit=tuple(map(int, polkit[0].split("."))) if polkit else None,
         rule=_any_exists(RULES),
@@ -124,6 +124,15 @@ def parse_shown(text: str) -> tuple[dict[str, str], int | None]:
             open_files = int(values["LimitNOFILE"])
     active.pop("", None)
     return active, open_files
+
+
+def parse_mounted(text: str, place: str) -> frozenset[str] | None:
+    """The options of what is mounted on `place`, by the text of a mountinfo file; None where nothing is."""
+    found = None
+    for words in map(str.split, text.splitlines()):
+        if words[4] == place:
+            found = frozenset(words[5].split(","))  # of several the last one is on top
+    return found
 
 
 def _kernel(groups: Cgroups) -> Kernel:
@@ -190,7 +199,8 @@ def _settings(file: Path | None) -> tuple[Settings, Config | None]:
     try:
         found = config.load(file) if file is not None else config.default()
     except ConfigError as error:
-        return Settings(file, tuple(map(str, error.problems))), None
+        hidden = isinstance(error.__cause__, PermissionError)
+        return Settings(file, tuple(map(str, error.problems)), hidden), None
     core: set[int] = set()
     ranges: set[int] = set()
     for pool in found.fleet.pools.values():
@@ -204,6 +214,7 @@ def _settings(file: Path | None) -> tuple[Settings, Config | None]:
         pool_ports=frozenset(ranges),
         http_port=http_port or None,
         agents_max=sum(pool.max for pool in found.fleet.pools.values()),
+        limits=any(set(astuple(pool.resources)) != {None} for pool in found.fleet.pools.values()),
         disk_reserve_bytes=found.fleet.reserve.disk_bytes,
     )
     return settings, found

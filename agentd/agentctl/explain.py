@@ -1,4 +1,4 @@
-"""`agentctl explain`: why a pool has the size it has, what limits it and what would change it."""
+"""`agentctl explain`: why a pool has the size it has, what limits it and would change it; or why an instance runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING
 import click
 
 from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.explain_instance import story_lines, tell
+from agentd.agentctl.instances import find_instance, is_instance_id
 from agentd.agentctl.status import limit_text, outcome, target_text, tasks_max
 from agentd.agentctl.terminal import show, styled, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
 from agentd.agentctl.trouble import DISABLED, pool_lines
+from agentd.agentctl.values import as_value
 
 if TYPE_CHECKING:
+    from agentd.sdk.control import ControlClient
     from agentd.v1 import control_pb2 as pb
 
 HISTORY_MAX = 1000
 
 
-@click.command(cls=Command, examples=("agentctl explain research", "agentctl explain research --history 3"))
-@click.argument("pool")
+@click.command(
+    cls=Command,
+    examples=(
+        "agentctl explain research",
+        "agentctl explain research --history 3",
+        "agentctl explain research-9101",
+    ),
+)
+@click.argument("name", metavar="POOL|ID|NAME")
 @click.option(
     "--history",
     type=click.IntRange(0, HISTORY_MAX),
@@ -29,22 +40,47 @@ HISTORY_MAX = 1000
     help="How many earlier decisions to show.",
 )
 @click.pass_obj
-def explain(session: Session, pool: str, history: int) -> None:
-    """Tell why POOL has the size it has, and what would change it.
+def explain(session: Session, name: str, history: int) -> None:
+    """Tell why a pool has the size it has, and what would change it; or why an instance runs.
 
-    First what an evaluation now would decide: the reasons with their numbers, the limits that hold it, and
-    what would have to be different. Then the decisions before, newest first.
+    Of a pool first what an evaluation now would decide: the reasons with their numbers, the limits that hold
+    it, and what would have to be different. Then the decisions before, newest first.
+
+    Of an instance, named by its id or a core agent's name: why it was started, how it has ended, and the
+    decisions that it was part of.
     """
     with session.client() as client:
-        # To the protocol 0 means the default number.
-        answer = client.explain(pool, max(history, 1))
-        del answer.decisions[history:]
-        if session.json:
-            from agentd.agentctl.values import as_value
-
+        answer = _of_pool(client, name, history)
+        if answer is None:
+            story = tell(client, find_instance(client, name), history)
+            if session.json:
+                show_json(story.as_value())
+            else:
+                show(story_lines(story, now=time.time(), decision_lines=_past))
+        elif session.json:
             show_json(as_value(answer))
         else:
             show(explain_lines(answer, client.status(), now=time.time()))
+
+
+def _of_pool(client: ControlClient, name: str, history: int) -> pb.ExplainResponse | None:
+    """What agentd says of the pool `name`; None where it is an instance's name.
+
+    Raises:
+        ControlError: it is the name of neither.
+    """
+    from agentd.sdk.control import ControlError
+
+    if is_instance_id(name):
+        return None
+    try:
+        answer = client.explain(name, max(history, 1))  # to the protocol 0 means the default number
+    except ControlError as error:
+        if error.reason == "UNKNOWN_POOL" and find_instance(client, name) != name:
+            return None
+        raise
+    del answer.decisions[history:]
+    return answer
 
 
 def explain_lines(answer: pb.ExplainResponse, status: pb.Status, *, now: float) -> list[str]:

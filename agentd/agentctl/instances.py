@@ -136,9 +136,13 @@ def log_lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest
 
 
+def is_instance_id(name: str) -> bool:
+    return _INSTANCE_ID.fullmatch(name) is not None
+
+
 def find_instance(client: ControlClient, name: str) -> str:
     """The id of the core agent called `name`; `name` itself when it is an id or nobody's name."""
-    if _INSTANCE_ID.fullmatch(name):
+    if is_instance_id(name):
         return name
     return next((one.id for one in client.instances() if one.core_name == name), name)
 

@@ -12,10 +12,12 @@ Answers are the messages of agentd.v1 as they came.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
+import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -234,7 +236,8 @@ class ControlClient:
         reason = error_reason(error)
         if code is grpc.StatusCode.UNAVAILABLE and not reason:
             if self._denied():
-                return ControlError(f"permission denied for {self.address}", code="PERMISSION_DENIED")
+                text = f"permission denied for {self.address}: {_who_may(self.address.removeprefix('unix:'))}"
+                return ControlError(text, code="PERMISSION_DENIED")
             if text.startswith(("failed to connect", "errors resolving", "empty address")):
                 return NoDaemonError(f"no agentd is running (looked for {self.address})")
             return NoDaemonError(f"the connection to agentd at {self.address} ended")
@@ -246,6 +249,23 @@ class ControlClient:
         """Whether the socket is there and file permissions keep this user from it."""
         path = self.address.removeprefix("unix:")
         return path != self.address and os.path.exists(path) and not os.access(path, os.W_OK)
+
+
+def _who_may(socket: str) -> str:
+    """Who may use a socket that this user may not, and how to become one of them."""
+    status = os.stat(socket)
+    group = _name_of(status.st_gid, lambda gid: grp.getgrgid(gid).gr_name)
+    if status.st_mode & stat.S_IWGRP:
+        joined = f"sudo usermod -aG {group} {default_owner()}, and log in again"
+        return f"members of group {group} may use it ({joined}), and root (sudo)"
+    return f"only {_name_of(status.st_uid, lambda uid: pwd.getpwuid(uid).pw_name)} and root (sudo) may use it"
+
+
+def _name_of(number: int, find: Callable[[int], str]) -> str:
+    try:
+        return find(number)
+    except KeyError:
+        return str(number)
 
 
 def _request_id() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pty
+import pwd
 import signal
 import socket
 import subprocess
@@ -22,6 +24,7 @@ from agentd import __version__
 from agentd.agentctl.app import cli
 from agentd.agentctl.command import Command
 from agentd.sdk.address import runtime_dir_candidates
+from agentd.sdk.control import default_owner
 
 # What to give each command so that it would run.
 ARGUMENTS = {
@@ -122,15 +125,28 @@ def test_agentd_itself_being_unavailable_is_a_refusal(ctl: Callable[..., Any], d
     assert (result.code, result.err) == (1, "agentctl: agentd is stopping (STOPPING)\n")
 
 
-def test_a_socket_that_one_may_not_use_is_told_apart(
-    agentctl: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mode", "who_may"),
+    [
+        (
+            0o660,
+            "members of group {group} may use it (sudo usermod -aG {group} {user}, and log in again), and root (sudo)",
+        ),
+        (0o600, "only {owner} and root (sudo) may use it"),
+    ],
+)
+def test_a_socket_that_one_may_not_use_is_told_apart_and_who_may(
+    agentctl: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, who_may: str
 ) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as nobody:
         nobody.bind(str(path))  # refuses connections, as it does those of a user without permission
+        path.chmod(mode)
+        group, owner = grp.getgrgid(path.stat().st_gid).gr_name, pwd.getpwuid(path.stat().st_uid).pw_name
         monkeypatch.setattr("os.access", lambda *_: False)
         result = agentctl("--address", f"unix:{path}", "status")
-    assert (result.code, result.err) == (1, f"agentctl: permission denied for unix:{path}\n")
+    said = who_may.format(group=group, owner=owner, user=default_owner())
+    assert (result.code, result.err) == (1, f"agentctl: permission denied for unix:{path}: {said}\n")
 
 
 def test_a_directory_that_one_may_not_enter_is_told_apart(

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from agentd import __version__
+from agentd import __version__, units
 from agentd.agentctl.command import Session
 from agentd.agentctl.doctor import report
 from agentd.agentctl.doctor_checks import Check, Level, checks
 from agentd.agentctl.doctor_facts import (
     GROUPS,
-    UNIT_FILES,
+    RUNNING_UNITS,
     USERS,
     Daemon,
     Facts,
@@ -30,13 +30,14 @@ from agentd.agentctl.doctor_facts import (
     State,
     Systemd,
 )
-from agentd.agentctl.doctor_look import gather, parse_ranges, parse_shown
+from agentd.agentctl.doctor_look import gather, parse_mounted, parse_ranges, parse_shown
 from agentd.cgroups import Mode
 
 SYSTEMD = Systemd(
     version=257,
-    unit_files=dict.fromkeys(UNIT_FILES, "static") | {"agentd.service": "enabled"},
-    active={"agentd.service": "active", "agentd.socket": "active", "agentd-agents.socket": "active"},
+    unit_files=dict.fromkeys(units.FILES, "static") | {"agentd.service": "enabled"},
+    active=dict.fromkeys(RUNNING_UNITS, "active"),
+    instances_mount=frozenset({"rw", "nosymfollow"}),
     bus=True,
     polkit=(126,),
     rule=True,
@@ -85,7 +86,19 @@ def the(facts: Facts, name: str) -> Check:
 def test_a_host_with_everything_is_well() -> None:
     assert bad(GOOD) == []
     assert [one.name for one in checks(GOOD)] == [
-        *("init", "version", "units", "service", "d-bus", "polkit", "journal", "accounts", "drop-ins"),
+        *(
+            "init",
+            "version",
+            "units",
+            "service",
+            "setter",
+            "instances",
+            "d-bus",
+            "polkit",
+            "journal",
+            "accounts",
+            "drop-ins",
+        ),
         *("cgroups", "memory", "cpu", "pids", "io", "pressure"),
         *("ports", "local ports", "open files", "disk", "state"),
         *("configuration", "control"),
@@ -111,7 +124,29 @@ SYSTEMD_TROUBLES: list[tuple[dict[str, Any], str, Level, str]] = [
     ({"unit_files": {"agentd.service": "enabled"}}, "units", Level.FAIL, "apt install --reinstall agentd"),
     (
         {"unit_files": dict(SYSTEMD.unit_files) | {"agent@.service": "masked-runtime"}},
-        "units", Level.FAIL, "sudo systemctl unmask agent@.service",
+        "units", Level.FAIL, "sudo systemctl unmask --runtime agent@.service",
+    ),
+    (
+        {"unit_files": dict(SYSTEMD.unit_files) | {"agentd.socket": "masked", "agent@.service": "masked-runtime"}},
+        "units", Level.FAIL,
+        "sudo systemctl unmask agentd.socket && sudo systemctl unmask --runtime agent@.service",
+    ),
+    (
+        {"active": dict(SYSTEMD.active) | {"agentd-limits.socket": "inactive"}},
+        "setter", Level.WARN, "sudo systemctl restart agentd-limits.socket",
+    ),
+    (
+        {"active": dict(SYSTEMD.active) | {"agentd-limits.service": "failed"}},
+        "setter", Level.WARN, "journalctl -u agentd-limits.service",
+    ),
+    ({"instances_mount": None}, "instances", Level.WARN, "sudo systemctl restart agentd"),
+    (
+        {"instances_mount": None, "active": dict(SYSTEMD.active) | {"run-agentd-instances.mount": "failed"}},
+        "instances", Level.WARN, "journalctl -u run-agentd-instances.mount",
+    ),
+    (
+        {"instances_mount": frozenset({"rw", "nosuid"})},
+        "instances", Level.WARN, "sudo mount -o remount,nosymfollow /run/agentd/instances",
     ),
     ({"unit_files": {}}, "units", Level.WARN, "sudo apt install ./agentd_*.deb"),
     (
@@ -141,6 +176,18 @@ def test_what_systemd_lacks_is_named_with_what_to_do(
     facts = replace(GOOD, systemd=replace(SYSTEMD, **changes))
     assert bad(facts) == [(name, level.value)]
     assert fix in the(facts, name).fix
+
+
+def test_who_has_limits_configured_cannot_do_without_the_setter_of_limits() -> None:
+    closed = replace(SYSTEMD, active=dict(SYSTEMD.active) | {"agentd-limits.socket": "failed"})
+    found = the(replace(GOOD, systemd=closed, settings=replace(SETTINGS, limits=True)), "setter")
+    assert found.level is Level.FAIL
+    assert found.text == "agentd-limits.socket is failed: agents that have limits cannot be started"
+
+
+def test_while_agentd_is_stopped_what_belongs_to_its_running_is_not_missed() -> None:
+    stopped = replace(SYSTEMD, active=dict.fromkeys(RUNNING_UNITS, "inactive"), instances_mount=None)
+    assert bad(replace(GOOD, systemd=stopped)) == [("service", "warn")]
 
 
 def test_what_is_missing_is_called_by_its_name() -> None:
@@ -227,6 +274,7 @@ def test_ports_that_the_kernel_gives_to_connections_are_to_be_reserved() -> None
         ({"state": replace(GOOD.state, mode=0o755)}, "state", Level.WARN),
         ({"systemd": replace(SYSTEMD, open_files=400)}, "open files", Level.WARN),
         ({"settings": replace(SETTINGS, problems=("a.yaml:1:1: no",))}, "configuration", Level.FAIL),
+        ({"settings": replace(SETTINGS, problems=("a.yaml:1:1: no",), hidden=True)}, "configuration", Level.WARN),
         ({"daemon": None}, "control", Level.WARN),
         ({"daemon": None, "denied": True}, "control", Level.WARN),
         ({"daemon": None, "no_answer": "deadline exceeded"}, "control", Level.FAIL),
@@ -360,6 +408,17 @@ def test_what_systemctl_shows_is_read() -> None:
     text = "LimitNOFILE=65536\nId=agentd.service\nActiveState=active\n\nId=agentd.socket\nActiveState=failed\n"
     assert parse_shown(text) == ({"agentd.service": "active", "agentd.socket": "failed"}, 65_536)
     assert parse_shown("") == ({}, None)
+
+
+def test_what_is_mounted_is_read_and_the_last_is_on_top() -> None:
+    text = (
+        "30 23 0:26 / /run rw,nosuid - tmpfs tmpfs rw\n"
+        "31 30 0:27 / /run/agentd/instances rw,nosuid shared:7 - tmpfs tmpfs rw\n"
+        "32 31 0:28 / /run/agentd/instances rw,nosuid,nosymfollow - tmpfs tmpfs rw\n"
+    )
+    assert parse_mounted(text, "/run/agentd/instances") == frozenset({"rw", "nosuid", "nosymfollow"})
+    assert parse_mounted(text, "/run/agentd") is None
+    assert parse_mounted("", "/run") is None
 
 
 def test_ranges_of_ports_are_read() -> None:

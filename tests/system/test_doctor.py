@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from testhost import Host, wait_until
 
+from agentd import units
+
 ALWAYS = ("init", "version", "units", "d-bus", "polkit", "journal", "accounts", "memory", "cpu", "pids", "ports")
 Found = dict[str, tuple[str, str, str]]
 
@@ -61,12 +63,49 @@ def test_a_running_agentd_is_asked_and_nothing_is_wrong(shared_host: Host) -> No
     assert "\x1b" not in page
 
 
-def test_a_masked_template_is_found_and_the_advice_helps(shared_host: Host) -> None:
-    shared_host.exec("systemctl", "mask", "agent@.service")
+def follow(host: Host, fix: str) -> None:
+    """Do as advised, as root."""
+    host.exec(*fix.removeprefix("sudo ").split())
+
+
+@pytest.mark.parametrize("options", [(), ("--runtime",)], ids=["etc", "run"])
+def test_a_masked_template_is_found_and_the_advice_helps(shared_host: Host, options: tuple[str, ...]) -> None:
+    shared_host.exec("systemctl", "mask", *options, units.TEMPLATE)
     code, found = doctor(shared_host)
     assert (code, found["units"][:2]) == (1, ("fail", "masked: agent@.service"))
-    shared_host.exec(*found["units"][2].removeprefix("sudo ").split())
+    assert found["units"][2] == " ".join(("sudo systemctl unmask", *options, units.TEMPLATE))
+    follow(shared_host, found["units"][2])
     assert level(shared_host, "units") == "ok"
+
+
+def test_a_closed_socket_of_the_setter_of_limits_is_found_and_the_advice_helps(shared_host: Host) -> None:
+    shared_host.exec("systemctl", "start", "agentd")
+    wait_until(lambda: level(shared_host, "setter") == "ok", "its socket listens")
+    shared_host.exec("systemctl", "stop", units.LIMITS_SOCKET)
+    code, found = doctor(shared_host)
+    assert (code, found["setter"][0]) == (0, "warn"), "no agent has limits"
+    follow(shared_host, found["setter"][2])
+    assert level(shared_host, "setter") == "ok"
+
+
+def test_a_place_of_instances_files_where_links_lead_somewhere_is_found_and_the_advice_helps(
+    shared_host: Host,
+) -> None:
+    shared_host.exec("systemctl", "start", "agentd")
+    wait_until(lambda: level(shared_host, "instances") == "ok", "the mount is there")
+    shared_host.exec("mount", "-o", "remount,symfollow", units.INSTANCES_DIR)
+    _, found = doctor(shared_host)
+    assert found["instances"][:2] == (
+        "warn",
+        "/run/agentd/instances is mounted without nosymfollow: systemd, as root, would follow a link in it",
+    )
+    follow(shared_host, found["instances"][2])
+    assert level(shared_host, "instances") == "ok"
+    shared_host.exec("umount", "--lazy", units.INSTANCES_DIR)
+    _, found = doctor(shared_host)
+    assert found["instances"][0] == "warn"
+    follow(shared_host, found["instances"][2])
+    wait_until(lambda: level(shared_host, "instances") == "ok", "it is mounted again")
 
 
 def test_a_missing_rule_is_found(shared_host: Host) -> None:

@@ -1,0 +1,88 @@
+"""What `agentctl explain` tells of an instance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+ID = "research-9101"
+
+
+@pytest.fixture
+def lived(daemon: Any) -> Any:
+    """research-9101 was started, killed for memory, late for long, and is starting again."""
+    numbered = iter(range(1, 2000))
+
+    def told(kind: str, reason: str, decision: str = "", instance: str = ID) -> Any:
+        event = daemon.event(next(numbered), type=kind, reason=reason, instance=instance)
+        event.decision = decision
+        return event
+
+    daemon.fake.past = [
+        told("scale_up", "an earlier life", "d-7"),
+        told("start", "scale_up, pid 1", "d-7"),
+        told("stop", "Low load", "d-8"),
+        told("scale_up", "High load: 0.88 > 0.75", "d-3"),
+        told("start", "scale_up, pid 4242", "d-3"),
+        told("exit", "somebody else", instance="research-9102"),
+        told("oom_kill", "out of memory; restart in 0.1 s"),
+        told("restart", "pid 4243"),
+        *(told("late", "no heartbeat for 30.0 s") for _ in range(1200)),
+    ]
+    return daemon
+
+
+def test_an_instance_tells_why_it_was_started_and_how_it_has_ended(ctl: Callable[..., Any], lived: Any) -> None:
+    del lived
+    result = ctl("explain", ID)
+    assert (result.code, result.err) == (0, "")
+    undated = re.sub(r"(?m)^  [0-9-]* ?[0-9:]{8}  ", "  ", result.out)
+    starts, decisions = undated.split("\nDECISIONS\n")
+    assert starts == (
+        f"{ID}: starting for 0s, pid 4243\n"
+        "\nSTARTED\n"
+        "  start: scale_up, pid 4242 [d-3]\n"
+        "  scale_up: High load: 0.88 > 0.75 [d-3]\n"
+        "\nENDS\n"
+        "  oom_kill: out of memory; restart in 0.1 s\n"
+        "  stop: Low load [d-8]\n"
+    )
+    assert re.findall(r"(?m)^  (\S.*?):", decisions) == ["2 -> 3, wants 4"] * 3
+    assert re.findall(r"\[d-[0-9]+\]", decisions) == ["[d-3]", "[d-7]", "[d-8]"]
+
+
+def test_as_json_each_part_is_a_list_that_begins_with_the_newest(ctl: Callable[..., Any], lived: Any) -> None:
+    del lived
+    value = json.loads(ctl("explain", ID, "--history", "1", "-o", "json").out)
+    assert value["instance"]["state"] == "starting"
+    assert [event["type"] for event in value["started"]] == ["start", "scale_up"]
+    assert [event["type"] for event in value["ends"]] == ["oom_kill"]
+    assert [decision["id"] for decision in value["decisions"]] == ["d-3"]
+    none = json.loads(ctl("explain", ID, "--history", "0", "-o", "json").out)
+    assert (none["ends"], none["decisions"]) == ([], [])
+
+
+def test_a_core_agent_answers_to_its_name(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.refusals["Explain"] = daemon.refused("UNKNOWN_POOL", "no pool", grpc.StatusCode.NOT_FOUND)
+    result = ctl("explain", "researcher")
+    assert result.code == 0
+    assert result.out.startswith("research-9002: ready for 1h1m, core agent researcher, pid 4242, 2 restarts\n")
+    assert "STARTED\n  not known\n\nENDS\n  none\n" in result.out
+
+
+def test_one_that_is_gone_is_told_of_as_long_as_its_events_are_kept(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past = [daemon.event(1, type="stop", reason="Low load", instance="research-9109")]
+    assert ctl("explain", "research-9109").out.startswith("research-9109: not there any more\n")
+
+
+def test_one_that_never_was_is_an_error(ctl: Callable[..., Any], daemon: Any) -> None:
+    del daemon
+    result = ctl("explain", "research-9199")
+    assert (result.code, result.out) == (1, "")
+    text = "agentctl: no instance 'research-9199', and no event of one; agentctl ps lists the instances there are\n"
+    assert result.err == text
