@@ -18,7 +18,7 @@ def config() -> None:
 
 
 @config.command(cls=Command, examples=("agentctl config check config.yaml",))
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))  # `load` says who may read it
 @click.pass_obj
 def check(session: Session, file: Path) -> int:
     """Check the configuration in FILE without an agentd.

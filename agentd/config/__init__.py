@@ -11,6 +11,7 @@ unless they look like a misspelt one of ours. Inside our sections every unknown 
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,8 @@ def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
+    except PermissionError as error:
+        raise problem(f"cannot read the file: permission denied{_whose(path)}") from error
     except OSError as error:
         raise problem(f"cannot read the file: {(error.strerror or str(error)).lower()}") from error
     if len(content) > FILE_BYTES_MAX:
@@ -141,6 +144,15 @@ def _read(path: Path) -> str:
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
         cause = f"cannot read the file: byte 0x{content[error.start]:02x} is not UTF-8"
         raise problem(cause, before.count(b"\n") + 1, column) from error
+
+
+def _whose(path: Path) -> str:
+    """Who may read a file that this user may not; nothing where that cannot be seen either."""
+    try:
+        group = f" and the group {path.group()}" if path.stat().st_mode & stat.S_IRGRP else ""
+        return f"; it is for {path.owner()}{group}"
+    except (OSError, KeyError):
+        return ""
 
 
 def _read_config(value: Value) -> Config:

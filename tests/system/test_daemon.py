@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def instance_files(agentd: Agentd) -> list[str]:
     return agentd.host.out("ls", "/run/agentd/instances").split()
 
 
+def words(agentd: Agentd) -> list[str]:
+    """What `journalctl -u agentd` shows."""
+    return [str(entry["MESSAGE"]) for entry in agentd.host.journal("--unit=agentd.service")]
+
+
 # -- how many there are -----------------------------------------------------------------------------
 
 
@@ -66,12 +72,39 @@ def test_a_new_configuration_counts_from_its_reload_and_a_bad_one_never(agentd: 
 
     before = agentd.pid()
     agentd.configure({"research": idle(2, min=-1)})
-    agentd.systemctl("reload", "agentd.service")
+    assert agentd.host.exec("systemctl", "reload", "agentd.service", check=False).returncode == 1
     (rejected,) = agentd.wait_event("config_rejected")
     assert f"{CONFIG}:" in rejected["reason"]
     assert "pools.research.min" in rejected["reason"]
+    assert rejected["reason"] in " ".join(words(agentd))
     assert agentd.wait_ready(3) == grown
     assert agentd.host.show("agentd.service", "MainPID", "ActiveState") == {"MainPID": before, "ActiveState": "active"}
+
+
+def test_who_starts_agentd_with_a_bad_configuration_is_shown_what_is_wrong(agentd: Agentd) -> None:
+    agentd.configure({"research": idle(2, min=-1)})
+    done = agentd.host.exec("systemctl", "start", "agentd.service", check=False)
+    assert done.returncode == 1
+    failed, look = done.stderr.splitlines()
+    assert failed == "Job for agentd.service failed because the control process exited with error code."
+    assert '"systemctl status agentd.service"' in look
+    agentd.host.exec("journalctl", "--sync")
+    page = agentd.systemctl("status", "agentd.service", check=False)
+    assert re.search(rf"agentd: {CONFIG}:\d+:\d+: pools\.research\.min must be ", page)
+
+
+def test_what_systemd_does_not_understand_in_an_exception_is_in_agentds_journal(agentd: Agentd) -> None:
+    agentd.configure({"research": idle(1)})
+    agentd.start()
+    file = "/etc/agentd/sandbox/research.conf"
+    agentd.host.write(file, "[Service]\nNice=5\nPrivteDevices=no\n")
+    try:
+        agentd.systemctl("reload", "agentd.service")
+        [told] = [text for text in words(agentd) if file in text]
+    finally:
+        agentd.host.exec("rm", file)
+    assert told.startswith(f"agentd: {file}:3: Unknown key")
+    assert "PrivteDevices" in told
 
 
 # -- limits -----------------------------------------------------------------------------------------
@@ -155,7 +188,7 @@ def test_a_masked_template_is_named_and_unmasking_is_enough(agentd: Agentd) -> N
         failed = agentd.wait_event("start_failed")[0]
     finally:
         agentd.systemctl("unmask", "--runtime", units.TEMPLATE)
-    assert "its unit is masked; systemctl unmask agent@research-9101.service" in failed["reason"]
+    assert "its unit is masked; `systemctl unmask --runtime agent@.service` lets it start" in failed["reason"]
     agentd.wait_ready(1)
 
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from host_bases import in_root
+from host_bases import BaseError, in_root
 from host_fixtures import FindBase, MakeHost
 from testhost import Host, wait_until
 
@@ -20,7 +20,20 @@ from agentd.core.model import instance_id
 SUITES = ("bookworm", "trixie")
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 SOCKETS = ("agentd.socket", "agentd-agents.socket")
+LIMITS = "agentd-limits.service"
+MOUNT = "run-agentd-instances.mount"
+CONFIG = "/etc/agentd/agentd.yaml"
 READY_S = 60.0
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+ASK_FOR_MISTAKES = """
+import pathlib, sys, tempfile
+from agentd.dropins import mistakes
+with tempfile.TemporaryDirectory() as place:
+    file = pathlib.Path(place, "research.conf")
+    file.write_text("[Service]\\nSupplementaryGroups=%i\\nPrivteTmp=no\\nPrivateTmp=perhaps\\n")
+    for found in mistakes(["research", "planning"], pathlib.Path(place)):
+        print(found.removeprefix(f"{file}:"))
+"""
 
 each_suite = pytest.mark.parametrize("suite", SUITES)
 
@@ -57,6 +70,11 @@ def states(host: Host) -> set[str]:
 
 def is_active(host: Host, *names: str) -> list[str]:
     return host.out("systemctl", "is-active", *names, check=False).split()
+
+
+def units_left(host: Host) -> str:
+    """The units of agentd and agents that are active or have failed."""
+    return host.out("systemctl", "list-units", "--plain", "--no-legend", "*agent*")
 
 
 def newer(deb: Path, directory: Path) -> Path:
@@ -123,7 +141,14 @@ class TestContents:
             assert in_root(root, program, "--version").startswith(f"{program} ")
         loads = "import agentd.daemon, agentd.drivers.systemd, agentd.sample.__main__, yaml; yaml.CSafeLoader"
         in_root(root, "/usr/lib/agentd/venv/bin/python", "-c", loads)
-        assert in_root(root, "agentctl", "config", "check", "/etc/agentd/agentd.yaml").endswith(": OK\n")
+        assert in_root(root, "agentctl", "config", "check", CONFIG).endswith(": OK\n")
+
+    def test_the_configuration_is_for_agentd_and_root_alone(self, suite: str, installed_base: FindBase) -> None:
+        root = installed_base(suite)
+        assert in_root(root, "stat", "--format=%A %U %G", CONFIG) == "-rw-r----- root agentd\n"
+        refused = pytest.raises(BaseError, match="permission denied; it is for root and the group agentd\n")
+        with refused:
+            in_root(root, *AS_NOBODY, "agentctl", "config", "check", CONFIG)
 
     def test_nothing_is_compiled_at_run_time(self, suite: str, installed_base: FindBase) -> None:
         site = next((installed_base(suite) / "usr/lib/agentd/venv/lib").glob("python3.*/site-packages"))
@@ -163,6 +188,12 @@ def test_on_a_clean_host_one_start_after_the_installation_brings_the_fleet(
     assert host.out("ps", "-o", "user=", "-p", pid) == "agentd"
     assert host.out("systemctl", "--failed", "--plain", "--no-legend") == ""
 
+    # Anybody can ask what is wrong in an exception from the sandbox.
+    python = ("/usr/lib/agentd/venv/bin/python", "-I", "-c", ASK_FOR_MISTAKES)
+    key, value = host.out(*AS_NOBODY, *python).splitlines()
+    assert key == "3: Unknown key 'PrivteTmp' in section [Service], ignoring."
+    assert value.startswith("4: Failed to parse ")
+
 
 @each_suite
 def test_an_upgrade_restarts_agentd_and_no_agent(
@@ -172,8 +203,12 @@ def test_an_upgrade_restarts_agentd_and_no_agent(
     agents = start(installed)
     before = installed.show("agentd", "MainPID", "InvocationID")
     sockets = {name: installed.show(name, "InvocationID") for name in SOCKETS}
+    installed.exec("systemctl", "start", LIMITS)
+    limits = installed.show(LIMITS, "InvocationID")
 
-    installed.exec("dpkg", "--install", "/packages/later.deb")
+    done = installed.exec("dpkg", "--install", "/packages/later.deb")
+    assert done.stderr == ""
+    assert installed.show(LIMITS, "InvocationID") != limits, "it runs the old code"
     now = installed.show("agentd", "MainPID", "InvocationID")
     assert now["InvocationID"] != before["InvocationID"]
     wait_until(lambda: states(installed) == {"ready"}, "all agents ready again", READY_S)
@@ -186,13 +221,20 @@ def test_an_upgrade_restarts_agentd_and_no_agent(
     assert sum(entry.get("MESSAGE_ID") == adopted for entry in told) == len(fleet())
     assert not {"start", "restart", "replace", "stop", "exit"} & set(kinds), kinds
 
+    installed.write(CONFIG, "pools: {research: {min: -1}}\n")
+    done = installed.exec("dpkg", "--install", "/packages/later.deb")
+    assert "agentd has not come up again; see: systemctl status agentd\n" in done.stderr
+    assert running(installed) == agents
+
 
 def test_an_upgrade_does_not_start_what_was_stopped(
     installed_base: FindBase, make_host: MakeHost, agentd_deb: FindBase, tmp_path: Path
 ) -> None:
     newer(agentd_deb("bookworm"), tmp_path)
     host = make_host(installed_base("bookworm"), binds=[f"{tmp_path}:/packages:ro"])
+    host.exec("chmod", "0644", CONFIG)
     host.exec("dpkg", "--install", "/packages/later.deb")
+    assert host.out("stat", "--format=%a", CONFIG) == "644", "what an administrator made of it"
     assert set(is_active(host, "agentd", "agentd.target", *SOCKETS)) == {"inactive"}
     assert host.out("systemctl", "is-enabled", "agentd", check=False) == "disabled"
 
@@ -201,16 +243,16 @@ def test_an_upgrade_does_not_start_what_was_stopped(
 def test_removal_stops_everything_and_purging_forgets_it(suite: str, installed: Host) -> None:
     start(installed)
     installed.exec("systemctl", "enable", "agentd")
-    installed.write("/etc/agentd/agentd.yaml", installed.out("cat", "/etc/agentd/agentd.yaml") + "\n# ours\n")
+    installed.write(CONFIG, installed.out("cat", CONFIG) + "\n# ours\n")
     link = dropins.UNITS_DIR / f"{fleet()[0]}.d" / dropins.LINK
     installed.write(str(link), "[Service]\nProtectHome=no\n")
 
     installed.exec("dpkg", "--remove", "agentd", timeout_s=200)
     assert running(installed) == {}
     assert set(is_active(installed, "agentd", "agentd.target", *SOCKETS)) == {"inactive"}
-    assert installed.out("systemctl", "--failed", "--plain", "--no-legend") == ""
+    assert units_left(installed) == ""
     assert installed.out("sh", "-c", "ls -d /usr/lib/agentd /run/agentd 2>/dev/null", check=False) == ""
-    assert installed.out("tail", "-n1", "/etc/agentd/agentd.yaml") == "# ours"
+    assert installed.out("tail", "-n1", CONFIG) == "# ours"
     assert "agentd.db" in installed.out("ls", "/var/lib/agentd").split()
 
     installed.exec("dpkg", "--purge", "agentd")
@@ -219,7 +261,7 @@ def test_removal_stops_everything_and_purging_forgets_it(suite: str, installed: 
     assert installed.out("id", "-un", "agentd") == "agentd", suite
 
 
-def test_what_was_enabled_is_so_again_after_a_removal(
+def test_an_administrators_choices_outlive_a_removal_and_failures_do_not(
     installed_base: FindBase, make_host: MakeHost, agentd_deb: FindBase
 ) -> None:
     deb = agentd_deb("bookworm")
@@ -229,3 +271,16 @@ def test_what_was_enabled_is_so_again_after_a_removal(
     host.exec("dpkg", "--install", f"/packages/{deb.name}")
     assert host.out("systemctl", "is-enabled", "agentd") == "enabled"
     assert set(is_active(host, "agentd")) == {"inactive"}
+
+    # A unit that has failed is remembered by its name, and must not be by the time the package is gone.
+    host.write("/run/systemd/system/run-agentd-instances.mount.d/broken.conf", "[Mount]\nOptions=nonsense\n")
+    host.exec("systemctl", "daemon-reload")
+    host.exec("systemctl", "start", MOUNT, check=False)
+    assert host.out("systemctl", "is-failed", MOUNT) == "failed"
+    host.exec("rm", "-r", "/run/systemd/system/run-agentd-instances.mount.d")
+    host.exec("dpkg", "--purge", "agentd")
+    assert units_left(host) == ""
+
+    host.exec("dpkg-statoverride", "--add", "root", "daemon", "0604", CONFIG)
+    host.exec("dpkg", "--install", f"/packages/{deb.name}")
+    assert host.out("stat", "--format=%a %U %G", CONFIG) == "604 root daemon", "an administrator's word counts"

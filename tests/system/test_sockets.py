@@ -164,7 +164,10 @@ def test_a_call_starts_an_agentd_that_does_not_run(agentd: Host) -> None:
     agentd.exec("systemctl", "start", "agentd.socket", "agentd-agents.socket")
     assert agentd.show("agentd.service", "ActiveState") == {"ActiveState": "inactive"}
     assert "agentd" in agentctl(agentd, "status", user="oscar").stdout
-    assert agentd.show("agentd.service", "ActiveState") == {"ActiveState": "active"}
+    # It answers a moment before it says that it is ready.
+    wait_until(
+        lambda: agentd.show("agentd.service", "ActiveState") == {"ActiveState": "active"}, "agentd.service ready"
+    )
 
 
 def test_a_stop_is_for_good_and_so_is_a_configuration_of_no_use(agentd: Host) -> None:

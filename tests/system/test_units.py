@@ -25,6 +25,7 @@ def leave(number, frame):
     note(f"agentd ends {time.time()}")
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGHUP, lambda number, frame: note("agentd reads its configuration"))
 target = subprocess.run(["systemctl", "is-active", "agentd.target"], stdout=subprocess.PIPE, text=True).stdout
 note(f"agentd begins, target {target.strip()}, sockets {os.environ.get('LISTEN_FDNAMES')}")
 if os.path.exists("/etc/agentd/bad"):
@@ -35,6 +36,10 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
     while True:
         time.sleep(5)
         sender.send(b"WATCHDOG=1")
+"""
+# Makes the drop-ins of agents, unless it cannot read the configuration.
+DROPINS = """#!/bin/sh
+[ ! -e /etc/agentd/bad ] || exit 78
 """
 # Takes its time to finish, and writes down when it has.
 DRAINING = """
@@ -65,7 +70,7 @@ def unit_host(
     base = clean_base(suite)
     made = make_shared_host(unit_files.layer(tmp_path_factory.mktemp("units") / suite, systemd), base)
     made.write("/usr/lib/agentd/venv/bin/agentd", STAND_IN, mode=0o755)
-    made.write("/usr/lib/agentd/venv/bin/python", "#!/bin/sh\n", mode=0o755)
+    made.write("/usr/lib/agentd/venv/bin/python", DROPINS, mode=0o755)
     made.exec("mkdir", "-p", "/etc/agentd")
     return made
 
@@ -151,7 +156,9 @@ def test_sockets_outlive_a_restart_and_end_with_a_stop(host: Host) -> None:
     paths = ("/run/agentd/control.sock", "/run/agentd/agents.sock")
     inodes = host.out("stat", "--format=%i", *paths)
     host.exec("systemctl", "restart", "agentd.service")
+    restarts = host.show("agentd.service", "NRestarts")
     host.exec("systemctl", "kill", "--signal=KILL", "agentd.service")
+    wait_until(lambda: host.show("agentd.service", "NRestarts") != restarts, "systemd has seen it end")
     wait_until(lambda: is_active(host, "agentd.service"), "agentd is started again")
     assert host.out("stat", "--format=%i", *paths) == inodes
     assert host.out("stat", "--format=%a %U %G", *paths).splitlines() == [
@@ -173,9 +180,30 @@ def test_agentd_gets_both_sockets_by_name_and_a_target_that_is_up(host: Host) ->
 
 def test_a_configuration_that_cannot_be_used_is_not_tried_again(host: Host) -> None:
     host.write("/etc/agentd/bad", "")
-    host.exec("systemctl", "start", "agentd.service", check=False)
+    done = host.exec("systemctl", "start", "agentd.service", check=False)
+    assert done.stderr.startswith("Job for agentd.service failed because the control process exited with error code.")
+    assert done.returncode == 1
     shown = host.show("agentd.service", "ActiveState", "ExecMainStatus", "NRestarts")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    sockets = ("agentd.socket", "agentd-agents.socket", "agentd-limits.socket")
+    wait_until(lambda: not any(is_active(host, unit) for unit in sockets), "nobody can start it again through a socket")
+
+
+def test_a_reload_with_such_a_configuration_fails_and_agentd_goes_on(host: Host) -> None:
+    def readings() -> int:
+        return notes(host, AGENTD_NOTES).count("agentd reads its configuration")
+
+    host.exec("systemctl", "start", "agentd.service")
+    agentd = pid_of(host, "agentd.service")
+    host.exec("systemctl", "reload", "agentd.service")
+    wait_until(lambda: readings() == 1, "agentd is told")
+    host.write("/etc/agentd/bad", "")
+    done = host.exec("systemctl", "reload", "agentd.service", check=False)
+    assert done.stderr.startswith("Job for agentd.service failed.")
+    assert done.returncode == 1
+    wait_until(lambda: readings() == 2, "agentd is told, and can say what is wrong")
+    assert is_active(host, "agentd.service")
+    assert pid_of(host, "agentd.service") == agentd
 
 
 def test_the_target_stops_agents_before_agentd_and_is_down_first(host: Host) -> None:
@@ -185,8 +213,12 @@ def test_the_target_stops_agents_before_agentd_and_is_down_first(host: Host) -> 
     wait_until(lambda: not is_active(host, "agentd.service"), "agentd is stopped too")
     assert_agentd_saw_the_agent_end(host)
     units = ("UNIT=agentd.target", f"UNIT={AGENT}", "UNIT=agentd.service")
-    stopped = [entry["UNIT"] for entry in host.journal(*units) if entry["MESSAGE"].startswith("Stopped ")]
-    assert stopped[-3:] == ["agentd.target", AGENT, "agentd.service"]
+
+    def stopped() -> list[str]:
+        return [entry["UNIT"] for entry in host.journal(*units) if entry["MESSAGE"].startswith("Stopped ")]
+
+    wait_until(lambda: stopped()[-1] == "agentd.service", "systemd has said that agentd is stopped")
+    assert stopped()[-3:] == ["agentd.target", AGENT, "agentd.service"]
 
 
 def test_at_shutdown_agents_finish_while_agentd_looks_on(host: Host) -> None:
