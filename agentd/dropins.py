@@ -8,7 +8,8 @@ instance that the configuration gives the pool. agentd.service runs it as root b
 reloaded; all that it reads is root's.
 
 Owns the links named LINK in the drop-in directories of instances. systemd reads them when it loads a unit, so a
-daemon-reload is made only where a loaded unit has changed. A running agent gets a new sandbox with its next start. It
+daemon-reload is made only where a loaded unit has changed. A running agent gets a new sandbox with its next start.
+What systemd does not understand in an exception it leaves out, and says so where nobody looks: `mistakes` asks it. It
 never starts, stops or looks at an agent.
 """
 
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from agentd import config
-from agentd.core.model import PoolConfig, PoolName, instance_id
+from agentd.core.model import InstanceId, PoolConfig, PoolName, instance_id
 from agentd.errors import ConfigError
 from agentd.units import PATTERN, unit_name
 
@@ -34,6 +37,7 @@ SANDBOX_DIR = Path("/etc/agentd/sandbox")
 
 _EX_CONFIG = 78
 _SYSTEMCTL_S = 60.0
+_VERIFY_S = 10.0
 
 
 def wanted(pools: Iterable[PoolConfig], sandbox_dir: Path = SANDBOX_DIR) -> dict[Path, Path]:
@@ -74,6 +78,24 @@ def strangers(pools: Mapping[PoolName, PoolConfig], sandbox_dir: Path = SANDBOX_
     return tuple(path for path in sorted(sandbox_dir.glob("*.conf")) if path.stem not in pools)
 
 
+def mistakes(pools: Iterable[PoolName], sandbox_dir: Path = SANDBOX_DIR) -> tuple[str, ...]:
+    """What systemd does not understand in the exceptions of `pools`, each as FILE:LINE: TEXT; anybody may ask.
+
+    Empty where systemd-analyze is missing or does not answer: then nobody can tell.
+
+    Raises:
+        OSError: there is no place for temporary files.
+    """
+    files = {InstanceId(f"{name}-1"): sandbox_dir / f"{name}.conf" for name in pools}
+    with tempfile.TemporaryDirectory(prefix="agentd-sandbox-") as scratch:
+        made = [_trial(Path(scratch), instance, file) for instance, file in files.items() if file.is_file()]
+        said = _verify(made) if made else ""
+        for instance, file in files.items():
+            said = said.replace(f"{_trial_link(Path(scratch), instance)}:", f"{file}:")
+    own = re.compile(rf"{re.escape(str(sandbox_dir))}/[^/:]+\.conf:\d+: ")
+    return tuple(line for line in said.splitlines() if own.match(line))
+
+
 def main() -> None:
     """The entry point. Exit status 78: the configuration has errors, which agentd will tell; nothing was changed."""
     parser = argparse.ArgumentParser(prog="agentd.dropins", description="Link the exceptions from agents' sandbox.")
@@ -86,6 +108,8 @@ def main() -> None:
     for path in strangers(pools):
         _say(f"{path} has no effect: there is no pool {path.stem!r}")
     try:
+        for mistake in mistakes(pools):
+            _say(mistake)
         synchronize(UNITS_DIR, wanted(pools.values()))
         if _reload_needed():
             _systemctl("daemon-reload")
@@ -101,6 +125,29 @@ def _ports(pool: PoolConfig) -> Iterator[int]:
     yield from (agent.port for agent in pool.core)
     if pool.ports is not None:
         yield from range(pool.ports.first, pool.ports.last + 1)
+
+
+def _trial(scratch: Path, instance: InstanceId, exception: Path) -> Path:
+    """A unit below `scratch` with an exception and nothing else."""
+    unit = scratch / unit_name(instance)
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    _link(_trial_link(scratch, instance), exception)
+    return unit
+
+
+def _trial_link(scratch: Path, instance: InstanceId) -> Path:
+    return scratch / f"{unit_name(instance)}.d" / LINK
+
+
+def _verify(unit_files: Iterable[Path]) -> str:
+    """What systemd-analyze says of units; whether they are good does not matter here."""
+    command = ("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, unit_files))
+    settings = os.environ | {"LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_LOG_TARGET": "console"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_VERIFY_S, check=False, env=settings)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+    return done.stderr
 
 
 def _link(path: Path, target: Path) -> None:

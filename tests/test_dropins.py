@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +98,22 @@ def test_a_bad_configuration_changes_nothing(
         dropins.main()
     assert ended.value.code == 78
     assert "stay as they are" in capsys.readouterr().err
+
+
+@pytest.mark.host
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_what_systemd_does_not_understand_is_told_with_its_line(sandbox: Path) -> None:
+    assert dropins.mistakes([RESEARCH.name, PLAIN.name], sandbox) == ()
+    (sandbox / "research.conf").write_text("[Service]\nReadWritePaths=/srv/%i\nPrivteDevices=no\n[Sevice]\nNice=5\n")
+    (sandbox / "other.conf").write_text("[Service]\nNoSuchThing=1\n")
+    key, section = dropins.mistakes([RESEARCH.name, PLAIN.name], sandbox)
+    assert key.startswith(f"{sandbox}/research.conf:3: ")
+    assert "PrivteDevices" in key
+    assert section.startswith(f"{sandbox}/research.conf:4: ")
+    assert "Sevice" in section
+
+
+def test_without_systemds_tool_nothing_is_said(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(sandbox))
+    (sandbox / "research.conf").write_text("[Service]\nPrivteDevices=no\n")
+    assert dropins.mistakes([RESEARCH.name], sandbox) == ()

@@ -220,6 +220,8 @@ def _drop_ins(facts: Facts) -> Iterator[Check]:
         yield _warn(
             "sandbox", f"{path} has no effect: there is no such pool", f"name it after a pool, or: sudo rm {path}"
         )
+    for mistake in facts.mistakes:
+        yield _warn("sandbox", mistake, f"sudoedit {mistake.partition(':')[0]} && sudo systemctl reload agentd")
 
 
 # -- limits -----------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class Facts:
     `systemd` None: PID 1 is something else, called `init`. `open_files`: the hard limit of this process; None: no
     limit. `control`: the address of agentd's socket; `denied`: this user may not use it; `no_answer`: why agentd gave
     none. `out_of_step`: the units whose limits or sandbox are not what the configuration says; `strangers`: the files
-    of sandboxes that no pool has.
+    of sandboxes that no pool has; `mistakes`: what systemd does not understand in the others.
     """
 
     user: str
@@ -145,3 +145,4 @@ class Facts:
     daemon: Daemon | None = None
     out_of_step: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()

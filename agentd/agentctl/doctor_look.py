@@ -68,7 +68,7 @@ def gather(session: Session, config_file: Path | None, own_version: str) -> Fact
         state_dir = Path(daemon.state_dir)
     elif state_dir is None:
         state_dir = STATE_DEFAULT if installed else address.state_dir_default(os.environ, os.geteuid())
-    out_of_step, strangers = _drop_ins(found) if installed and found is not None else ((), ())
+    out_of_step, strangers, mistakes = _drop_ins(found) if installed and found is not None else ((), (), ())
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return Facts(
         user=_user_name(os.geteuid()),
@@ -86,6 +86,7 @@ def gather(session: Session, config_file: Path | None, own_version: str) -> Fact
         daemon=daemon,
         out_of_step=out_of_step,
         strangers=strangers,
+        mistakes=mistakes,
     )
 
 
@@ -220,14 +221,15 @@ def _settings(file: Path | None) -> tuple[Settings, Config | None]:
     return settings, found
 
 
-def _drop_ins(found: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """As `Facts.out_of_step` and `Facts.strangers`."""
+def _drop_ins(found: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """As `Facts.out_of_step`, `Facts.strangers` and `Facts.mistakes`."""
     from agentd import dropins
 
     wanted, existing = dropins.wanted(found.fleet.pools.values()), dropins.existing()
     differing = {path for path in wanted.keys() | existing.keys() if wanted.get(path) != existing.get(path)}
     names = sorted({path.parts[0].removesuffix(".d") for path in differing})
-    return tuple(names), tuple(map(str, dropins.strangers(found.fleet.pools)))
+    strangers = tuple(map(str, dropins.strangers(found.fleet.pools)))
+    return tuple(names), strangers, dropins.mistakes(found.fleet.pools)
 
 
 # -- the host ---------------------------------------------------------------------------------------

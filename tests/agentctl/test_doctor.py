@@ -281,6 +281,7 @@ def test_ports_that_the_kernel_gives_to_connections_are_to_be_reserved() -> None
         ({"own_version": "1.1"}, "version", Level.WARN),
         ({"out_of_step": ("agent@research-9101.service",)}, "drop-ins", Level.WARN),
         ({"strangers": ("/etc/agentd/sandbox/reserch.conf",)}, "sandbox", Level.WARN),
+        ({"mistakes": ("/etc/agentd/sandbox/research.conf:2: Unknown key 'Privte'",)}, "sandbox", Level.WARN),
         ({"daemon": replace(DAEMON, degraded=("the store is read-only",))}, "trouble", Level.WARN),
     ],
 )

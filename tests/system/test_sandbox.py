@@ -54,7 +54,9 @@ def test_without_the_setter_nobody_may_set_limits_and_the_reason_is_told(agentd:
     try:
         agentd.configure({"research": idle(1, resources=LIMITS)})
         agentd.start()
-        wait_until(lambda: "60-agentd.rules" in host.out("agentctl", "events"), "the refusal is told")
+        said = "its limits cannot be set: /run/agentd/limits.sock is closed (No such file or directory)"
+        wait_until(lambda: said in host.out("agentctl", "events"), "the refusal is told with what to do")
+        assert "polkit" not in host.out("agentctl", "events")
     finally:
         host.exec("systemctl", "unmask", "--runtime", "agentd-limits.socket")
 
