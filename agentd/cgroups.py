@@ -27,6 +27,7 @@ _V1_TRACKING = "name=systemd"
 _NO_LIMIT_MIN = 1 << 60  # version 1 writes a number as large as this for "no limit"
 _LONG = ("memory.stat",)  # which comes in pieces; a read for each other file is one too many with 500 groups
 _SHORT_BYTES_MAX = 4096
+_AT_WALL_RATIO = 0.95  # what is given back there is a little more than what is asked for
 _SHARES_DEFAULT, _WEIGHT_DEFAULT = 1024, 100
 
 
@@ -193,6 +194,14 @@ class Cgroups:
             self._limit(path, (V2, "memory.high")),
         )
         return min((limit for limit in found if limit not in (None, NO_LIMIT)), default=None)
+
+    def is_at_memory_wall(self, path: str) -> bool:
+        """Whether the group has come to its memory wall, file cache included: who wants more there has to wait."""
+        wall = self.memory_wall_bytes(path)
+        if wall is None:
+            return False
+        charged = (self._read(V2, path, "memory.current"), self._read("memory", path, "memory.usage_in_bytes"))
+        return any((_number(text) or 0) >= wall * _AT_WALL_RATIO for text in charged)
 
     def own_memory_left(self) -> MemoryLeft | None:
         """What the group of this process and those around it leave it; None where nothing limits it.

@@ -110,7 +110,7 @@ class HostCollector:
             memory_total_bytes=total,
             memory_available_bytes=available,
             disk_free_bytes=_disk_free_bytes(self._disk_path),
-            memory_pressure_percent=procfs.pressure("memory"),
+            memory_pressure_percent=self._memory_pressure(pids),
             cpu_pressure_percent=procfs.pressure("cpu"),
             io_pressure_percent=procfs.pressure("io"),
             disk_read_bytes_per_s=_rate(before.read_bytes, self._totals.read_bytes, elapsed),
@@ -153,6 +153,14 @@ class HostCollector:
             result[pid] = max(0, process.ticks - before.get(key, 0)) / procfs.TICKS_PER_S / elapsed
         self._ticks_at = now
         return result
+
+    def _memory_pressure(self, pids: Mapping[InstanceId, int]) -> float | None:
+        percent = procfs.pressure("memory")
+        return (
+            percent
+            if percent is None or self._groups is None
+            else self._groups.memory_pressure_of_others(percent, pids)
+        )
 
     def _memory(self) -> tuple[int, int]:
         memory = psutil.virtual_memory()

@@ -13,8 +13,9 @@ from pathlib import PurePosixPath
 
 from agentd import units
 from agentd.cgroups import Cgroups
-from agentd.core.model import InstanceId, PoolName, Usage, Wall
+from agentd.core.model import InstanceId, PoolName, Usage, Wall, parse_instance_id
 
+PRESSURE_PERCENT_MIN = 1.0  # what is below says little, and is not looked into
 DELTA_S_MIN = 0.2  # below this the last rate stands: two looks so close say little
 _SLICE_PREFIX, _SLICE_SUFFIX = units.pool_slice(PoolName("/")).split("/")
 
@@ -68,6 +69,24 @@ class GroupMeter:
         if around:
             found[""] = min(around, key=lambda wall: wall.memory_max_bytes - wall.memory_bytes)
         return found
+
+    def memory_pressure_of_others(self, percent: float, instances: Iterable[InstanceId]) -> float:
+        """Of `percent`, the host's memory pressure, what instances do not bring upon themselves.
+
+        Who comes to a memory limit of its own waits there, and the kernel counts that as waiting of the host, which may
+        have plenty: one agent above its memory_high can make it any figure. At least what is told is left for others.
+        """
+        if percent < PRESSURE_PERCENT_MIN:
+            return percent
+        by_pool: dict[PoolName, list[str]] = {}
+        for instance in instances:
+            by_pool.setdefault(parse_instance_id(instance)[0], []).append(units.instance_cgroup(instance))
+        for pool, groups in by_pool.items():
+            around = units.slice_cgroup(pool)
+            for group in (around,) if self._cgroups.is_at_memory_wall(around) else groups:
+                if self._cgroups.is_at_memory_wall(group):
+                    percent -= self._cgroups.pressure(group, "memory") or 0.0
+        return max(0.0, percent)
 
     def _reading(self, last: _Reading | None, cpu_s: float) -> _Reading:
         now = self._clock()

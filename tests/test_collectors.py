@@ -317,6 +317,32 @@ def test_the_memory_limits_of_slices_are_walls(grouped: HostCollector, tree: Tre
     assert grouped.sample({}).walls[""] == Wall(2000, 950), "the tighter one"
 
 
+def some(percent: float) -> str:
+    return f"some avg10={percent:.2f} avg60=0.00 avg300=0.00 total=1\n"
+
+
+def test_who_waits_at_a_limit_of_its_own_is_no_pressure_on_the_host(
+    grouped: HostCollector, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "pressure", lambda _: 55.0)
+    pids = {RESEARCH: 0, THIRD: 0}
+    throttled, free = (f"cg/{units.instance_cgroup(instance)}" for instance in pids)
+    tree({f"{throttled}/memory.high": "1000\n", f"{throttled}/memory.max": "max\n"})
+    tree({f"{throttled}/memory.pressure": some(40.0), f"{free}/memory.pressure": some(50.0)})
+    tree(group_of(RESEARCH, 500, 0.0) | group_of(THIRD, 500, 0.0))
+    assert grouped.sample(pids).memory_pressure_percent == 55.0, "both wait for memory of the host"
+    tree(group_of(RESEARCH, 1001, 0.0))
+    assert grouped.sample(pids).memory_pressure_percent == 15.0
+    pool = f"{AGENTS}/agentd-agents-testing.slice"
+    tree({f"{pool}/memory.max": "2000\n", f"{pool}/memory.current": "1999\n", f"{pool}/memory.pressure": some(30.0)})
+    assert grouped.sample(pids).memory_pressure_percent == 0.0, "the wall of a pool is one too"
+
+
+def test_a_host_without_pressure_readings_has_none(grouped: HostCollector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "pressure", lambda _: None)
+    assert grouped.sample({RESEARCH: 0}).memory_pressure_percent is None
+
+
 def test_processes_are_looked_at_where_some_are_watched(
     grouped: HostCollector, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

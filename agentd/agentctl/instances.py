@@ -12,7 +12,7 @@ import click
 
 from agentd.agentctl.command import Command, Session, show_json, show_json_line
 from agentd.agentctl.terminal import Column, Table, show, state_style, table_width
-from agentd.agentctl.text import duration, ratio, seconds
+from agentd.agentctl.text import duration, ratio, seconds, size
 
 if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
@@ -24,18 +24,20 @@ LOG_LINES_MAX = 100_000
 _COLUMNS = (
     Column("ID"),
     Column("NAME", drop=1),
-    Column("POOL", drop=9),
-    Column("PORT", right=True, drop=8),
+    Column("POOL", drop=11),
+    Column("PORT", right=True, drop=10),
     Column("PID", right=True),
     Column("STATE"),
     Column("AGE", right=True),
     Column("LOAD", right=True),
-    Column("QUEUE", right=True, drop=3),
-    Column("IN-FLIGHT", right=True, drop=4),
-    Column("TASKS", right=True, drop=6),
-    Column("P95", right=True, drop=5),
+    Column("CPU", right=True, drop=4),
+    Column("MEMORY", right=True, drop=3),
+    Column("QUEUE", right=True, drop=5),
+    Column("IN-FLIGHT", right=True, drop=6),
+    Column("TASKS", right=True, drop=8),
+    Column("P95", right=True, drop=7),
     Column("BEAT", right=True, drop=2),
-    Column("RESTARTS", right=True, drop=7),
+    Column("RESTARTS", right=True, drop=9),
     Column("CAUSE"),
 )
 _INSTANCE_ID = re.compile(r"[a-z][a-z0-9]{0,18}-[0-9]{1,5}|.*/.*")
@@ -47,8 +49,8 @@ _INSTANCE_ID = re.compile(r"[a-z][a-z0-9]{0,18}-[0-9]{1,5}|.*/.*")
 def ps(session: Session, pool: str) -> None:
     """List instances, of POOL or of all pools.
 
-    BEAT is the time since the last heartbeat, P95 the response time that 95 % of the last tasks stayed
-    below. A narrow terminal shows fewer columns; elsewhere all are shown.
+    CPU is how many cores it keeps busy, BEAT the time since the last heartbeat, P95 the response time that
+    95 % of the last tasks stayed below. A narrow terminal shows fewer columns; elsewhere all are shown.
     """
     with session.client() as client:
         instances = client.instances(pool)
@@ -78,6 +80,8 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
             state,
             duration(one.age_s),
             ratio(one.load) if one.HasField("load") else None,
+            ratio(one.cpu_cores) if one.HasField("cpu_cores") else None,
+            size(one.memory_bytes) if one.HasField("memory_bytes") else None,
             one.queue_length if one.HasField("queue_length") else None,
             one.in_flight if one.HasField("in_flight") else None,
             one.tasks_completed if one.HasField("tasks_completed") else None,

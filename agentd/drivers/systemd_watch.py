@@ -13,6 +13,7 @@ An instance that a start or stop of ours moves is left to that call; what a look
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -261,9 +262,14 @@ class Watcher:
     # -- what has become of it ------------------------------------------------------------------
 
     async def _lost(self, entry: Entry) -> None:
-        """An incarnation that ran when it was last looked at is no more: how it ended, nobody has seen."""
+        """An incarnation that ran when it was last looked at is no more: how it ended, nobody has seen.
+
+        But for kills for memory, where the kernel counts them: a restart may be quicker than a look on a busy host.
+        """
         if entry.phase is Phase.RUNNING and entry.process is not None:
-            await self._report(InstanceExited(entry.id, entry.process.incarnation, UNWATCHED, restart_in_s=0.0))
+            killed_for_memory = self._witness.blames_memory(entry.id, entry.kills_at_birth, limit_bytes=None)
+            cause = ExitCause(ExitKind.OOM, signal.SIGKILL) if killed_for_memory else UNWATCHED
+            await self._report(InstanceExited(entry.id, entry.process.incarnation, cause, restart_in_s=0.0))
 
     def _remember_end(self, entry: Entry, run: Run) -> ExitCause:
         entry.process = run.process

@@ -11,13 +11,13 @@ import pytest
 
 from agentd.agentctl.instances import log_lines
 
-TITLES = "ID NAME POOL PORT PID STATE AGE LOAD QUEUE IN-FLIGHT TASKS P95 BEAT RESTARTS CAUSE"
+TITLES = "ID NAME POOL PORT PID STATE AGE LOAD CPU MEMORY QUEUE IN-FLIGHT TASKS P95 BEAT RESTARTS CAUSE"
 
 
 def test_ps_shows_all_columns_where_nothing_bounds_the_width(ctl: Callable[..., Any]) -> None:
     title, *rows = ctl("ps").out.splitlines()
     assert title.split() == TITLES.split()
-    busy = "research-9002 researcher research 9002 4242 ready 1h1m 0.90 7 1 9007199254740993 1.2s 3.2s 2"
+    busy = "research-9002 researcher research 9002 4242 ready 1h1m 0.90 0.50 8.0 GiB 7 1 9007199254740993 1.2s 3.2s 2"
     assert " ".join(rows[1].split()) == busy
     assert rows[3].endswith("crash_loop: exit code 1, 10 times in a row")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from testhost import PATIENCE
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 400
+TIMEOUT_S = 400 * PATIENCE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
