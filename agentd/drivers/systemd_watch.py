@@ -77,8 +77,8 @@ class Watcher:
         self._hinted: set[InstanceId] = set()
         self._all_hinted = True
         self.number = 0
-        self._target_was_up = False
-        self._target_stops = False
+        self._target = ""
+        self._target_is_being = ""
         self._told_that_all_stop = False
         self.something = asyncio.Event()
         """Set while there is a hint that has not been looked at."""
@@ -111,7 +111,7 @@ class Watcher:
             self.number += 1
             try:
                 rows = {row.name: row for row in await self._bus.units((PATTERN, TARGET))}
-                self._notice_target(rows.pop(TARGET, None))
+                await self._notice_target(rows.pop(TARGET, None))
                 by_id = {instance: row for name, row in rows.items() if (instance := instance_of(name))}
                 for instance in by_id:
                     self._entries.setdefault(instance, Entry(instance))
@@ -132,8 +132,8 @@ class Watcher:
         """Whether the host or the target of all agents is going down; told once. Raises BusError."""
         if await self._bus.get("", MANAGER, "SystemState") == "stopping":
             text = "the host is shutting down"
-        elif self._target_stops:
-            text = f"{TARGET} is being stopped"
+        elif self._target_is_being:
+            text = f"{TARGET} is being {self._target_is_being}"
         else:
             self._told_that_all_stop = False
             return False
@@ -155,13 +155,15 @@ class Watcher:
                 return
             match standing(row):
                 case Standing.RUNNING:
-                    await self._running(entry, stops=row is not None and row.job == "stop")
+                    await self._running(entry, stops=row is not None and row.job in ("stop", "restart"))
                 case Standing.WAITING:
                     await self._waiting(entry)
                 case Standing.FAILED:
                     await self._failed(entry)
                 case Standing.GONE:
                     await self._gone(entry)
+                case Standing.MOVING if self._target_is_being and row is not None and row.active == "inactive":
+                    await self._gone(entry)  # its next start waits for that of the next agentd
                 case Standing.MOVING:
                     pass  # its job's end is a signal
         if entry.is_news():
@@ -292,12 +294,19 @@ class Watcher:
         resume = f"`systemctl start {entry.unit.removesuffix('.service')}` or `agentctl restart {entry.id}` resumes it"
         await self._report(InstanceHeld(entry.id, f"stopped by an operator; {resume}"))
 
-    def _notice_target(self, row: UnitRow | None) -> None:
-        """The target goes down before the first agent does. One that never was up says nothing."""
+    async def _notice_target(self, row: UnitRow | None) -> None:
+        """The target goes down before the first agent does. One that never was up says nothing.
+
+        In a restart it is up again at once, as another incarnation, and agentd is restarted with it.
+        """
         is_up = row is not None and row.active in ("active", "activating", "reloading")
-        if is_up:
-            self._target_was_up = True
-        self._target_stops = self._target_was_up and (not is_up or (row is not None and row.job == "stop"))
+        incarnation = await read_incarnation(self._bus, TARGET) if is_up else ""
+        self._target = self._target or incarnation
+        self._target_is_being = ""
+        if self._target and (not is_up or (row is not None and row.job == "stop")):
+            self._target_is_being = "stopped"
+        elif incarnation != self._target:
+            self._target_is_being = "restarted"
 
 
 def _phase(row: UnitRow | None) -> Phase | None:

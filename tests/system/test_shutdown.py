@@ -79,3 +79,19 @@ def test_the_target_stops_everything_and_starts_it_again(agentd: Agentd) -> None
     assert set(after) == set(before)
     assert len(agentd.events("host_stopping")) == 1
     assert agentd.events(*FAULTS) == []
+
+
+def test_a_restart_of_the_target_is_told_as_such_and_nobody_is_missed(agentd: Agentd) -> None:
+    agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
+    agentd.systemctl("start", units.TARGET)
+    before = agentd.wait_ready(3)
+    first = agentd.pid()
+    agentd.systemctl("restart", units.TARGET)
+    wait_until(lambda: agentd.pid() not in ("0", first), "agentd is another")
+    agentd.systemctl("start", units.SERVICE)  # which waits until it serves
+    after = agentd.wait_ready(3)
+    assert set(after) == set(before)
+    assert not set(after.values()) & set(before.values())
+    (told,) = agentd.events("host_stopping")
+    assert told["reason"] == "agentd.target is being restarted"
+    assert agentd.events(*FAULTS) == []
