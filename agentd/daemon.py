@@ -30,6 +30,7 @@ from agentd.config.checks import NO_LIMITS
 from agentd.core.controller import Controller
 from agentd.core.messages import EventType, Probed, Record, Shutdown
 from agentd.core.model import Resources, Running
+from agentd.discovery import Discovery
 from agentd.drivers import Driver
 from agentd.drivers.process import ProcessDriver
 from agentd.drivers.process_limits import raise_fd_limit
@@ -40,6 +41,7 @@ from agentd.probes import Prober, ProbeTarget
 from agentd.rpc import identity
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
+from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.sdk import address
@@ -74,6 +76,7 @@ class Daemon:
         self._stopping: asyncio.Task[None] | None = None
         self._manager = ServiceManager()
         self._runtime: Runtime
+        self._discovery: Discovery
         self._about: About
         self._collector: HostCollector
         self._http: socket.socket
@@ -86,7 +89,7 @@ class Daemon:
             self._built = True
             if self._ending.is_set():  # asked for while it began: nothing has been started
                 return
-            parts = asyncio.create_task(self._runtime.run(), name="runtime")
+            parts = asyncio.create_task(self._run_parts(), name="runtime")
             stack.push_async_callback(_cancelled, parts)
             self._manager.ready(self._status())
             if timeout_s := watchdog_s(os.environ):
@@ -105,6 +108,11 @@ class Daemon:
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
             # While the loop still runs: cancelled between storing and telling it would keep its last words to itself.
             await self._runtime.settled()
+
+    async def _run_parts(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runtime.run())
+            group.create_task(self._discovery.run())
 
     # -- Operations, for ControlService ---------------------------------------------------------
 
@@ -190,8 +198,10 @@ class Daemon:
         self._collector = HostCollector(
             self._state_dir, self._config.watch, cgroups=Cgroups() if on_systemd else None, own_cgroup=not on_systemd
         )
+        controller = Controller(self._config.fleet, epoch)
+        self._discovery = discovery = Discovery(controller.endpoints, self._clock, epoch)
         self._runtime = runtime = Runtime(
-            Controller(self._config.fleet, epoch),
+            controller,
             driver,
             store,
             self._clock,
@@ -199,6 +209,7 @@ class Daemon:
             collector=self._collector,
             prober=self._prober,
             housekeeping=(lambda: self._tend_logs(files)) if files else None,
+            on_change=discovery.stir,
         )
         stack.push_async_callback(runtime.flush)
         await runtime.start()
@@ -214,9 +225,10 @@ class Daemon:
         )
         stack.push_async_callback(servers.stop)
         control = ControlService(runtime, about, self, files or JournalLogs(), peer_of=servers.control_peer)
+        stack.callback(discovery.close)
         # Child processes have no units of their own, whatever socket they were given.
         agents = AgentService(runtime, epoch, servers.agents_peer if on_systemd else identity.unverified)
-        await servers.serve(agents, control)
+        await servers.serve(agents, control, DiscoveryService(discovery))
         self._say_started(about, servers)
 
     async def _agents_first(self, parts: asyncio.Task[None]) -> None:

@@ -107,7 +107,9 @@ class Runtime:
         collector: Collector | None = None,
         prober: Callable[[Callable[[], tuple[Running, ...]], Callable[[Probed], None]], Prober] | None = None,
         housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_change` is called when more may have changed than numbers in heartbeats; it must return at once."""
         self.clock = clock
         self.store = store
         self._controller = controller
@@ -115,6 +117,7 @@ class Runtime:
         self._epoch = epoch
         self._collector = collector
         self._housekeeping = housekeeping
+        self._on_change = on_change
         self._prober = prober(controller.probed, self._take) if prober else None
         self._unsaved: list[_Unsaved] = []
         self._something_unsaved = asyncio.Event()
@@ -273,24 +276,22 @@ class Runtime:
 
     def _take(self, event: Event, finished: tuple[str, ...] = ()) -> None:
         """Take an event that nobody waits for."""
-        outcome = self._controller.step(event, self.clock.now())
-        self._keep(outcome, finished)
+        self._keep(self._controller.step(event, self.clock.now()), finished)
 
-    def _keep(self, outcome: Outcome, finished: tuple[str, ...] = ()) -> None:
+    def _keep(self, outcome: Outcome, finished: tuple[str, ...] = (), done: asyncio.Future[None] | None = None) -> None:
         self._deadline_moved.set()
         self._stepped.set()
         if self._controller.unmeasured:
             self._unmeasured.set()
-        if outcome.rows or outcome.records or outcome.actions or finished:
-            self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished))
+        if outcome.rows:  # whatever becomes of an instance changes its row
+            self._on_change()
+        if outcome.rows or outcome.records or outcome.actions or finished or done:
+            self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished, done))
             self._something_unsaved.set()
 
     async def _kept(self, outcome: Outcome) -> None:
         done = asyncio.get_running_loop().create_future()
-        self._unsaved.append(_Unsaved(outcome, self.clock.wall(), (), done))
-        self._something_unsaved.set()
-        self._deadline_moved.set()
-        self._stepped.set()
+        self._keep(outcome, done=done)
         await done
 
     async def _keep_time(self) -> None:
@@ -323,9 +324,7 @@ class Runtime:
         work, self._unsaved = self._unsaved, []
         actions = [(action, item.wall) for item in work for action in item.outcome.actions]
         intents = tuple(self._intent(action, wall) for action, wall in actions)
-        rows: dict[str, str | None] = {}
-        for item in work:
-            rows.update(item.outcome.rows)
+        rows = {key: row for item in work for key, row in item.outcome.rows.items()}
         degraded = self.store.degraded
         stored = await self.store.write(
             Batch(

@@ -18,6 +18,8 @@ FUNCTION_LINES_MAX = 60
 
 NOUNS = ("agentd.core.model", "agentd.core.messages", "agentd.errors")
 AROUND = (*NOUNS, "agentd.clock", "agentd.log")
+# Nouns again, of what shows where work goes.
+ENDPOINTS = ("agentd.core.balancer", "agentd.core.directory")
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,16 @@ PARTS = (
     Part("agentd.about"),
     Part("agentd.activation", ("agentd.errors",)),
     Part("agentd.publisher", (*AROUND, "agentd.store")),
+    Part("agentd.discovery", (*AROUND, *ENDPOINTS)),
     Part(
         "agentd.rpc",
-        (*NOUNS, "agentd.about", "agentd.log", "agentd.runtime", "agentd.units", "agentd.v1"),
+        (
+            *(*NOUNS, *ENDPOINTS, "agentd.about", "agentd.discovery", "agentd.log", "agentd.runtime"),
+            *("agentd.units", "agentd.v1"),
+        ),
         ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc"),
     ),
-    Part("agentd.web", (*NOUNS, "agentd.clock", "agentd.runtime"), ("starlette", "uvicorn")),
+    Part("agentd.web", (*NOUNS, *ENDPOINTS, "agentd.clock", "agentd.runtime"), ("starlette", "uvicorn")),
     Part("agentd.sdk", ("agentd.v1",), ("grpc", "google.protobuf", "google.rpc")),
     Part("agentd.launch"),
     Part("agentd.sample", ("agentd.sdk",), ("starlette", "uvicorn")),

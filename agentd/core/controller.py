@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agentd.core import arrival, departure, metrics, relief, repair, rows, scaling, views
+from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -50,6 +51,7 @@ from agentd.core.model import (
     HealthCheck,
     InstanceId,
     InstanceSpec,
+    PoolName,
     Running,
     State,
 )
@@ -100,6 +102,10 @@ class Controller:
     def view(self, now: float) -> FleetView:
         """The fleet as people see it. Changes nothing."""
         return views.fleet_view(self._fleet, now)
+
+    def endpoints(self) -> dict[PoolName, tuple[Endpoint, ...]]:
+        """Where every pool takes work now. Changes nothing."""
+        return views.endpoints(self._fleet)
 
     def snapshot(self) -> dict[str, str]:
         """All that must be saved to go on from here."""

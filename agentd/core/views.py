@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from agentd.core import capacity, guards, planner
+from agentd.core import balancer, capacity, guards, planner
+from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
-from agentd.core.model import FleetView, InstanceView, PoolView, State, Target
+from agentd.core.model import FleetView, InstanceView, PoolName, PoolView, State, Target
 from agentd.core.state import Fleet, Instance, Pool
 
 
@@ -97,6 +98,40 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         labels=instance.labels,
         health=health,
     )
+
+
+def endpoints(fleet: Fleet) -> dict[PoolName, tuple[Endpoint, ...]]:
+    """Where every pool takes work, by port and with weights; a pool that takes none is there, too.
+
+    Instances are ready or draining. One that is silent for so long that it is to be replaced is gone already.
+    """
+    return {pool.name: balancer.weigh(_takers(fleet, pool)) for pool in fleet.pools.values() if _shown(pool)}
+
+
+def _takers(fleet: Fleet, pool: Pool) -> list[Endpoint]:
+    """Those of `pool` that take work, and those that finish what they have."""
+    return [
+        Endpoint(
+            id=instance.id,
+            pool=instance.pool,
+            port=instance.port,
+            incarnation=instance.incarnation,
+            state=instance.state,
+            late=instance.missed > 0,
+            load=instance.load,
+            queue_length=instance.queue_length,
+            in_flight=instance.in_flight,
+            concurrency=pool.config.concurrency,
+            response_time_p50_s=instance.response_time_p50_s,
+            response_time_p95_s=instance.response_time_p95_s,
+        )
+        for instance in sorted(pool.instances.values(), key=lambda each: each.port)
+        if instance.state is State.DRAINING or (instance.state is State.READY and not _given_up(fleet, instance))
+    ]
+
+
+def _given_up(fleet: Fleet, instance: Instance) -> bool:
+    return instance.missed >= fleet.config.unhealthy_threshold or instance.replaced_by is not None
 
 
 def _expires_in_s(fleet: Fleet, target: Target | None, now: float) -> float | None:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable
 
 from agentd.about import About
+from agentd.core.balancer import Endpoint
+from agentd.core.directory import Change
 from agentd.core.messages import Beat, BeatReply, Grant, Refusal, StoredRecord
 from agentd.core.model import (
     AutoscalingMode,
@@ -26,7 +28,7 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.rpc import errors
-from agentd.v1 import agent_pb2, common_pb2, control_pb2
+from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
 BEATS_MAX = 1_000
 LABELS_MAX = 16
@@ -361,3 +363,31 @@ def grants(given: Iterable[Grant]) -> list[control_pb2.Grant]:
         )
         for item in given
     ]
+
+
+def change(made: Change, revision: str) -> discovery_pb2.WatchResponse:
+    """`revision`: what the reader has after it, in the form in which it may hand it back."""
+    return discovery_pb2.WatchResponse(
+        revision=revision,
+        snapshot=made.snapshot,
+        endpoints=[endpoint(each) for each in made.endpoints],
+        removed=made.removed,
+    )
+
+
+def endpoint(shown: Endpoint) -> discovery_pb2.InstanceEndpoint:
+    return discovery_pb2.InstanceEndpoint(
+        id=shown.id,
+        pool=shown.pool,
+        endpoint=common_pb2.Endpoint(node=shown.node, port=shown.port),
+        host=shown.host,
+        incarnation=shown.incarnation,
+        state=_STATES[shown.state],
+        weight=shown.weight,
+        load=shown.load,
+        queue_length=shown.queue_length,
+        in_flight=shown.in_flight,
+        concurrency=shown.concurrency,
+        response_time_p50_s=shown.response_time_p50_s,
+        response_time_p95_s=shown.response_time_p95_s,
+    )

@@ -1,7 +1,8 @@
 """The gRPC servers: one per role, so that a socket's permissions decide who may do what.
 
-agents.sock serves AgentService only; control.sock serves ControlService, health and reflection. grpcio takes over
-a live socket's path without a word, so each path has a lock beside it, `<socket>.lock`, and is looked at before.
+agents.sock serves AgentService; control.sock serves ControlService, health and reflection; both serve
+DiscoveryService. grpcio takes over a live socket's path without a word, so each path has a lock beside it,
+`<socket>.lock`, and is looked at before.
 
 A role's socket is either made here, for agentd's own user alone, or inherited from the service manager, who says
 whose it is. Behind an inherited one grpc has a private socket, and a relay in between knows who calls.
@@ -27,8 +28,9 @@ from agentd.errors import AgentdError
 from agentd.rpc import identity, origin
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
+from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.relay import Relay
-from agentd.v1 import control_pb2, control_pb2_grpc
+from agentd.v1 import control_pb2, control_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 
 AGENTS_MESSAGE_BYTES_MAX = 256 * 1024
 CONTROL_MESSAGE_BYTES_MAX = 1024 * 1024
@@ -103,14 +105,17 @@ class Servers:
             )
         self.control_peer = identity.relayed if isinstance(control, Inherited) else identity.unverified
 
-    async def serve(self, agents: AgentService, control: ControlService) -> None:
+    async def serve(self, agents: AgentService, control: ControlService, discovery: DiscoveryService) -> None:
         """Take calls from now on."""
         self._agents.add_generic_rpc_handlers((agents.handler(),))
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._control)
+        for server in (self._agents, self._control):
+            discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._control)
-        service = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
-        reflection.enable_server_reflection((service, HEALTH_SERVICE, reflection.SERVICE_NAME), self._control)
-        for name in ("", service):
+        files = (control_pb2.DESCRIPTOR, discovery_pb2.DESCRIPTOR)
+        ours = [service.full_name for file in files for service in file.services_by_name.values()]
+        reflection.enable_server_reflection((*ours, HEALTH_SERVICE, reflection.SERVICE_NAME), self._control)
+        for name in ("", *ours):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._agents.start()
         await self._control.start()

@@ -31,16 +31,18 @@ from agentd.core.model import (
     PortRange,
     State,
 )
+from agentd.discovery import Discovery
 from agentd.drivers.memory import MemoryDriver, MemoryHost
 from agentd.errors import Refused
 from agentd.logfiles import LogFiles
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService, Reloaded
+from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.identity import PeerOf, unverified
 from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.store import Bounds, Store
-from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, control_pb2_grpc
+from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, control_pb2_grpc, discovery_pb2_grpc
 
 P = ParamSpec("P")
 Listeners = tuple[socket.socket, socket.socket]  # of agents, of control
@@ -106,6 +108,7 @@ class Serving:
     logs: LogFiles
     agents: agent_pb2_grpc.AgentServiceAsyncStub
     control: control_pb2_grpc.ControlServiceAsyncStub
+    discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub  # on the agents' socket
     channels: tuple[aio.Channel, aio.Channel]
 
     def instance(self, ident: str) -> InstanceView:
@@ -154,7 +157,8 @@ async def serving(
     clock, host, operations = HandClock(), MemoryHost(), FakeOperations()
     store = Store.open(directory / "agentd.db", Bounds(), clock)
     driver, controller = MemoryDriver(host, clock=clock), Controller(config, EPOCH)
-    runtime = Runtime(controller, driver, store, clock, epoch=EPOCH)
+    discovery = Discovery(controller.endpoints, clock, EPOCH)
+    runtime = Runtime(controller, driver, store, clock, epoch=EPOCH, on_change=discovery.stir)
     logs = LogFiles(directory / "logs")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
@@ -163,10 +167,11 @@ async def serving(
         servers = make_servers(directory, listeners)
         about = About("9.9", "memory", directory, None, "127.0.0.1:1", servers.agents_address, clock.now())
         control = ControlService(runtime, about, operations, logs, peer_of=peer_of or servers.control_peer)
-        await servers.serve(AgentService(runtime, EPOCH, agents_peer), control)
+        await servers.serve(AgentService(runtime, EPOCH, agents_peer), control, DiscoveryService(discovery))
         stack.push_async_callback(servers.stop)
-        running = asyncio.create_task(runtime.run())
-        stack.push_async_callback(_cancelled, running)
+        stack.callback(discovery.close)
+        for part in (runtime.run(), discovery.run()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(part))
         channels = (
             await stack.enter_async_context(aio.insecure_channel(servers.agents_address)),
             await stack.enter_async_context(aio.insecure_channel(servers.control_address)),
@@ -175,6 +180,7 @@ async def serving(
             runtime, controller, clock, host, operations, logs,
             agent_pb2_grpc.AgentServiceStub(channels[0]),
             control_pb2_grpc.ControlServiceStub(channels[1]),
+            discovery_pb2_grpc.DiscoveryServiceStub(channels[0]),
             channels,
         )  # fmt: skip
         if config.enabled:
