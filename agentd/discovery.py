@@ -29,7 +29,11 @@ WATCHERS_MAX = 10_000
 
 
 class Discovery:
-    """The endpoints of one fleet. All methods belong to one event loop."""
+    """The endpoints of one fleet. All methods belong to one event loop.
+
+    Attributes:
+        watchers: how many watch now.
+    """
 
     def __init__(self, look: Callable[[], Mapping[PoolName, tuple[Endpoint, ...]]], clock: Clock, epoch: int) -> None:
         """`look` gives the endpoints of all pools as they are now; `epoch` counts up with every start of agentd."""
@@ -37,7 +41,7 @@ class Discovery:
         self._clock = clock
         self._epoch = epoch
         self._directory = Directory()
-        self._watchers = 0
+        self.watchers = 0
         self._watched = asyncio.Event()
         self._stirred = asyncio.Event()
         self._news: dict[str, asyncio.Event] = {}  # by pool: set, and forgotten, when there is something new
@@ -55,7 +59,7 @@ class Discovery:
             began = self._clock.now()
             numbers = began >= due
             if numbers:
-                due = began + max(NUMBERS_S, self._watchers / NUMBERS_PER_S_MAX)
+                due = began + max(NUMBERS_S, self.watchers / NUMBERS_PER_S_MAX)
             self._look(numbers=numbers)
             await asyncio.sleep(max(LOOK_S, (self._clock.now() - began) / LOOK_SHARE_MAX))
             with contextlib.suppress(TimeoutError):
@@ -68,8 +72,8 @@ class Discovery:
         Raises:
             Refused: UNKNOWN_POOL.
         """
-        if self._stirred.is_set() or not self._watchers:
-            self._look(numbers=not self._watchers)
+        if self._stirred.is_set() or not self.watchers:
+            self._look(numbers=not self.watchers)
         if pool and pool not in self._directory.pools:
             known = ", ".join(self._directory.pools)
             raise Refused("UNKNOWN_POOL", f"no pool {pool[:40]!r} (there are {known})", status="NOT_FOUND")
@@ -86,7 +90,7 @@ class Discovery:
             Refused: UNKNOWN_POOL, TOO_MANY_WATCHERS.
         """
         self.resolve(pool)
-        if self._watchers >= WATCHERS_MAX:
+        if self.watchers >= WATCHERS_MAX:
             text = f"cannot watch: {WATCHERS_MAX} readers do so already"
             raise Refused("TOO_MANY_WATCHERS", text, status="RESOURCE_EXHAUSTED")
         with self._watching():
@@ -118,13 +122,13 @@ class Discovery:
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
-        self._watchers += 1
+        self.watchers += 1
         self._watched.set()
         try:
             yield
         finally:
-            self._watchers -= 1
-            if not self._watchers:
+            self.watchers -= 1
+            if not self.watchers:
                 self._watched.clear()
 
     def _number(self, pool: str, revision: str) -> int:

@@ -108,6 +108,7 @@ class Serving:
     logs: LogFiles
     agents: agent_pb2_grpc.AgentServiceAsyncStub
     control: control_pb2_grpc.ControlServiceAsyncStub
+    directory: Discovery
     discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub  # on the agents' socket
     channels: tuple[aio.Channel, aio.Channel]
 
@@ -180,6 +181,7 @@ async def serving(
             runtime, controller, clock, host, operations, logs,
             agent_pb2_grpc.AgentServiceStub(channels[0]),
             control_pb2_grpc.ControlServiceStub(channels[1]),
+            discovery,
             discovery_pb2_grpc.DiscoveryServiceStub(channels[0]),
             channels,
         )  # fmt: skip
