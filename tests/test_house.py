@@ -62,7 +62,7 @@ PARTS = (
         ),
         ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc"),
     ),
-    Part("agentd.web", (*NOUNS, *ENDPOINTS, "agentd.clock", "agentd.runtime"), ("starlette", "uvicorn")),
+    Part("agentd.web", (*NOUNS, "agentd.clock", "agentd.runtime"), ("starlette", "uvicorn")),
     Part("agentd.sdk", ("agentd.v1",), ("grpc", "google.protobuf", "google.rpc")),
     Part("agentd.launch"),
     Part("agentd.sample", ("agentd.sdk",), ("starlette", "uvicorn")),

@@ -70,6 +70,7 @@ def create_app(runtime: Fleet, about: About, *, peer_uid: security.PeerUid | Non
             Route("/readyz", api.readyz),
             Route("/metrics", api.metrics),
             Route("/status", api.status),
+            Route("/discovery", api.discovery),
             Route("/events", api.events),
             Route("/events/stream", api.stream),
             Route("/explain/{pool}", api.explain),
@@ -137,6 +138,14 @@ class _Api:
             runtime.view(), runtime.config, self._about, runtime.degraded(), now=clock.now(), wall=clock.wall()
         )
         return JSONResponse(body)
+
+    async def discovery(self, request: Request) -> Response:
+        """What Prometheus' http_sd_configs read."""
+        name, view = request.query_params.get("pool", ""), self._runtime.view()
+        if name and name not in [pool.name for pool in view.pools]:
+            known = ", ".join(pool.name for pool in view.pools) or "none"
+            raise Refused("UNKNOWN_POOL", f"no pool {name[:40]!r} (there are {known})", status="NOT_FOUND")
+        return JSONResponse(shapes.targets(view, name))
 
     async def events(self, request: Request) -> Response:
         query = request.query_params

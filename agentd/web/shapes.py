@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from agentd.core.messages import StoredRecord
-from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceView, PoolView
+from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceView, PoolView, State
 from agentd.web.fleet import About
 
 JsonObject = dict[str, object]
@@ -97,6 +97,27 @@ def explanation(pool: PoolView, history: list[Decision], now: float) -> JsonObje
         "latest": past[0] if past else None,
         "history": past,
     }
+
+
+def targets(view: FleetView, pool: str) -> list[JsonObject]:
+    """GET /discovery: one group for each instance of `pool` (empty: of all) that works or finishes its work.
+
+    A silent one stays among them until it is replaced: that it cannot be scraped is what one wants to see.
+    """
+    return [
+        {
+            "targets": [f"127.0.0.1:{each.port}"],
+            "labels": {
+                "__meta_agentd_pool": each.pool,
+                "__meta_agentd_instance": each.id,
+                "__meta_agentd_incarnation": each.incarnation,
+                "__meta_agentd_core_name": each.core_name or "",
+                "__meta_agentd_state": each.state.value,
+            },
+        }
+        for each in view.instances
+        if pool in ("", each.pool) and each.state in (State.READY, State.DRAINING)
+    ]
 
 
 def status(

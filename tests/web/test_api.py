@@ -385,3 +385,39 @@ def test_the_page_is_small(client: TestClient) -> None:
 def test_a_user_without_a_name_is_shown_by_number(connect_as: ConnectAs, runtime: FakeRuntime) -> None:
     connect_as(4242).post("/autoscaler/check")
     assert runtime.submitted == [Check(owner="uid 4242")]
+
+
+# -- service discovery ----------------------------------------------------------------------------
+
+
+def test_discovery_has_the_shape_that_prometheus_reads(client: TestClient) -> None:
+    response = client.get("/discovery?pool=execution")
+    assert response.headers["content-type"] == "application/json"
+    groups = response.json()
+    assert groups[0] == {
+        "targets": ["127.0.0.1:9003"],
+        "labels": {
+            "__meta_agentd_pool": "execution",
+            "__meta_agentd_instance": "execution-9003",
+            "__meta_agentd_incarnation": "9003a7",
+            "__meta_agentd_core_name": "executor",
+            "__meta_agentd_state": "ready",
+        },
+    }
+    assert groups[3]["labels"]["__meta_agentd_state"] == "draining"
+    for group in groups:
+        assert all(isinstance(value, str) for value in group["labels"].values()), "http_sd takes nothing else"
+
+
+def test_discovery_lists_what_runs_of_all_pools_the_silent_included(client: TestClient) -> None:
+    found = {group["labels"]["__meta_agentd_instance"] for group in client.get("/discovery").json()}
+    assert "analysis-9301" in found, "late with its heartbeat"
+    assert found & {"research-9103", "testing-9501", "testing-9502"} == set(), "starting, in backoff, failed"
+    assert len(found) == 12
+
+
+def test_discovery_of_an_unknown_pool_names_the_known_ones(client: TestClient) -> None:
+    response = client.get("/discovery?pool=reserch")
+    assert response.status_code == 404
+    text = "no pool 'reserch' (there are primary, research, execution, analysis, planning, testing)"
+    assert response.json()["error"]["message"] == text
