@@ -45,7 +45,7 @@ class Latch:
             self._event.set()
             waiters = tuple(self._waiters)
         for loop, future in waiters:
-            call_in_loop(loop, partial(_resolve, future))
+            call_in_loop(loop, partial(resolve, future))
         return True
 
 
@@ -58,6 +58,7 @@ def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]
             raise
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let its coroutine go on. For the event loop of `future`."""
     if not future.done():  # its coroutine may have been cancelled meanwhile
         future.set_result(None)

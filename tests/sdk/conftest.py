@@ -1,7 +1,8 @@
-"""A stand-in for agentd: answers heartbeats as a test scripts it, on a Unix socket."""
+"""Stand-ins for agentd on a Unix socket: one answers heartbeats as a test scripts it, one tells endpoints."""
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from agentd.v1 import agent_pb2, agent_pb2_grpc
+from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, discovery_pb2, discovery_pb2_grpc
 
 Answer = Callable[[agent_pb2.Heartbeat], agent_pb2.HeartbeatReply]
 
@@ -77,6 +78,77 @@ class FakeAgentd(agent_pb2_grpc.AgentServiceServicer):
         }
 
 
+class FakeDiscovery(discovery_pb2_grpc.DiscoveryServiceServicer):
+    """Tells every reader what the test says (`tell`), and keeps what readers asked for (`requests`)."""
+
+    def __init__(self, socket: Path) -> None:
+        self.address = f"unix:{socket}"
+        self.requests: queue.Queue[discovery_pb2.WatchRequest] = queue.Queue()
+        self.refusal: Refuse | None = None
+        self._streams: list[queue.Queue[discovery_pb2.WatchResponse | None]] = []
+        self._first: discovery_pb2.WatchResponse | None = None
+        self._lock = threading.Lock()
+        self._server: grpc.Server | None = None
+
+    def start(self) -> None:
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self, self._server)
+        self._server.add_insecure_port(self.address)
+        self._server.start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self.end_streams()
+            self._server.stop(grace=None).wait()
+            self._server = None
+
+    def end_streams(self) -> None:
+        with self._lock:
+            for stream in self._streams:
+                stream.put(None)
+            self._streams.clear()
+
+    def tell(
+        self, *endpoints: discovery_pb2.InstanceEndpoint, removed: tuple[str, ...] = (), revision: str = "1.1.research"
+    ) -> None:
+        """A change for all who read; for those who come later a snapshot of these endpoints."""
+        change = discovery_pb2.WatchResponse(revision=revision, endpoints=endpoints, removed=removed)
+        with self._lock:
+            self._first = discovery_pb2.WatchResponse(revision=revision, snapshot=True, endpoints=endpoints)
+            for stream in self._streams:
+                stream.put(change)
+
+    def Watch(
+        self, request: discovery_pb2.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[discovery_pb2.WatchResponse]:
+        self.requests.put(request)
+        if self.refusal is not None:
+            context.abort_with_status(rpc_status.to_status(self.refusal.status))
+        stream: queue.Queue[discovery_pb2.WatchResponse | None] = queue.Queue()
+        context.add_callback(lambda: stream.put(None))
+        with self._lock:
+            if self._first is not None:
+                stream.put(self._first)
+            self._streams.append(stream)
+        while (change := stream.get()) is not None:
+            yield change
+
+
+def endpoint(
+    port: int = 9101, weight: float = 1.0, incarnation: str = "a", **values: float
+) -> discovery_pb2.InstanceEndpoint:
+    return discovery_pb2.InstanceEndpoint(
+        id=f"research-{port}",
+        pool="research",
+        endpoint=common_pb2.Endpoint(port=port),
+        host="127.0.0.1",
+        incarnation=incarnation,
+        state=common_pb2.INSTANCE_STATE_READY if weight else common_pb2.INSTANCE_STATE_DRAINING,
+        weight=weight,
+        **values,  # type: ignore[arg-type]
+    )
+
+
 def reply(
     kind: agent_pb2.Directive.Kind.ValueType = agent_pb2.Directive.KIND_CONTINUE,
     directive: int = 0,
@@ -104,3 +176,16 @@ def make_reply() -> Callable[..., agent_pb2.HeartbeatReply]:
 @pytest.fixture
 def make_refusal() -> Callable[[int, str], Refuse]:
     return Refuse
+
+
+@pytest.fixture
+def discovery(tmp_path: Path) -> Iterator[FakeDiscovery]:
+    agentd = FakeDiscovery(tmp_path / "d.sock")
+    agentd.start()
+    yield agentd
+    agentd.stop()
+
+
+@pytest.fixture
+def make_endpoint() -> Callable[..., discovery_pb2.InstanceEndpoint]:
+    return endpoint
