@@ -11,7 +11,7 @@ import click
 
 from agentd import __version__
 from agentd.agentctl import command as common
-from agentd.agentctl import config, daemon, doctor, events, explain, instances, scale, status
+from agentd.agentctl import config, daemon, doctor, endpoints, events, explain, instances, scale, status
 from agentd.agentctl.command import Address, Duration, Failure, Session
 
 EXIT_CODES = (
@@ -108,6 +108,7 @@ for _command in (
     scale.check,
     explain.explain,
     events.events,
+    endpoints.endpoints,
     instances.logs,
     instances.restart,
     daemon.reload,

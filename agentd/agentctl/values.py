@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from agentd.v1 import control_pb2 as pb
+    from agentd.v1 import discovery_pb2
 
     Field = FieldDescriptor | UpbFieldDescriptor
 
@@ -25,10 +26,10 @@ _INSTANCE_FIRST = ("id", "pool", "port", "pid", "state")
 def as_value(message: Message) -> dict[str, Any]:
     """`message` as JSON carries it; every field is there, set or not."""
     value = {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
-    return _instance(value) if message.DESCRIPTOR.full_name == "agentd.v1.Instance" else value
+    return _instance(value) if message.DESCRIPTOR.name in ("Instance", "InstanceEndpoint") else value
 
 
-def state_word(instance: pb.Instance) -> str:
+def state_word(instance: pb.Instance | discovery_pb2.InstanceEndpoint) -> str:
     """The word for the instance's state: `ready`. A state newer than this program: its number."""
     return _enum_word(instance.DESCRIPTOR.fields_by_name["state"], instance.state)
 
@@ -49,7 +50,7 @@ def _field(message: Message, field: Field) -> Any:
 def _instance(value: dict[str, Any]) -> dict[str, Any]:
     endpoint = value.pop("endpoint") or {"node": "", "port": 0}
     value |= endpoint
-    return {name: value[name] for name in _INSTANCE_FIRST} | value
+    return {name: value[name] for name in _INSTANCE_FIRST if name in value} | value
 
 
 def _enum_word(field: Field, number: int) -> str:

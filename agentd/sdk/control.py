@@ -1,4 +1,4 @@
-"""A client of ControlService, for programs that watch or steer agentd.
+"""A client of ControlService and DiscoveryService, for programs that watch or steer agentd.
 
 It owns one channel, gives every call a deadline and every call that changes something a request id, and turns
 gRPC errors into `ControlError`. It never retries: a repeated wish is the caller's decision.
@@ -27,7 +27,9 @@ import grpc
 from agentd.sdk.address import CONTROL_SOCKET, find_control, runtime_dir_candidates
 from agentd.sdk.status import error_reason
 from agentd.v1 import control_pb2 as pb
+from agentd.v1 import discovery_pb2
 from agentd.v1.control_pb2_grpc import ControlServiceStub
+from agentd.v1.discovery_pb2_grpc import DiscoveryServiceStub
 
 # The status of 10,000 instances with labels passes the 4 MiB that gRPC takes by default.
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 * 1024 * 1024))
@@ -102,6 +104,7 @@ class ControlClient:
         self._owner = owner or default_owner()
         self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
         self._stub = ControlServiceStub(self._channel)
+        self._discovery = DiscoveryServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +193,21 @@ class ControlClient:
             try:
                 for answer in stream:
                     yield answer.event
+            finally:
+                stream.cancel()  # type: ignore[no-untyped-call]
+
+    def endpoints(self, pool: str = "") -> list[discovery_pb2.InstanceEndpoint]:
+        """Where `pool` takes tasks; empty: all pools. To give it tasks there is `agentd.sdk.endpoints`."""
+        with self._translated():
+            answer = self._discovery.Resolve(discovery_pb2.ResolveRequest(pool=pool), timeout=self._timeout_s)
+        return list(answer.endpoints)
+
+    def watch_endpoints(self, pool: str = "", revision: str = "") -> Iterator[discovery_pb2.WatchResponse]:
+        """The endpoints of `pool`, or what has changed of them since `revision`; then what changes."""
+        with self._translated():
+            stream = self._discovery.Watch(discovery_pb2.WatchRequest(pool=pool, revision=revision))
+            try:
+                yield from stream
             finally:
                 stream.cancel()  # type: ignore[no-untyped-call]
 

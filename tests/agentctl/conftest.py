@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from agentd.agentctl.app import run
-from agentd.v1 import common_pb2, control_pb2_grpc
+from agentd.v1 import common_pb2, control_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 from agentd.v1 import control_pb2 as pb
 
 WALL = 1_700_000_000.0
@@ -31,7 +31,7 @@ def refused(reason: str, text: str, code: grpc.StatusCode) -> Any:
     return rpc_status.to_status(status_pb2.Status(code=code.value[0], message=text, details=[detail]))
 
 
-class FakeControl(control_pb2_grpc.ControlServiceServicer):
+class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.DiscoveryServiceServicer):
     """Answers from its attributes and keeps every request. `refusals`: method name -> status to abort with."""
 
     def __init__(self) -> None:
@@ -45,6 +45,8 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.past = [event(n) for n in range(1, 6)]
         self.streams: list[list[pb.Event] | Any] = []
         self.log = b"one\ntwo\nthree\n"
+        self.endpoints = endpoints()
+        self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
         self.reloaded = pb.ReloadResponse(config_file="/etc/agentd.yaml")
 
     def _take(self, name: str, request: Message, context: grpc.ServicerContext) -> None:
@@ -103,6 +105,16 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self._take("ReadLogs", request, context)
         for start in range(0, len(self.log), 3):
             yield pb.ReadLogsResponse(data=self.log[start : start + 3])
+
+    def Resolve(self, request: Any, context: Any) -> Any:
+        self._take("Resolve", request, context)
+        wanted = [one for one in self.endpoints if request.pool in ("", one.pool)]
+        return discovery_pb2.ResolveResponse(endpoints=wanted, revision="7.1.")
+
+    def Watch(self, request: Any, context: Any) -> Any:
+        """Plays `changes`; then the stream ends."""
+        self._take("Watch", request, context)
+        yield from self.changes
 
     def Restart(self, request: Any, context: Any) -> Any:
         self._take("Restart", request, context)
@@ -262,6 +274,33 @@ def instances() -> list[pb.Instance]:
     return [late, busy_instance(), young, failed]
 
 
+def endpoints() -> list[discovery_pb2.InstanceEndpoint]:
+    """One at work, one that has said nothing yet, one that drains."""
+    busy = discovery_pb2.InstanceEndpoint(
+        id="research-9002",
+        pool="research",
+        endpoint=common_pb2.Endpoint(port=9002),
+        host="127.0.0.1",
+        incarnation="a1",
+        state=common_pb2.INSTANCE_STATE_READY,
+        weight=0.5263,
+        load=0.9,
+        queue_length=7,
+        in_flight=1,
+        concurrency=3,
+        response_time_p50_s=0.4,
+        response_time_p95_s=1.25,
+    )
+    young, leaving = discovery_pb2.InstanceEndpoint(), discovery_pb2.InstanceEndpoint()
+    for one, port, state, weight in (
+        (young, 9101, common_pb2.INSTANCE_STATE_READY, 1.0),
+        (leaving, 9102, common_pb2.INSTANCE_STATE_DRAINING, 0.0),
+    ):
+        one.MergeFrom(discovery_pb2.InstanceEndpoint(id=f"research-{port}", pool="research", host="127.0.0.1"))
+        one.endpoint.port, one.incarnation, one.state, one.weight, one.concurrency = port, "b2", state, weight, 3
+    return [busy, young, leaving]
+
+
 def busy_instance() -> pb.Instance:
     return pb.Instance(
         id="research-9002",
@@ -331,6 +370,7 @@ def _served() -> Iterator[Daemon]:
     fake = FakeControl()
     server = grpc.server(ThreadPoolExecutor(4))
     control_pb2_grpc.add_ControlServiceServicer_to_server(fake, server)
+    discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(fake, server)
     address = f"unix:{directory}/control.sock"
     server.add_insecure_port(address)
     server.start()

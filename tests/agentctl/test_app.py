@@ -51,7 +51,7 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name != "doctor"]
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
         *("status", "ps", "up", "down", "auto", "check", "explain", "events"),
-        *("logs", "restart", "reload", "shutdown", "doctor", "config check"),
+        *("endpoints", "logs", "restart", "reload", "shutdown", "doctor", "config check"),
     ]
 
 

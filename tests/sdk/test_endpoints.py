@@ -295,7 +295,7 @@ def test_a_program_may_be_there_before_agentd(make: Any, discovery: Any, make_en
 
 
 def test_an_agent_asks_where_it_sends_its_heartbeats(
-    make: Any, discovery: Any, make_endpoint: Any, monkeypatch: pytest.MonkeyPatch
+    make: Any, discovery: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTD_ENDPOINT", discovery.address)
     monkeypatch.setenv("AGENTD_ADDRESS", "unix:/nowhere")

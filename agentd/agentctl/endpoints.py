@@ -1,0 +1,98 @@
+"""`agentctl endpoints`: where pools take tasks, and with --follow how that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from agentd.agentctl.command import NO_DAEMON, Command, Failure, Session, show_json, show_json_line
+from agentd.agentctl.terminal import Column, Table, show, state_style, table_width
+from agentd.agentctl.text import ratio, seconds
+
+if TYPE_CHECKING:
+    from agentd.sdk.control import ControlClient
+    from agentd.v1.discovery_pb2 import InstanceEndpoint, WatchResponse
+
+_COLUMNS = (
+    Column("ID"),
+    Column("ADDRESS"),
+    Column("STATE"),
+    Column("LOAD", right=True),
+    Column("QUEUE", right=True, drop=1),
+    Column("IN-FLIGHT", right=True, drop=2),
+    Column("P95", right=True, drop=3),
+    Column("WEIGHT", right=True),
+)
+
+
+@click.command(cls=Command, examples=("agentctl endpoints research", "agentctl endpoints research -f --output json"))
+@click.argument("pool", default="")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what changes.")
+@click.pass_obj
+def endpoints(session: Session, *, pool: str, follow: bool) -> None:
+    """Show where POOL takes tasks, or where all pools do.
+
+    WEIGHT is the share of new tasks that an instance should get beside the others of its pool, up to 1.00: the slow
+    and the busy get less, one that drains nothing. With --follow each change adds lines; what is gone is shown so.
+    As JSON a list; with --follow one object per line, with the endpoints that are new or changed and the ids of those
+    removed, the first with all there are.
+    """
+    with session.client() as client:
+        if follow:
+            _follow(session, client, pool)
+        found = client.endpoints(pool)
+        if session.json:
+            from agentd.agentctl.values import as_value
+
+            show_json([as_value(one) for one in found])
+        else:
+            show(_table(found).lines(table_width()))
+
+
+def _table(shown: Iterable[InstanceEndpoint], gone: Iterable[str] = ()) -> Table:
+    from agentd.agentctl.values import state_word
+
+    table = Table(_COLUMNS)
+    for one in shown:
+        state = state_word(one)
+        table.add(
+            one.id,
+            f"{one.host}:{one.endpoint.port}",
+            state,
+            ratio(one.load) if one.HasField("load") else None,
+            one.queue_length if one.HasField("queue_length") else None,
+            one.in_flight if one.HasField("in_flight") else None,
+            seconds(one.response_time_p95_s) if one.HasField("response_time_p95_s") else None,
+            ratio(one.weight),
+            state=state_style(state),
+        )
+    for ident in gone:
+        table.add(ident, None, "gone", None, None, None, None, None, state="bad")
+    return table
+
+
+def _follow(session: Session, client: ControlClient, pool: str) -> NoReturn:
+    """Show all endpoints, then what changes of them, until interrupted."""
+    known: dict[str, InstanceEndpoint] = {}
+    for change in client.watch_endpoints(pool):
+        if session.json:
+            from agentd.agentctl.values import as_value
+
+            show_json_line(as_value(change))
+            continue
+        for ident in change.removed:
+            known.pop(ident, None)
+        known |= {one.id: one for one in change.endpoints}
+        show(_news(known, change))
+    raise Failure("the stream of endpoints ended: agentd is stopping", NO_DAEMON)
+
+
+def _news(known: Mapping[str, InstanceEndpoint], change: WatchResponse) -> list[str]:
+    """The lines of what has changed, from a table of all there are: its columns stay as wide as they were."""
+    title, *lines = _table(known.values(), change.removed).lines(table_width())
+    news = {one.id for one in change.endpoints} | set(change.removed)
+    ids = (*known, *change.removed)
+    chosen = [line for ident, line in zip(ids, lines, strict=True) if ident in news]
+    return [title, *chosen] if change.snapshot else chosen
