@@ -18,7 +18,7 @@ An unknown response time counts as the pool's median (A58: the mean of the other
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentd.core.model import Incarnation, InstanceId, PoolName, State
@@ -72,8 +72,9 @@ def weigh(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     ready = [each for each in endpoints if each.state is State.READY and not each.late]
     times = [time_s for each in ready if (time_s := _response_time_s(each)) is not None]
     usual_s = statistics.median(times) if times else 0.0
-    heaviest = max((_merit(each, usual_s) for each in ready), default=1.0)
-    return tuple(replace(each, weight=_weight(each, usual_s, heaviest)) for each in endpoints)
+    merits = {each.id: _merit(each, usual_s) for each in ready}
+    heaviest = max(merits.values(), default=1.0)
+    return tuple(replace(each, weight=_weight(each, merits, heaviest)) for each in endpoints)
 
 
 def successors(endpoints: Sequence[Endpoint], leaving: InstanceId) -> tuple[Successor, ...]:
@@ -88,12 +89,10 @@ def successors(endpoints: Sequence[Endpoint], leaving: InstanceId) -> tuple[Succ
     return tuple(Successor(each, each.weight / total) for each in chosen)
 
 
-def _weight(endpoint: Endpoint, usual_s: float, heaviest: float) -> float:
+def _weight(endpoint: Endpoint, merits: Mapping[InstanceId, float], heaviest: float) -> float:
     if endpoint.state is not State.READY:
         return 0.0
-    if endpoint.late:
-        return SHARE_MIN
-    return max(SHARE_MIN, round(_merit(endpoint, usual_s) / heaviest, 4))
+    return max(SHARE_MIN, round(merits.get(endpoint.id, 0.0) / heaviest, 4))  # the late have no merit
 
 
 def _merit(endpoint: Endpoint, usual_s: float) -> float:

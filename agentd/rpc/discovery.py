@@ -1,6 +1,6 @@
 """DiscoveryService: where pools take work, on both sockets.
 
-A change is made into a message once, however many read it.
+A change is made into a message once, and that into bytes, however many read it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import grpc
 from grpc import aio
 
 from agentd.core.directory import Change
@@ -18,29 +19,41 @@ from agentd.errors import Refused
 from agentd.rpc import convert
 from agentd.rpc.errors import abort
 from agentd.v1 import discovery_pb2 as pb
-from agentd.v1 import discovery_pb2_grpc
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["DiscoveryService"].full_name
 _Context = aio.ServicerContext[Any, Any]
 
 
-class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
+class DiscoveryService:
     """See proto/agentd/v1/discovery.proto."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
         # The directory gives readers of one pool at one revision the same change.
-        self._made: WeakKeyDictionary[Change, pb.WatchResponse] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Change, bytes] = WeakKeyDictionary()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """The service as a server takes it. Unlike the generated one, its stream is of bytes."""
+        resolve = grpc.unary_unary_rpc_method_handler(
+            self.Resolve,
+            request_deserializer=pb.ResolveRequest.FromString,
+            response_serializer=pb.ResolveResponse.SerializeToString,
+        )
+        watch = grpc.unary_stream_rpc_method_handler(
+            self.Watch, request_deserializer=pb.WatchRequest.FromString, response_serializer=bytes
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Resolve": resolve, "Watch": watch})
 
     async def Resolve(self, request: pb.ResolveRequest, context: _Context) -> pb.ResolveResponse:
         try:
             change = self._discovery.resolve(request.pool)
         except Refused as refused:
             await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
-        message = self._message(request.pool, change)
+        message = convert.change(change, self._discovery.revision(request.pool, change))
         return pb.ResolveResponse(endpoints=message.endpoints, revision=message.revision)
 
-    async def Watch(self, request: pb.WatchRequest, context: _Context) -> AsyncIterator[pb.WatchResponse]:
+    async def Watch(self, request: pb.WatchRequest, context: _Context) -> AsyncIterator[bytes]:
+        """A stream of `WatchResponse`s."""
         try:
             async with contextlib.aclosing(self._discovery.watch(request.pool, request.revision)) as changes:
                 async for change in changes:
@@ -48,9 +61,9 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
         except Refused as refused:
             await abort(context, status=refused.status, reason=refused.reason, text=str(refused))
 
-    def _message(self, pool: str, change: Change) -> pb.WatchResponse:
+    def _message(self, pool: str, change: Change) -> bytes:
         message = self._made.get(change)
         if message is None:
-            message = convert.change(change, self._discovery.revision(pool, change))
+            message = convert.change(change, self._discovery.revision(pool, change)).SerializeToString()
             self._made[change] = message
         return message

@@ -30,7 +30,7 @@ from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
 from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.relay import Relay
-from agentd.v1 import control_pb2, control_pb2_grpc, discovery_pb2, discovery_pb2_grpc
+from agentd.v1 import control_pb2, control_pb2_grpc, discovery_pb2
 
 AGENTS_MESSAGE_BYTES_MAX = 256 * 1024
 CONTROL_MESSAGE_BYTES_MAX = 1024 * 1024
@@ -110,7 +110,7 @@ class Servers:
         self._agents.add_generic_rpc_handlers((agents.handler(),))
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._control)
         for server in (self._agents, self._control):
-            discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
+            server.add_generic_rpc_handlers((discovery.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._control)
         files = (control_pb2.DESCRIPTOR, discovery_pb2.DESCRIPTOR)
         ours = [service.full_name for file in files for service in file.services_by_name.values()]

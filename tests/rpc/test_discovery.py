@@ -236,3 +236,15 @@ async def test_streams_end_in_good_order_when_agentd_does(tmp_path: Path) -> Non
         await reader.next()
         agentd.directory.close()
         assert await reader.ended()
+
+
+@asynchronous
+async def test_bytes_that_are_no_request_are_refused_on_both_sockets_and_harm_nobody(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for channel in agentd.channels:
+            for method in ("Resolve", "Watch"):
+                call = channel.stream_stream(f"/agentd.v1.DiscoveryService/{method}")(iter([b"\xff"]))
+                with pytest.raises(aio.AioRpcError) as raised:
+                    await call.read()
+                assert raised.value.code() in (StatusCode.INTERNAL, StatusCode.UNKNOWN), raised.value
+        assert [each.id for each in (await resolve(agentd)).endpoints] == ALL
