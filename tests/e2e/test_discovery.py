@@ -10,8 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from e2e_fleet import SAMPLE, Fleet
+from e2e_fleet import SAMPLE, Fleet, call
 from e2e_hosts import PATIENCE_S
+
+from agentd.sdk.endpoints import Endpoint, Endpoints
 
 pytestmark = pytest.mark.host
 
@@ -40,6 +42,27 @@ def test_an_agent_is_killed_and_no_task_fails(fleet: Fleet) -> None:
     assert set(Counter(answered)) == {victim, other}
     after = fleet.ready(victim, other)
     assert after[victim]["incarnation"] != before[victim]["incarnation"]
+
+
+def test_agentd_is_killed_and_returns_and_no_task_fails(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.elastic(min=2, max=2)})
+    fleet.start()
+    victim, other = (f"research-{fleet.ports[number]}" for number in (2, 3))
+    before = fleet.ready(victim, other)
+    with Endpoints("research", address=fleet.address) as endpoints:
+        assert {endpoints.call(task) for _ in range(20)} == {victim, other}
+        fleet.kill()
+        os.kill(before[victim]["pid"], signal.SIGKILL)  # and nobody is there to tell
+        assert {endpoints.call(task) for _ in range(20)} == {other}
+        fleet.start()
+        fleet.ready(victim, other)
+        fleet.until("tasks go to the new process", lambda: endpoints.call(task) == victim)
+
+
+def task(endpoint: Endpoint) -> str:
+    status, answer = call(endpoint.port, "POST", "/task", {"service_s": 0.0})
+    assert status == 200
+    return str(answer["instance"])
 
 
 def test_prometheus_finds_the_agents(fleet: Fleet) -> None:

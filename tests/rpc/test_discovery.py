@@ -175,6 +175,20 @@ async def test_a_reader_of_one_pool_hears_nothing_of_the_others(tmp_path: Path) 
         assert list((await everything.next()).removed) == ["testing-9501"]
 
 
+@asynchronous
+async def test_a_heartbeat_that_changes_numbers_alone_stirs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as agentd:
+        stirred: list[str] = []
+        monkeypatch.setattr(agentd.runtime, "_on_change", lambda: stirred.append("stirred"))
+        for seq in range(2, 50):
+            await agentd.heartbeat(agentd.beat("research-9101", seq=seq, load=seq / 50, queue_length=seq))
+        assert stirred == []
+        agentd.host.exit(InstanceId("research-9101"))
+        await agentd.until(lambda: bool(stirred))
+
+
 # -- going on ---------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling, StoredRecord
@@ -407,6 +410,16 @@ def test_discovery_has_the_shape_that_prometheus_reads(client: TestClient) -> No
     assert groups[3]["labels"]["__meta_agentd_state"] == "draining"
     for group in groups:
         assert all(isinstance(value, str) for value in group["labels"].values()), "http_sd takes nothing else"
+
+
+def test_the_documented_scrape_configuration_uses_what_there_is(client: TestClient) -> None:
+    page = (Path(__file__).parents[2] / "docs/discovery.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (job,) = yaml.safe_load(block)["scrape_configs"]
+    (source,) = job["http_sd_configs"]
+    labels = client.get(source["url"].removeprefix("http://127.0.0.1:8766")).json()[0]["labels"]
+    assert {name for rule in job["relabel_configs"] for name in rule["source_labels"]} <= set(labels)
+    assert all(f"`{name}`" in page for name in labels)
 
 
 def test_discovery_lists_what_runs_of_all_pools_the_silent_included(client: TestClient) -> None:
