@@ -1,8 +1,9 @@
 """One evaluation of the whole fleet by the pure controller: no processes, no clock, no I/O.
 
 A fleet of N ready agents in six pools is built as agentd would come to know it: listed, adopted, heard. Then every
-pool is checked, as at each check interval (`Check`), looked at (`view`), and beaten for (`Beat`). Each figure stands
-beside a loop of plain Python measured in the same run: 1,000 times the sum of 500 numbers.
+pool is checked, as at each check interval (`Check`), looked at (`view`), and beaten for (`Beat`). `endpoints` is one
+look of discovery, after which every endpoint has other numbers: what agentd does twice a second while somebody watches.
+Each figure stands beside a loop of plain Python measured in the same run: 1,000 times the sum of 500 numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from harness import Report, interleaved, parser, positive
 
 from agentd.core.controller import Controller
+from agentd.core.directory import Directory
 from agentd.core.messages import Beat, Check, CheckReply, HostSampled, InstancesListed, Restored, Tick
 from agentd.core.model import (
     FleetConfig,
@@ -49,6 +51,7 @@ class Fleet:
             for name, size in zip(ranges, sizes, strict=True)
             for n in range(size)
         ]
+        self.directory = Directory()
         self.now = 0.0
         self.seq = 0
         self.controller.step(Restored({}, 0.0, 0.0, 0.0), self.now)
@@ -72,7 +75,10 @@ class Fleet:
     def beat(self) -> float:
         """Let every agent beat; seconds for one."""
         self.seq += 1
-        beats = [Beat(ident, INCARNATION, self.seq, load=0.5, queue_length=1, in_flight=1) for ident in self.ids]
+        beats = [
+            Beat(ident, INCARNATION, self.seq, load=0.5, queue_length=1, in_flight=1, response_time_p50_s=self.seq)
+            for ident in self.ids
+        ]
         began = time.perf_counter()
         for beat in beats:
             self.controller.step(beat, self.now)
@@ -90,6 +96,16 @@ class Fleet:
         view = self.controller.view(self.now)
         took = time.perf_counter() - began
         assert sum(pool.ready for pool in view.pools) == len(self.ids)
+        return took
+
+    def endpoints(self) -> float:
+        self.beat()
+        before = self.directory.revision
+        began = time.perf_counter()
+        self.directory.take(self.controller.endpoints(), numbers=True)
+        change = self.directory.since("", before)
+        took = time.perf_counter() - began
+        assert len(change.endpoints) == len(self.ids), "the beats changed them all"
         return took
 
 
@@ -111,7 +127,8 @@ def main() -> int:
     fleets = {agents: Fleet(agents) for agents in options.agents}
     measures: dict[str, Callable[[], float]] = {"baseline": baseline}
     for agents, fleet in fleets.items():
-        measures |= {f"check {agents}": fleet.check, f"view {agents}": fleet.view, f"beat {agents}": fleet.beat}
+        measures |= {f"check {agents}": fleet.check, f"view {agents}": fleet.view}
+        measures |= {f"endpoints {agents}": fleet.endpoints, f"beat {agents}": fleet.beat}
     results = interleaved(options.rounds, measures)
     base = statistics.median(results["baseline"])
     report.add("baseline loop", _scaled(results["baseline"], 1e3), "ms")
@@ -121,6 +138,9 @@ def main() -> int:
         report.add(f"{agents:,} agents: check / baseline", _scaled(check, 1 / base))
         report.add(f"{agents:,} agents: view", _scaled(view, 1e3), "ms")
         report.add(f"{agents:,} agents: view / baseline", _scaled(view, 1 / base))
+        looks = results[f"endpoints {agents}"]
+        report.add(f"{agents:,} agents: endpoints", _scaled(looks, 1e3), "ms")
+        report.add(f"{agents:,} agents: endpoints / baseline", _scaled(looks, 1 / base))
         report.add(f"{agents:,} agents: one beat", _scaled(results[f"beat {agents}"], 1e6), "us")
     return report.finish()
 

@@ -54,6 +54,7 @@ def test_evaluate_gives_times_and_ratios_for_each_size(tmp_path: Path) -> None:
     found = figures("evaluate", tmp_path / "report.json", "--rounds", "1", "--agents", "12")
     assert found["12 agents: check"] > 0
     assert found["12 agents: check / baseline"] > 0
+    assert found["12 agents: endpoints / baseline"] > 0
 
 
 @pytest.mark.host
