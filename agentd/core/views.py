@@ -101,16 +101,16 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
 
 
 def endpoints(fleet: Fleet) -> dict[PoolName, tuple[Endpoint, ...]]:
-    """Where every pool takes work, by port and with weights; a pool that takes none is there, too.
+    """Where every pool takes work; a pool that takes none is there, too."""
+    return {pool.name: endpoints_of(fleet, pool) for pool in fleet.pools.values() if _shown(pool)}
 
-    Instances are ready or draining. One that is silent for so long that it is to be replaced is gone already.
+
+def endpoints_of(fleet: Fleet, pool: Pool) -> tuple[Endpoint, ...]:
+    """Where `pool` takes work, by port and with weights, and who finishes what he has.
+
+    One that is silent for so long that it is to be replaced is gone already.
     """
-    return {pool.name: balancer.weigh(_takers(fleet, pool)) for pool in fleet.pools.values() if _shown(pool)}
-
-
-def _takers(fleet: Fleet, pool: Pool) -> list[Endpoint]:
-    """Those of `pool` that take work, and those that finish what they have."""
-    return [
+    takers = [
         Endpoint(
             id=instance.id,
             pool=instance.pool,
@@ -128,6 +128,7 @@ def _takers(fleet: Fleet, pool: Pool) -> list[Endpoint]:
         for instance in sorted(pool.instances.values(), key=lambda each: each.port)
         if instance.state is State.DRAINING or (instance.state is State.READY and not _given_up(fleet, instance))
     ]
+    return balancer.weigh(takers)
 
 
 def _given_up(fleet: Fleet, instance: Instance) -> bool:
