@@ -228,6 +228,7 @@ class Daemon:
         stack.callback(discovery.close)
         # Child processes have no units of their own, whatever socket they were given.
         agents = AgentService(runtime, epoch, servers.agents_peer if on_systemd else identity.unverified)
+        stack.callback(agents.close)
         await servers.serve(agents, control, DiscoveryService(discovery))
         self._say_started(about, servers)
 

@@ -24,6 +24,7 @@ from agentd.core.messages import (
     NOTHING,
     Action,
     Beat,
+    BeatReply,
     ConfigChanged,
     Event,
     EventType,
@@ -32,6 +33,7 @@ from agentd.core.messages import (
     InstancesListed,
     InstanceStarted,
     InstanceStopped,
+    NextDirective,
     Outcome,
     Probed,
     Record,
@@ -132,6 +134,7 @@ class Runtime:
         self._intents = 0
         self._decisions: deque[Decision] = deque(maxlen=100)  # the last; what they bring about is told when it happens
         self._hurrying = False
+        self._directed: Callable[[InstanceId], None] = lambda _: None
         self._broken: Exception | None = None
         self._broke = asyncio.Event()
 
@@ -152,6 +155,16 @@ class Runtime:
             self._keep(outcome)
         assert outcome.reply is not None
         return outcome.reply
+
+    def next_directive(self, instance: InstanceId) -> BeatReply | None:
+        """What `instance` is to be told now; None: there is no such instance."""
+        outcome = self._step(NextDirective(instance))
+        self._keep(outcome)
+        return outcome.reply if isinstance(outcome.reply, BeatReply) else None
+
+    def on_directive(self, told: Callable[[InstanceId], None]) -> None:
+        """Have `told` called with each instance that has a new directive, as soon as that is stored."""
+        self._directed = told
 
     async def submit(self, event: Event) -> Reply:
         """Take a person's event; return its reply when its effects are stored.
@@ -343,6 +356,8 @@ class Runtime:
         for item in work:
             if item.done is not None and not item.done.done():
                 item.done.set_result(None)
+            for instance in item.outcome.directed:
+                self._directed(instance)
         if self.store.degraded != degraded:
             text = f"degraded: {self.store.degraded}" if self.store.degraded else "all is stored again"
             self.tell(Record(EventType.STORE, text))

@@ -10,6 +10,8 @@ scheduler's choices move the figures more than the servers do.
 
 Two ratios are shown. `beats/s` is what came through in the wall time. It can be the load generator that is the limit,
 and then it flatters agentd; so `CPU` compares the processor time that each server took for one beat.
+
+With --session every caller has one session, a stream in both directions, against a bare stream of the same messages.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from grpc import aio
@@ -51,6 +54,16 @@ class Bare(agent_pb2_grpc.AgentServiceServicer):
         del request, context
         return self._answer
 
+    async def Session(
+        self,
+        request_iterator: AsyncIterator[agent_pb2.SessionRequest],
+        context: aio.ServicerContext[agent_pb2.SessionRequest, agent_pb2.SessionResponse],
+    ) -> AsyncIterator[agent_pb2.SessionResponse]:
+        del context
+        answer = agent_pb2.SessionResponse(replies=self._answer.replies, controller_epoch=self._answer.controller_epoch)
+        async for _ in request_iterator:
+            yield answer
+
 
 async def serve_bare(address: str) -> None:
     server = aio.server()
@@ -69,10 +82,11 @@ async def generate() -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = json.loads(line)
-        print(json.dumps(await _burst(order["address"], order["who"], order["seconds"])), flush=True)
+        burst = _burst(order["address"], order["who"], order["seconds"], session=order["session"])
+        print(json.dumps(await burst), flush=True)
 
 
-async def _burst(address: str, who: list[tuple[str, str, int]], seconds: float) -> float:
+async def _burst(address: str, who: list[tuple[str, str, int]], seconds: float, *, session: bool) -> float:
     """Let every instance of `who` (id, incarnation, beats so far) beat as fast as it is answered; beats per second."""
     answered = 0
     async with aio.insecure_channel(address) as channel:
@@ -82,14 +96,22 @@ async def _burst(address: str, who: list[tuple[str, str, int]], seconds: float) 
         async def call(ident: str, incarnation: str, seq: int) -> None:
             nonlocal answered
             ref = common_pb2.InstanceRef(id=ident, incarnation=incarnation)
+            stream = stub.Session(timeout=seconds + 30) if session else None
             while time.monotonic() < began + seconds:
                 seq += 1
                 # The status shows tasks_completed: by it the beats are counted afterwards.
                 beat = agent_pb2.Heartbeat(
                     instance=ref, seq=seq, load=0.5, queue_length=3, in_flight=1, tasks_completed=seq
                 )
-                await stub.Heartbeat(agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=30)
+                if stream is not None:
+                    await stream.write(agent_pb2.SessionRequest(heartbeats=[beat]))
+                    if not isinstance(await stream.read(), agent_pb2.SessionResponse):
+                        raise BenchError("a session ended")
+                else:
+                    await stub.Heartbeat(agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=30)
                 answered += 1
+            if stream is not None:
+                await stream.done_writing()
 
         await asyncio.gather(*(call(*one) for one in who))
         return answered / (time.monotonic() - began)
@@ -109,8 +131,17 @@ class Burst:
 class Bench:
     """Sends bursts at one of the two servers."""
 
-    def __init__(self, daemon: Daemon, bare: tuple[int, str], generator: subprocess.Popen[str], seconds: float) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        bare: tuple[int, str],
+        generator: subprocess.Popen[str],
+        seconds: float,
+        *,
+        session: bool,
+    ) -> None:
         self._daemon = daemon
+        self._session = session
         self._bare_pid, self._bare_address = bare
         self._generator = generator
         self._seconds = seconds
@@ -118,7 +149,7 @@ class Bench:
     def burst(self, *, bare: bool, seconds: float | None = None) -> Burst:
         pid, address = (self._bare_pid, self._bare_address) if bare else (self._daemon.pid, self._daemon.agents_address)
         who = [(instance.id, instance.incarnation, instance.tasks_completed) for instance in self._daemon.instances()]
-        order = {"address": address, "who": who, "seconds": seconds or self._seconds}
+        order = {"address": address, "who": who, "seconds": seconds or self._seconds, "session": self._session}
         before, began = cpu_s(pid), time.monotonic()
         assert self._generator.stdin is not None and self._generator.stdout is not None
         self._generator.stdin.write(json.dumps(order) + "\n")
@@ -141,6 +172,7 @@ def main() -> int:
     made = parser(__doc__, rounds=15)
     made.add_argument("--callers", type=positive, default=64, metavar="N", help="instances that beat at once (64)")
     made.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of one burst (1)")
+    made.add_argument("--session", action="store_true", help="over sessions instead of calls")
     made.add_argument("--role", choices=("bare", "generator"), help=argparse.SUPPRESS)
     made.add_argument("--address", help=argparse.SUPPRESS)
     options = made.parse_args()
@@ -165,7 +197,8 @@ def measure(options: argparse.Namespace) -> int:
     ):
         daemon.wait_running(options.callers, 60.0)
         assert bare.stdout is not None and bare.stdout.readline().strip() == "ready"
-        bench = Bench(daemon, (bare.pid, f"unix:{daemon.directory}/bare.sock"), generator, options.seconds)
+        other = bare.pid, f"unix:{daemon.directory}/bare.sock"
+        bench = Bench(daemon, other, generator, options.seconds, session=options.session)
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) > 1:
             pin(generator.pid, set(cores[1:]))

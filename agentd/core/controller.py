@@ -31,6 +31,7 @@ from agentd.core.messages import (
     InstanceStarted,
     InstanceStopped,
     InstanceWarned,
+    NextDirective,
     Outcome,
     Probed,
     Refusal,
@@ -84,6 +85,8 @@ class Controller:
             reply, changed = self._beat(event, now)
             if not changed:
                 return self._go_on if reply is self._go_on.reply else Outcome(reply=reply)
+        elif isinstance(event, NextDirective):
+            reply = self._next_directive(event.instance, now)
         else:
             reply = self._dispatch(event, now)
         repair.launch_waiting(self._fleet)
@@ -201,8 +204,8 @@ class Controller:
                 return self._restart(event, now)
             case Shutdown():
                 self._shutdown(event, now)
-            case Beat():
-                raise AssertionError("broken invariant: heartbeats do not come this way")
+            case Beat() | NextDirective():
+                raise AssertionError("broken invariant: what agents say and hear does not come this way")
         return Done()
 
     def _tick(self, now: float, wall: float, gap_s: float) -> None:
@@ -283,6 +286,12 @@ class Controller:
         left_s = instance.leaving_at + fleet.pools[instance.pool].config.drain_timeout_s - now
         directive = Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
         return BeatReply(directive, fleet.config.heartbeat_interval_s)
+
+    def _next_directive(self, ident: InstanceId, now: float) -> Reply:
+        instance = self._fleet.instances.get(ident)
+        if instance is None:
+            return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r} of this agentd", "NOT_FOUND")
+        return self._beat_reply(instance, now)
 
     def _driver_event(self, event: _OfOne, now: float) -> None:
         fleet = self._fleet
@@ -409,10 +418,12 @@ class Controller:
             actions=tuple(fleet.actions),
             records=tuple(fleet.records),
             decisions=tuple(fleet.decisions),
+            directed=tuple(fleet.directed),
             rows=rows.take_changed(fleet),
             reply=reply,
         )
         fleet.actions.clear()
         fleet.records.clear()
         fleet.decisions.clear()
+        fleet.directed.clear()
         return outcome

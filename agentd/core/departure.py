@@ -44,7 +44,7 @@ def begin(
     elif instance.operator_hold:
         gone(fleet, instance, now)
     elif _hears_us(fleet, instance):
-        instance.directive = fleet.new_directive_id()
+        instance.directive = fleet.direct(instance)
         instance.directive_done = False
         fleet.move(instance, State.DRAINING, now, reason)
         fleet.tell(EventType.DRAIN, reason, instance, decision=decision)

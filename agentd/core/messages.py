@@ -74,6 +74,13 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class NextDirective:
+    """What is an instance to be told now? Answered as its heartbeat would be; it is no sign of life."""
+
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """A health probe from outside succeeded (a failed one is silence)."""
 
@@ -225,6 +232,7 @@ Event = (
     Restored
     | Tick
     | Beat
+    | NextDirective
     | Probed
     | HostSampled
     | InstanceStarted
@@ -372,6 +380,7 @@ class Outcome:
     actions: tuple[Action, ...] = ()
     records: tuple[Record, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    directed: tuple[InstanceId, ...] = ()  # those that have a new directive
     rows: Mapping[str, str | None] = field(default_factory=dict)  # changed state, key -> JSON or None
     reply: Reply | None = None
 

@@ -181,6 +181,7 @@ class Fleet:
         self.directives_made = 0
         self.wall_offset = 0.0
         self.actions: list[Action] = []
+        self.directed: list[InstanceId] = []
         self.records: list[Record] = []
         self.decisions: list[Decision] = []
         self.changed: dict[str, None] = {}
@@ -332,9 +333,11 @@ class Fleet:
         self.touch_self()
         return f"{self.epoch}-{self.decisions_made}"
 
-    def new_directive_id(self) -> int:
+    def direct(self, instance: Instance) -> int:
+        """The id of a new directive for `instance`, which is told at once where it listens."""
         self.directives_made += 1
         self.touch_self()
+        self.directed.append(instance.id)
         return self.directives_made
 
     def wall(self, now: float) -> float:

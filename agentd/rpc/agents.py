@@ -1,5 +1,7 @@
 """AgentService: heartbeats in, directives out. The hot path: no disk, no lock, no await between the two.
 
+A session is the same on a stream (sessions.py), which also carries new directives unasked.
+
 Where the kernel says who calls, an instance is reported only out of its own unit, and by root, who speaks for whom he
 likes. That is asked first: a stranger learns nothing of an instance, not even whether there is one.
 """
@@ -7,9 +9,11 @@ likes. That is asked first: a stranger learns nothing of an instance, not even w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from agentd import log, units
@@ -18,6 +22,7 @@ from agentd.core.model import InstanceId
 from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import Peer, PeerOf
+from agentd.rpc.sessions import Session, Sessions
 from agentd.runtime import Runtime
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
@@ -25,7 +30,9 @@ SERVICE: str = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 # A warning of who reports others is repeated after so long.
 STRANGER_TOLD_AGAIN_S = 60.0
 _log = log.get("agents")
+M = TypeVar("M", bound=Message)
 _Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]
+_SessionContext = aio.ServicerContext[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -40,15 +47,33 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         # Nearly every answer is "go on", for which the controller gives the same reply each time.
         self._reply: BeatReply | None = None
         self._response = agent_pb2.HeartbeatResponse()
+        self._sessions = Sessions(self._take, runtime.next_directive, epoch)
+        runtime.on_directive(self._sessions.tell)
 
-    def handler(self) -> grpc.GenericRpcHandler[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]:
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The service as a server takes it. Unlike the generated one it answers bytes that are no message."""
-        heartbeat = grpc.unary_unary_rpc_method_handler(
-            self.Heartbeat,
-            request_deserializer=_read,
-            response_serializer=agent_pb2.HeartbeatResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Heartbeat": heartbeat})
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Heartbeat": grpc.unary_unary_rpc_method_handler(
+                self.Heartbeat,
+                request_deserializer=_reader(agent_pb2.HeartbeatRequest),
+                response_serializer=agent_pb2.HeartbeatResponse.SerializeToString,
+            ),
+            "Session": grpc.stream_stream_rpc_method_handler(
+                self.Session,
+                request_deserializer=_reader(agent_pb2.SessionRequest),
+                response_serializer=agent_pb2.SessionResponse.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def close(self) -> None:
+        """End all sessions: agents find the next agentd, if there is one."""
+        self._sessions.close()
+
+    async def Session(  # type: ignore[override]  # it writes by itself, unasked too: no generator
+        self, request_iterator: AsyncIterator[Any], context: _SessionContext
+    ) -> None:
+        await self._sessions.serve(Session(request_iterator, context, self._peer_of(context.peer())))
 
     async def Heartbeat(
         self, request: agent_pb2.HeartbeatRequest | None, context: _Context
@@ -111,8 +136,11 @@ def _malformed(beat: Beat) -> Refusal | None:
     return None
 
 
-def _read(message: bytes) -> agent_pb2.HeartbeatRequest | None:
-    try:
-        return agent_pb2.HeartbeatRequest.FromString(message)
-    except DecodeError:
-        return None
+def _reader(kind: type[M]) -> Callable[[bytes], M | None]:
+    def read(message: bytes) -> M | None:
+        try:
+            return kind.FromString(message)
+        except DecodeError:
+            return None
+
+    return read

@@ -101,7 +101,7 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
     )
 
 
-def beats(request: agent_pb2.HeartbeatRequest) -> list[Beat]:
+def beats(request: agent_pb2.HeartbeatRequest | agent_pb2.SessionRequest) -> list[Beat]:
     """All heartbeats of a message, checked; one bad one refuses the message.
 
     Raises:
@@ -176,14 +176,16 @@ def _check_endpoint(message: agent_pb2.Heartbeat) -> None:
 # -- what agents hear ---------------------------------------------------------------------------
 
 
-def heartbeat_reply(reply: BeatReply | Refusal) -> agent_pb2.HeartbeatReply:
+def heartbeat_reply(reply: BeatReply | Refusal, instance: str = "") -> agent_pb2.HeartbeatReply:
+    """`instance` is named in sessions, where answers come unasked too."""
     if isinstance(reply, Refusal):
         refusal = agent_pb2.Refusal(code=errors.code(reply.status), reason=reply.reason, message=reply.text)
-        return agent_pb2.HeartbeatReply(refusal=refusal)
+        return agent_pb2.HeartbeatReply(refusal=refusal, instance_id=instance)
     directive = reply.directive
     return agent_pb2.HeartbeatReply(
         directive=agent_pb2.Directive(kind=_KINDS[directive.kind], id=directive.id, deadline_s=directive.deadline_s),
         interval_s=reply.interval_s,
+        instance_id=instance,
     )
 
 

@@ -40,6 +40,11 @@ class AgentServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_agent__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_agent__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/agentd.v1.AgentService/Session',
+                request_serializer=agentd_dot_v1_dot_agent__pb2.SessionRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_agent__pb2.SessionResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -54,6 +59,16 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """The same as a stream, in which directives come at once instead of with the answer to the next heartbeat.
+        Every request is answered, in order; what agentd has to say in between it says unasked. A refusal is told in the
+        reply and ends nothing; a message with any field out of range ends the session (INVALID_ARGUMENT). An instance
+        belongs to the session it was last heard in. That a session ends says nothing of the agents: their heartbeats do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +76,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Heartbeat,
                     request_deserializer=agentd_dot_v1_dot_agent__pb2.HeartbeatRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_agent__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=agentd_dot_v1_dot_agent__pb2.SessionRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_agent__pb2.SessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +111,33 @@ class AgentService(object):
             '/agentd.v1.AgentService/Heartbeat',
             agentd_dot_v1_dot_agent__pb2.HeartbeatRequest.SerializeToString,
             agentd_dot_v1_dot_agent__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/agentd.v1.AgentService/Session',
+            agentd_dot_v1_dot_agent__pb2.SessionRequest.SerializeToString,
+            agentd_dot_v1_dot_agent__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

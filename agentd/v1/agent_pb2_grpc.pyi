@@ -37,6 +37,12 @@ class AgentServiceStub:
     """Report one or more heartbeats. With exactly one, a refusal is the call's status; with several, each
     reply carries its own. A message with any field out of range is refused whole (INVALID_ARGUMENT).
     """
+    Session: _grpc.StreamStreamMultiCallable[_agent_pb2.SessionRequest, _agent_pb2.SessionResponse]
+    """The same as a stream, in which directives come at once instead of with the answer to the next heartbeat.
+    Every request is answered, in order; what agentd has to say in between it says unasked. A refusal is told in the
+    reply and ends nothing; a message with any field out of range ends the session (INVALID_ARGUMENT). An instance
+    belongs to the session it was last heard in. That a session ends says nothing of the agents: their heartbeats do.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -46,6 +52,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Heartbeat: _aio.UnaryUnaryMultiCallable[_agent_pb2.HeartbeatRequest, _agent_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Report one or more heartbeats. With exactly one, a refusal is the call's status; with several, each
     reply carries its own. A message with any field out of range is refused whole (INVALID_ARGUMENT).
+    """
+    Session: _aio.StreamStreamMultiCallable[_agent_pb2.SessionRequest, _agent_pb2.SessionResponse]  # type: ignore[assignment]
+    """The same as a stream, in which directives come at once instead of with the answer to the next heartbeat.
+    Every request is answered, in order; what agentd has to say in between it says unasked. A refusal is told in the
+    reply and ends nothing; a message with any field out of range ends the session (INVALID_ARGUMENT). An instance
+    belongs to the session it was last heard in. That a session ends says nothing of the agents: their heartbeats do.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +71,18 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.HeartbeatResponse, _abc.Awaitable[_agent_pb2.HeartbeatResponse]]:
         """Report one or more heartbeats. With exactly one, a refusal is the call's status; with several, each
         reply carries its own. A message with any field out of range is refused whole (INVALID_ARGUMENT).
+        """
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_pb2.SessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.SessionResponse], _abc.AsyncIterator[_agent_pb2.SessionResponse]]:
+        """The same as a stream, in which directives come at once instead of with the answer to the next heartbeat.
+        Every request is answered, in order; what agentd has to say in between it says unasked. A refusal is told in the
+        reply and ends nothing; a message with any field out of range ends the session (INVALID_ARGUMENT). An instance
+        belongs to the session it was last heard in. That a session ends says nothing of the agents: their heartbeats do.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

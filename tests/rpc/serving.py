@@ -111,6 +111,7 @@ class Serving:
     directory: Discovery
     discovery: discovery_pb2_grpc.DiscoveryServiceAsyncStub  # on the agents' socket
     channels: tuple[aio.Channel, aio.Channel]
+    service: AgentService
 
     def instance(self, ident: str) -> InstanceView:
         return next(view for view in self.runtime.view().instances if view.id == ident)
@@ -168,9 +169,11 @@ async def serving(
         servers = make_servers(directory, listeners)
         about = About("9.9", "memory", directory, None, "127.0.0.1:1", servers.agents_address, clock.now())
         control = ControlService(runtime, about, operations, logs, peer_of=peer_of or servers.control_peer)
-        await servers.serve(AgentService(runtime, EPOCH, agents_peer), control, DiscoveryService(discovery))
+        service = AgentService(runtime, EPOCH, agents_peer)
+        await servers.serve(service, control, DiscoveryService(discovery))
         stack.push_async_callback(servers.stop)
         stack.callback(discovery.close)
+        stack.callback(service.close)
         for part in (runtime.run(), discovery.run()):
             stack.push_async_callback(_cancelled, asyncio.create_task(part))
         channels = (
@@ -184,6 +187,7 @@ async def serving(
             discovery,
             discovery_pb2_grpc.DiscoveryServiceStub(channels[0]),
             channels,
+            service,
         )  # fmt: skip
         if config.enabled:
             await made.everyone_ready()
