@@ -24,6 +24,7 @@ MESSAGE_IDS: Mapping[EventType, str] = {
     EventType.LATE: "5e147232398a49bfa802d6b021afeed8",
     EventType.RECOVERED: "1df93e0dbcb24d9bbb614ef792999ddf",
     EventType.DRAIN: "89d06701aa064142ac77f284795c7b05",
+    EventType.RESUME: "0eac2fbc481541f189c7a65dff3c171a",
     EventType.STOP: "5be2b75ad12c441d81efd804cc03dc15",
     EventType.STOP_FORCED: "863ddded4c02437195ae6c20d89cbe31",
     EventType.ADOPT: "1dad56c9e8c14bc1a4775ef9dd161fb3",

@@ -161,6 +161,7 @@ class Daemon:
             self._stopping = asyncio.create_task(self._stop_agents(owner), name="stop agents")
         else:
             await self._runtime.hurry()
+            await self._runtime.submit(Shutdown(keep_agents=False, owner=owner, hurry=True))
         return stopping
 
     async def _stop_agents(self, owner: str) -> None:

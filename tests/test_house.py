@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "agentd"
 LINES_MAX = 460
-LINES_MAX_OF = {"core/model.py": 580}  # nouns alone: long, and not two things
+LINES_MAX_OF = {"core/model.py": 600}  # nouns alone: long, and not two things
 FUNCTION_LINES_MAX = 60
 
 NOUNS = ("agentd.core.model", "agentd.core.messages", "agentd.errors")

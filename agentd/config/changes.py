@@ -66,6 +66,7 @@ def _scaled_pool(pool: PoolConfig, speed: float) -> PoolConfig:
         scale_down_cooldown_s=pool.scale_down_cooldown_s / speed,
         start_timeout_s=_scaled_grace(pool.start_timeout_s, speed),
         drain_timeout_s=_scaled_grace(pool.drain_timeout_s, speed),
+        stop_grace_s=_scaled_grace(pool.stop_grace_s, speed),
         restart=replace(
             restart,
             initial_s=restart.initial_s / speed,
@@ -137,6 +138,8 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.scale_down_cooldown_sec", _shown(pool.scale_down_cooldown_s)
     yield f"{at}.start_timeout_sec", _shown(pool.start_timeout_s)
     yield f"{at}.drain_timeout_sec", _shown(pool.drain_timeout_s)
+    yield f"{at}.drain_share_max", _shown(pool.drain_share_max)
+    yield f"{at}.stop_grace_sec", _shown(pool.stop_grace_s)
     yield f"{at}.restart.initial_sec", _shown(restart.initial_s)
     yield f"{at}.restart.max_sec", _shown(restart.max_s)
     yield f"{at}.restart.factor", _shown(restart.factor)

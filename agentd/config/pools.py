@@ -16,7 +16,9 @@ import yaml
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.core.model import (
+    DRAIN_TIMEOUT_S_DEFAULT,
     POOL_NAME,
+    STOP_GRACE_S_DEFAULT,
     CoreAgent,
     HealthCheck,
     PoolConfig,
@@ -51,6 +53,8 @@ POOL_KEYS = (
     "triggers",
     "resources",
     "drain_timeout_sec",
+    "drain_share_max",
+    "stop_grace_sec",
     "start_timeout_sec",
     "restart",
     "cost",
@@ -200,7 +204,9 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         health_path=health_path,
         notify=section.read("notify", False, flag),
         start_timeout_s=section.read("start_timeout_sec", 60.0, seconds(0.1, 86_400)),
-        drain_timeout_s=section.read("drain_timeout_sec", 120.0, seconds(0, 86_400)),
+        drain_timeout_s=section.read("drain_timeout_sec", DRAIN_TIMEOUT_S_DEFAULT, seconds(0, 86_400)),
+        drain_share_max=section.read("drain_share_max", 0.5, ratio),
+        stop_grace_s=section.read("stop_grace_sec", STOP_GRACE_S_DEFAULT, seconds(0, 3_600)),
         restart=section.read("restart", RestartPolicy(), _restart),
         resources=section.read("resources", Resources(), _resources),
         cost_per_hour=section.read("cost", 0.0, number(0, 1_000_000, "per instance and hour")),

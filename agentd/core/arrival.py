@@ -289,7 +289,7 @@ def _found(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     if not first:
         return
     if instance.state is State.STOPPING:
-        departure.stop_again(fleet, instance)
+        departure.stop_again(fleet, instance, now)
 
 
 def _stop_unknown(fleet: Fleet, ident: InstanceId) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import arrival, departure, metrics, relief, repair, rows, scaling, views
+from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rows, scaling, views
 from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
@@ -244,6 +244,7 @@ class Controller:
                 return Refusal("NOT_STARTED", text, "UNAVAILABLE"), False
             return Refusal("SUPERSEDED", f"{beat.instance} was started anew; finish your task and exit"), False
         if beat.seq > instance.seq:  # an old beat that was delayed says nothing new
+            metrics.note_work(instance, beat, now)
             instance.seq = beat.seq
             instance.load = beat.load
             instance.queue_length = beat.queue_length
@@ -255,12 +256,14 @@ class Controller:
             if beat.labels is not None:
                 instance.labels = beat.labels
         changed = self._heard(instance, now)
-        if instance.directive and not instance.directive_done and instance.directive in beat.directives_done:
-            instance.directive_done = changed = True
-            fleet.touch(instance)
-            if instance.state is State.DRAINING:
-                departure.stop(fleet, instance, now)
-        return self._beat_reply(instance, now), changed
+        if instance.state not in LEAVING:
+            assert isinstance(self._go_on.reply, BeatReply)
+            return self._go_on.reply, changed
+        changed |= drain.heard(fleet, instance, beat.acks, now)
+        directive = directives.pending(fleet, instance, now)
+        if directive is None:
+            return BeatReply(Directive(DirectiveKind.CONTINUE), fleet.config.heartbeat_interval_s), changed
+        return BeatReply(directive, fleet.config.heartbeat_interval_s), directives.told(fleet, instance, now) or changed
 
     def _heard(self, instance: Instance, now: float) -> bool:
         """The instance is alive at `now`; whether that is news."""
@@ -278,20 +281,17 @@ class Controller:
             return True
         return False
 
-    def _beat_reply(self, instance: Instance, now: float) -> BeatReply:
-        fleet = self._fleet
-        if not instance.directive or instance.directive_done or instance.state not in LEAVING:
-            assert isinstance(self._go_on.reply, BeatReply)
-            return self._go_on.reply
-        left_s = instance.leaving_at + fleet.pools[instance.pool].config.drain_timeout_s - now
-        directive = Directive(DirectiveKind.DRAIN, instance.directive, max(0.0, left_s))
-        return BeatReply(directive, fleet.config.heartbeat_interval_s)
-
     def _next_directive(self, ident: InstanceId, now: float) -> Reply:
-        instance = self._fleet.instances.get(ident)
+        fleet = self._fleet
+        instance = fleet.instances.get(ident)
         if instance is None:
             return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r} of this agentd", "NOT_FOUND")
-        return self._beat_reply(instance, now)
+        directive = directives.pending(fleet, instance, now)
+        if directive is None:
+            assert self._go_on.reply is not None
+            return self._go_on.reply
+        directives.told(fleet, instance, now)
+        return BeatReply(directive, fleet.config.heartbeat_interval_s)
 
     def _driver_event(self, event: _OfOne, now: float) -> None:
         fleet = self._fleet
@@ -336,8 +336,7 @@ class Controller:
             instance.heard_at = instance.started_at = now
             instance.missed = 0
             instance.load = None  # nothing is known of now
-            if instance.state is State.DRAINING:
-                instance.since = now
+            instance.asked_at, instance.told = now, False
             instance.wake_at = 0.0
             set_alarm(fleet, instance)
             if fleet.pools[instance.pool].removed and instance.state not in LEAVING:
@@ -398,6 +397,8 @@ class Controller:
             instance = fleet.instances.get(ident)
             if instance is not None and instance.state is not State.HELD:
                 departure.begin(fleet, instance, Purpose.SHUTDOWN, now, reason=f"shutdown by {event.owner}")
+                if event.hurry and instance.state is State.DRAINING:
+                    departure.stop(fleet, instance, now)
 
     # -- outcome --------------------------------------------------------------------------------
 

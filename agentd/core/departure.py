@@ -1,18 +1,21 @@
 """How an instance leaves: asked to drain, stopped by the driver, gone, and perhaps started again.
 
-A ready agent that sends heartbeats is told to drain first, and stopped once it has acknowledged that or one
-heartbeat interval has passed. Everything else goes to the driver at once, whose stop is TERM, the pool's
-drain timeout as grace, KILL.
+A ready agent that sends heartbeats is told to drain first, and has the pool's drain timeout for that (`core.drain`).
+Everything else goes to the driver at once, whose stop is TERM, a grace, KILL. The grace is what is left of the drain
+timeout; where that has passed, the pool's stop grace.
 """
 
 from __future__ import annotations
 
-from agentd.core import planner
-from agentd.core.health import set_alarm
+from agentd.core import directives, planner
+from agentd.core.health import drain_end, set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType, Stop
-from agentd.core.model import HealthCheck, State
-from agentd.core.state import NO_INCARNATION, Fleet, Instance, Purpose
+from agentd.core.model import DirectiveKind, HealthCheck, State
+from agentd.core.state import NO_INCARNATION, SHRINKING, Fleet, Instance, Purpose
+
+# A program that has finished still wants a moment to exit in, unless its pool's whole drain timeout is shorter.
+EXIT_GRACE_S = 5.0
 
 
 def begin(
@@ -33,6 +36,9 @@ def begin(
         forget_replacement(fleet, instance)
     if instance.state in LEAVING:
         fleet.touch(instance)
+        if instance.is_resuming:
+            instance.stop_purpose, instance.stop_decision = purpose, decision
+            go_on(fleet, instance, now)
         return
     instance.stop_purpose = purpose
     instance.stop_decision = decision
@@ -44,8 +50,7 @@ def begin(
     elif instance.operator_hold:
         gone(fleet, instance, now)
     elif _hears_us(fleet, instance):
-        instance.directive = fleet.direct(instance)
-        instance.directive_done = False
+        directives.issue(fleet, instance, DirectiveKind.DRAIN, now)
         fleet.move(instance, State.DRAINING, now, reason)
         fleet.tell(EventType.DRAIN, reason, instance, decision=decision)
         set_alarm(fleet, instance)
@@ -53,29 +58,45 @@ def begin(
         stop(fleet, instance, now, reason)
 
 
-def stop(fleet: Fleet, instance: Instance, now: float, reason: str = "") -> None:
-    """Tell the driver to stop `instance`."""
+def go_on(fleet: Fleet, instance: Instance, now: float) -> None:
+    """Call off that `instance` resumes: it drains, by a new directive, until the deadline it had."""
+    directives.issue(fleet, instance, DirectiveKind.DRAIN, now)
+    instance.resume_tried = True
+    set_alarm(fleet, instance)
+
+
+def stop(fleet: Fleet, instance: Instance, now: float, reason: str = "", *, cut: bool = False) -> None:
+    """Tell the driver to stop `instance`; with `cut`, although it has not finished."""
+    if instance.is_resuming:  # it was counted on
+        fleet.pools[instance.pool].recheck_at = now
+        fleet.touch_pool(instance.pool)
+    instance.cut = cut
     fleet.move(instance, State.STOPPING, now, reason or instance.cause)
-    stop_again(fleet, instance)
+    stop_again(fleet, instance, now)
 
 
-def stop_again(fleet: Fleet, instance: Instance) -> None:
-    """Tell the driver to stop an instance that is `stopping` already, after agentd itself was restarted."""
-    grace_s = fleet.pools[instance.pool].config.drain_timeout_s
-    fleet.actions.append(Stop(instance.id, grace_s, instance.stop_decision))
+def stop_again(fleet: Fleet, instance: Instance, now: float) -> None:
+    """Tell the driver to stop an instance that is `stopping`, perhaps once more after agentd itself was restarted."""
+    config = fleet.pools[instance.pool].config
+    left_s = max(drain_end(fleet, instance) - now, min(EXIT_GRACE_S, config.drain_timeout_s))
+    instance.grace_s = config.stop_grace_s if instance.cut else left_s
+    fleet.touch(instance)
+    fleet.actions.append(Stop(instance.id, instance.grace_s, instance.stop_decision))
 
 
 def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) -> None:
     """Nothing of `instance` is left on the host."""
     kind = EventType.STOP_FORCED if forced else EventType.STOP
-    grace_s = fleet.pools[instance.pool].config.drain_timeout_s
-    text = f"killed after {grace_s:g} s of grace" if forced else (instance.cause or "stopped")
+    pool = fleet.pools[instance.pool]
+    text = f"killed after {round(instance.grace_s, 1):g} s of grace" if forced else (instance.cause or "stopped")
+    if instance.cut:
+        text += f"; deadline of {pool.config.drain_timeout_s:g} s passed; {_cut_off(instance)}"
     if instance.launched:
         fleet.tell(kind, text, instance, decision=instance.stop_decision)
-    pool = fleet.pools[instance.pool]
-    if instance.stop_purpose is Purpose.SCALE_DOWN:
+    if instance.stop_purpose in SHRINKING:
         # The cooldown counts from the decision, and only a scale-down that came about is charged.
-        pool.last_down_at = max(pool.last_down_at or instance.leaving_at, instance.leaving_at)
+        if not (pool.target and pool.down_in_steps):
+            pool.last_down_at = max(pool.last_down_at or instance.leaving_at, instance.leaving_at)
         if pool.target:
             pool.recheck_at = now
         fleet.touch_pool(pool.name)
@@ -99,7 +120,8 @@ def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
     instance.incarnation = NO_INCARNATION
     instance.pid = 0
     instance.stop_purpose = None
-    instance.directive = 0
+    instance.cut = False
+    directives.withdraw(instance)
     instance.retry_at = 0.0
     instance.launched = False
     if instance.ever_ready and instance.purpose is not Purpose.CORE:
@@ -125,6 +147,14 @@ def relieve_stand_in(fleet: Fleet, instance: Instance) -> None:
 def _hears_us(fleet: Fleet, instance: Instance) -> bool:
     beats = fleet.pools[instance.pool].config.health is HealthCheck.HEARTBEAT
     return instance.state is State.READY and beats and instance.missed == 0 and instance.seq > 0
+
+
+def _cut_off(instance: Instance) -> str:
+    """What a drain that ended at its deadline has cost, by the agent's last word."""
+    if instance.work is None:
+        return "what it was doing was cut"
+    begun, queued = instance.in_flight or 0, instance.queue_length or 0
+    return f"{begun} task{'s' * (begun != 1)} in flight and {queued} queued were cut"
 
 
 def forget_replacement(fleet: Fleet, instance: Instance) -> None:

@@ -8,12 +8,15 @@ physics outranks policy.
     recovery          recovering           agentd has just started, and loads are known in part; people need not wait
     action in flight  action_in_flight     an earlier step in the same direction has not ended
     cooldown          up_cooldown, down_cooldown
+    drain share       drain_share          so many of the pool drain already
     start backoff     start_backoff        the last starts failed
     core              only_core_left       core agents are never let go
     ports             ports_exhausted
     driver            driver_capacity
     headroom          host_memory, slice_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure,
                       host_unknown
+
+A scale-up takes back draining instances first. What a new start must wait for does not hold those: they are there.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agentd.core import capacity, planner, triggers
+from agentd.core import capacity, drain, planner, triggers
 from agentd.core.capacity import NOTHING_PROMISED, Promised
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.metrics import Totals, totals
 from agentd.core.model import Decision, HealthCheck, Limit, Reason, State
-from agentd.core.state import Fleet, Pool, Purpose
+from agentd.core.state import SHRINKING, Fleet, Pool, Purpose
 
 Bound = tuple[int, Limit]
 
@@ -42,6 +45,7 @@ class Situation:
     now: float
     extra: Promised
     asked_for: bool  # by a person
+    back: int  # how many draining instances could be taken back
 
     @property
     def up(self) -> bool:
@@ -68,8 +72,9 @@ def evaluate(
     granted = within
     if within != sums.count:
         situation = Situation(
-            fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None
-        )
+            fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None,
+            back=len(drain.reclaimable(fleet, pool, now)),
+        )  # fmt: skip
         for guard in _GUARDS:
             for allowed, limit in guard(situation):
                 lower = allowed < within if situation.up else allowed > within
@@ -124,7 +129,9 @@ def _action_in_flight(s: Situation) -> list[Bound]:
         # Also the way down waits for it: a scale-up that is taken back at once was none. People need not wait.
         if coming and (s.up or s.pool.target is None):
             return [(s.count, Limit("action_in_flight", f"{instance.id} is still starting"))]
-        if not s.up and instance.stop_purpose is Purpose.SCALE_DOWN and instance.state in LEAVING:
+        if instance.is_resuming and (s.up or s.pool.target is None):
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is being taken back"))]
+        if not s.up and instance.stop_purpose in SHRINKING and instance.state in LEAVING:
             return [(s.count, Limit("action_in_flight", f"{instance.id} is still finishing"))]
     return []
 
@@ -134,7 +141,7 @@ def cooldown_until(pool: Pool, *, up: bool) -> float:
     config = pool.config
     if up:
         return 0.0 if pool.last_up_at is None else pool.last_up_at + config.scale_up_cooldown_s
-    last = [at for at in (pool.last_up_at, pool.last_down_at) if at is not None]
+    last = [at for at in (pool.last_up_at, pool.last_down_at, pool.last_resume_at) if at is not None]
     return max(last) + config.scale_down_cooldown_s if last else 0.0
 
 
@@ -143,7 +150,9 @@ def _cooldown(s: Situation) -> list[Bound]:
     if s.now >= until:
         return []
     which = "up" if s.up else "down"
-    return [(s.count, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))]
+    return [
+        (s.count + s.back, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))
+    ]
 
 
 def _start_backoff(s: Situation) -> list[Bound]:
@@ -151,7 +160,19 @@ def _start_backoff(s: Situation) -> list[Bound]:
         return []
     left = s.pool.backoff_until - s.now
     text = f"the last {s.pool.start_failures} starts failed; next try in {left:.0f} s"
-    return [(s.count, Limit("start_backoff", text, s.pool.backoff_until))]
+    return [(s.count + s.back, Limit("start_backoff", text, s.pool.backoff_until))]
+
+
+def _drain_share(s: Situation) -> list[Bound]:
+    """Of those that take work, or finish it, a share may drain at once. Who is not ready yet has nothing to finish."""
+    if s.up:
+        return []
+    draining = sum(1 for i in s.pool.instances.values() if i.state in LEAVING and not i.is_resuming)
+    size = draining + sum(1 for i in s.pool.committed() if i.state is State.READY)
+    most = max(1, int(size * s.pool.config.drain_share_max))
+    unready = sum(1 for victim in planner.victims(s.pool) if victim.state is not State.READY)
+    text = f"at most {most} of {size} may drain at once"
+    return [(s.count - unready - max(0, most - draining), Limit("drain_share", text))]
 
 
 def _core(s: Situation) -> list[Bound]:
@@ -167,7 +188,7 @@ def _ports(s: Situation) -> list[Bound]:
     free = len(planner.free_ports(s.fleet, s.pool, s.now))
     ports = s.pool.config.ports
     where = f"{ports.first}-{ports.last}" if ports else "no elastic range"
-    return [(s.count + free, Limit("ports_exhausted", f"{free} free ports ({where})"))]
+    return [(s.count + s.back + free, Limit("ports_exhausted", f"{free} free ports ({where})"))]
 
 
 def _driver(s: Situation) -> list[Bound]:
@@ -175,13 +196,13 @@ def _driver(s: Situation) -> list[Bound]:
     if not s.up or most is None:
         return []
     free = max(0, most - len(s.fleet.instances))
-    return [(s.count + free, Limit("driver_capacity", f"the driver can run {most} instances"))]
+    return [(s.count + s.back + free, Limit("driver_capacity", f"the driver can run {most} instances"))]
 
 
 def _headroom(s: Situation) -> list[Bound]:
     if not s.up:
         return []
-    return [(s.count + more, limit) for more, limit in capacity.room(s.fleet, s.pool, s.extra, s.now)]
+    return [(s.count + s.back + more, limit) for more, limit in capacity.room(s.fleet, s.pool, s.extra, s.now)]
 
 
 _COMING = ON_ITS_WAY | {State.BACKOFF}
@@ -189,6 +210,7 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     _recovery,
     _action_in_flight,
     _cooldown,
+    _drain_share,
     _start_backoff,
     _core,
     _ports,

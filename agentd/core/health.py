@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # A loop that wakes later than this after its deadline was stopped or starved, and so perhaps were the
 # agents' messages: every deadline moves out by the delay.
 GAP_S = 1.0
+# How long a directive waits for its answer. An agent hears it with one heartbeat and may answer with the next: one
+# interval, and half of one for what is on the way.
+ANSWER_INTERVALS = 1.5
 
 
 class Alarms:
@@ -54,10 +57,28 @@ def deadline(fleet: Fleet, instance: Instance) -> float | None:
         case State.READY if config.health is not HealthCheck.NONE:
             return instance.heard_at + (instance.missed + 1) * fleet.config.heartbeat_timeout_s
         case State.DRAINING:
-            return instance.since + fleet.config.heartbeat_interval_s
+            return _drain_deadline(fleet, instance)
         case State.FAILED if instance.retry_at:
             return instance.retry_at
     return None
+
+
+def _drain_deadline(fleet: Fleet, instance: Instance) -> float:
+    silent = instance.heard_at + fleet.config.heartbeat_timeout_s
+    if instance.is_resuming:
+        return min(silent, answer_deadline(fleet, instance))
+    ends = min(silent, drain_end(fleet, instance))
+    return ends if instance.stage else min(ends, answer_deadline(fleet, instance))
+
+
+def drain_end(fleet: Fleet, instance: Instance) -> float:
+    """Until when an instance that leaves may finish its work."""
+    return instance.leaving_at + fleet.pools[instance.pool].config.drain_timeout_s
+
+
+def answer_deadline(fleet: Fleet, instance: Instance) -> float:
+    """Until when the agent has to acknowledge its directive."""
+    return instance.asked_at + ANSWER_INTERVALS * fleet.config.heartbeat_interval_s
 
 
 def start_deadline(fleet: Fleet, instance: Instance) -> float:
@@ -104,7 +125,7 @@ def push_out(fleet: Fleet, gap_s: float, now: float) -> None:
             instance.heard_at = min(now, instance.heard_at + gap_s)
             instance.started_at = min(now, instance.started_at + gap_s)
             if instance.state is State.DRAINING:
-                instance.since = min(now, instance.since + gap_s)
+                instance.asked_at = min(now, instance.asked_at + gap_s)
             instance.wake_at = 0.0
             set_alarm(fleet, instance)
             fleet.touch(instance)

@@ -8,6 +8,7 @@
                   v
                  failed               (the driver gave up)
 
+A drain for a scale-down may be called off: draining -> ready.
 `held` is outside: an instance that agentd leaves alone. It runs and its pool is not configured, or an operator has
 stopped it. A move that is not in the table is a
 broken invariant and crashes.
@@ -28,7 +29,7 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.READY: frozenset(
         {State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.STARTING, State.PENDING, State.HELD}
     ),
-    State.DRAINING: frozenset({State.STOPPING, State.STOPPED, State.PENDING}),
+    State.DRAINING: frozenset({State.STOPPING, State.STOPPED, State.PENDING, State.READY}),
     State.STOPPING: frozenset({State.STOPPED, State.PENDING}),
     State.STOPPED: frozenset(),
     State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.STOPPING, State.PENDING, State.HELD}),

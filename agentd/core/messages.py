@@ -52,12 +52,29 @@ class Tick:
     gap_s: float = 0.0
 
 
+class Stage(StrEnum):
+    """How far an agent has come with a directive."""
+
+    ACCEPTED = "accepted"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What an agent says of directive `id`. `done_follows`: it has accepted a drain and will say when that is done."""
+
+    id: int
+    stage: Stage
+    text: str = ""
+    done_follows: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """An agent's report. None: the agent does not know. Already range-checked by the edge.
 
     `load` in [0, 1]; counts at least 0; response times in seconds over the agent's last interval.
-    `directives_done` are ids of directives the agent acknowledges.
     """
 
     instance: InstanceId
@@ -70,7 +87,7 @@ class Beat:
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None
     labels: Mapping[str, str] | None = None
-    directives_done: tuple[int, ...] = ()
+    acks: tuple[Acknowledgement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +239,11 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """agentd is ending. `keep_agents` False: drain and stop every instance first."""
+    """agentd is ending. `keep_agents` False: drain and stop every instance first; `hurry`: without drains."""
 
     keep_agents: bool
     owner: str
+    hurry: bool = False
 
 
 Event = (
@@ -291,6 +309,7 @@ class EventType(StrEnum):
     LATE = "late"
     RECOVERED = "recovered"
     DRAIN = "drain"
+    RESUME = "resume"
     STOP = "stop"
     STOP_FORCED = "stop_forced"
     ADOPT = "adopt"

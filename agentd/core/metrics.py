@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agentd.core.lifecycle import COMMITTED, LEAVING, ON_ITS_WAY
+from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
+from agentd.core.messages import Beat
 from agentd.core.model import MIB, HealthCheck, HostSample, State
 from agentd.core.state import Fleet, Instance, Pool
 
@@ -53,12 +54,21 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
         elif state in ON_ITS_WAY or state is State.BACKOFF or instance.again:
             starting += 1
         elif state in LEAVING:
-            draining += 1
+            starting += instance.is_resuming
+            draining += not instance.is_resuming
             in_flight += instance.in_flight or 0
         elif state is State.FAILED:
             failed += 1
-        count += not instance.replaced_by and (state in COMMITTED or instance.again)
+        count += instance.counts
     return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight)
+
+
+def note_work(instance: Instance, beat: Beat, now: float) -> None:
+    """Note since when an instance, by its own word, has had work or none; before the numbers in `beat` are taken."""
+    if beat.in_flight is None and beat.queue_length is None:
+        instance.turned_at = 0.0
+    elif not instance.turned_at or bool(instance.work) != bool(beat.in_flight or beat.queue_length):
+        instance.turned_at = now
 
 
 def quantile(values: Sequence[float], q: float) -> float:

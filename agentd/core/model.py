@@ -21,6 +21,7 @@ Incarnation = NewType("Incarnation", str)
 
 MIB = 1024 * 1024
 DRAIN_TIMEOUT_S_DEFAULT = 120.0
+STOP_GRACE_S_DEFAULT = 10.0
 POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,18}\Z")
 INSTANCE_ID = re.compile(r"([a-z][a-z0-9]{0,18})-([0-9]{1,5})\Z")
 
@@ -70,6 +71,7 @@ class DirectiveKind(StrEnum):
 
     CONTINUE = "continue"
     DRAIN = "drain"  # finish what you have, take nothing new; a TERM follows
+    RESUME = "resume"  # take work again: the drain is called off
     SHUT_DOWN = "shut_down"  # finish your task and exit: you were superseded
 
 
@@ -203,6 +205,8 @@ class PoolConfig:
     notify: bool = False  # its program says READY=1 itself (systemd driver)
     start_timeout_s: float = 60.0
     drain_timeout_s: float = DRAIN_TIMEOUT_S_DEFAULT
+    stop_grace_s: float = STOP_GRACE_S_DEFAULT  # between TERM and KILL once the drain timeout has passed
+    drain_share_max: float = 0.5  # of the pool that may drain at once, at least one instance
     restart: RestartPolicy = RestartPolicy()
     resources: Resources = Resources()
     cost_per_hour: float = 0.0
@@ -437,12 +441,22 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Successor:
+    """An instance that takes work in place of a draining one. `weight` > 0 is its share beside the others'."""
+
+    instance: InstanceId
+    port: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Directive:
     """What an agent is told. `id` 0 needs no acknowledgement. `deadline_s` counts from now."""
 
     kind: DirectiveKind
     id: int = 0
     deadline_s: float = 0.0
+    successors: tuple[Successor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ def free_ports(fleet: Fleet, pool: Pool, now: float) -> list[int]:
 def victims(pool: Pool) -> list[Instance]:
     """Whom a scale-down would take, in order: lowest load first (not ready counts as 0), ties: the youngest.
 
-    Core agents are never in it, nor is what is part of a replacement.
+    Between equal loads, what they say of their work comes before their age: whoever has been idle longest, then who has
+    least to finish and has been at it for the shortest time. Core agents are never in it, nor is what is part of a
+    replacement or has just been asked to resume.
     """
-    candidates = [i for i in pool.committed() if not (i.is_core or i.replaces or i.again)]
+    candidates = [i for i in pool.committed() if not (i.is_core or i.replaces or i.again or i.is_resuming)]
     # Of those made in one step the last one is the youngest, and has the highest port.
-    return sorted(candidates, key=lambda i: (_load(i), -i.created_at, -i.port))
+    return sorted(candidates, key=lambda i: (_load(i), *_loss(i), -i.created_at, -i.port))
 
 
 def fits(pool: Pool, instance: Instance) -> bool:
@@ -71,6 +73,17 @@ def count_max(fleet: Fleet, pool: Pool, now: float) -> int:
     """The most instances `pool` can have: its max, and the ports it has for them."""
     elastic = sum(1 for i in pool.committed() if not i.is_core)
     return min(pool.config.max, len(pool.config.core) + elastic + len(free_ports(fleet, pool, now)))
+
+
+def _loss(instance: Instance) -> tuple[int, int, float]:
+    """What letting `instance` go would cost beside its load, least first. Who tells nothing of it is in the middle."""
+    if instance.state is not State.READY:
+        return 0, 0, 0.0
+    if instance.work is None or not instance.turned_at:
+        return 2, 0, 0.0
+    if instance.work == 0:
+        return 1, 0, instance.turned_at
+    return 3, instance.work, -instance.turned_at
 
 
 def _load(instance: Instance) -> float:

@@ -33,7 +33,7 @@ def relieve(fleet: Fleet, now: float) -> None:
     fleet.decisions.append(decision)
     pool.last_decision = decision
     fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
-    departure.begin(fleet, victim, Purpose.SCALE_DOWN, now, reason=reason, decision=decision.id)
+    departure.begin(fleet, victim, Purpose.RELIEF, now, reason=reason, decision=decision.id)
 
 
 def _shortage(sample: HostSample, reserve: HostReserve) -> str:

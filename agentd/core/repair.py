@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 
-from agentd.core import arrival, capacity, departure, planner
+from agentd.core import arrival, capacity, departure, drain, planner
 from agentd.core.capacity import NOTHING_PROMISED
 from agentd.core.health import missed_beats, set_alarm, start_deadline, wake_at
 from agentd.core.lifecycle import LEAVING
@@ -39,8 +39,8 @@ def pass_alarms(fleet: Fleet, now: float) -> bool:
                 arrival.not_ready_in_time(fleet, instance, now)
             case State.READY if hears(config):
                 news |= _listen(fleet, instance, now)
-            case State.DRAINING if now >= instance.since + fleet.config.heartbeat_interval_s:
-                departure.stop(fleet, instance, now)
+            case State.DRAINING:
+                drain.look(fleet, instance, now)
         if ident in fleet.instances:
             set_alarm(fleet, instance)
     return news
@@ -149,6 +149,9 @@ def _replace(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:
 
 def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
     missing = pool.config.min - len(pool.committed())
+    for instance in drain.reclaimable(fleet, pool, now)[: max(0, missing)]:
+        drain.take_back(fleet, instance, now, reason=f"its minimum is {pool.config.min}")
+        missing -= 1
     if missing <= 0 or now < pool.backoff_until:
         return
     for more, _ in capacity.room(fleet, pool, NOTHING_PROMISED, now, memory_only=True):

@@ -11,7 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from agentd.core.model import AutoscalingMode, HealthCheck, InstanceId, PoolConfig, PoolName, State, Target
+from agentd.core.messages import Stage
+from agentd.core.model import (
+    STOP_GRACE_S_DEFAULT,
+    AutoscalingMode,
+    DirectiveKind,
+    HealthCheck,
+    InstanceId,
+    PoolConfig,
+    PoolName,
+    State,
+    Target,
+)
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 
 CONTROLLER = "controller"
@@ -31,7 +42,7 @@ _CONTROLLER_FIELDS = (
     "wall_offset",
 )
 _TIMES = ("since", "created_at", "started_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at")
+_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at")
 
 
 def take_changed(fleet: Fleet) -> dict[str, str | None]:
@@ -105,11 +116,13 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
             health=HealthCheck(value["health"]),
             start_timeout_s=value["start_timeout_s"],
             drain_timeout_s=value["drain_timeout_s"],
+            stop_grace_s=value.get("stop_grace_s", STOP_GRACE_S_DEFAULT),
         )
         pool = fleet.pools[name] = Pool(config=left, removed=True)
-    for moved in ("last_up_at", "last_down_at"):
-        at = value[moved]
+    for moved in ("last_up_at", "last_down_at", "last_resume_at"):
+        at = value.get(moved)
         setattr(pool, moved, None if at is None else at + shift)
+    pool.down_in_steps = value.get("down_in_steps", False)
     pool.start_failures = value["start_failures"]
     pool.start_failure = value.get("start_failure", "")
     pool.backoff_until = value["backoff_until"] + shift if value["backoff_until"] else 0.0
@@ -131,6 +144,8 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
     return {
         "last_up_at": pool.last_up_at,
         "last_down_at": pool.last_down_at,
+        "last_resume_at": pool.last_resume_at,
+        "down_in_steps": pool.down_in_steps,
         "start_failures": pool.start_failures,
         "start_failure": pool.start_failure,
         "backoff_until": pool.backoff_until,
@@ -147,6 +162,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "health": pool.config.health,
         "start_timeout_s": pool.config.start_timeout_s,
         "drain_timeout_s": pool.config.drain_timeout_s,
+        "stop_grace_s": pool.config.stop_grace_s,
     }
 
 
@@ -154,9 +170,12 @@ def _load_instance(value: dict[str, Any], shift: float) -> Instance:
     value["state"] = State(value["state"])
     value["purpose"] = Purpose(value["purpose"])
     value["stop_purpose"] = Purpose(value["stop_purpose"]) if value["stop_purpose"] else None
+    # What an agentd before this one did not know yet is missing.
+    value["directive_kind"] = DirectiveKind(value.get("directive_kind", DirectiveKind.CONTINUE))
+    value["stage"] = Stage(value["stage"]) if value.get("stage") else None
     for name in _TIMES:
         value[name] += shift
     for name in _TIMES_OR_ZERO:
-        value[name] = value[name] + shift if value[name] else 0.0
+        value[name] = value[name] + shift if value.get(name) else 0.0
     known = {f.name for f in fields(Instance)}
     return Instance(**{name: item for name, item in value.items() if name in known})

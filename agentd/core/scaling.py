@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, departure, guards, planner
+from agentd.core import arrival, departure, drain, guards, planner
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
@@ -126,11 +126,18 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
     reason = "; ".join(reason.text for reason in decision.reasons)
     match decision.direction:
         case Direction.UP:
-            for _ in range(decision.granted - decision.current):
+            more = decision.granted - decision.current
+            back = drain.reclaimable(fleet, pool, now)[:more]
+            for draining in back:
+                drain.take_back(fleet, draining, now, reason=reason, decision=decision.id)
+            for _ in range(more - len(back)):
                 instance = arrival.start_new(fleet, pool, Purpose.SCALE_UP, now, decision=decision.id)
                 assert instance is not None, "broken invariant: the ports guard granted a port that is not there"
                 instance.reason = reason
         case Direction.DOWN:
+            in_steps = bool(pool.target) and any(limit.code == "drain_share" for limit in decision.limits)
+            pool.down_in_steps = in_steps
+            fleet.touch_pool(pool.name)
             for ident in decision.victims:
                 victim = fleet.instances[ident]
                 assert not victim.is_core, f"broken invariant: {ident} is a core agent"

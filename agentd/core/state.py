@@ -13,10 +13,11 @@ from enum import StrEnum
 
 from agentd.core import lifecycle
 from agentd.core.health import Alarms
-from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Start
+from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Stage, Start
 from agentd.core.model import (
     AutoscalingMode,
     Decision,
+    DirectiveKind,
     FleetConfig,
     HealthCheck,
     HostSample,
@@ -42,6 +43,7 @@ class Purpose(StrEnum):
     MINIMUM = "minimum"
     SCALE_UP = "scale_up"
     SCALE_DOWN = "scale_down"
+    RELIEF = "relief"
     REPLACE = "replace"
     RESTART = "restart"
     ADOPTED = "adopted"
@@ -49,6 +51,10 @@ class Purpose(StrEnum):
     NOT_READY = "not_ready"
     SHUTDOWN = "shutdown"
     STRAY = "stray"
+
+
+# An instance that leaves for one of these makes its pool smaller.
+SHRINKING = frozenset({Purpose.SCALE_DOWN, Purpose.RELIEF})
 
 
 @dataclass(slots=True)
@@ -85,12 +91,21 @@ class Instance:
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    turned_at: float = 0.0  # since when it has had work, or none, without a break; 0: it does not say
     # leaving
     stop_purpose: Purpose | None = None
     stop_decision: str = ""
     leaving_at: float = 0.0
+    grace_s: float = 0.0  # between TERM and KILL
+    cut: bool = False  # its drain timeout passed before it had finished
+    # the directive it was given last (0: none), and what it said of it
     directive: int = 0
-    directive_done: bool = False
+    directive_kind: DirectiveKind = DirectiveKind.CONTINUE
+    stage: Stage | None = None
+    done_follows: bool = False
+    asked_at: float = 0.0  # its time to answer counts from here
+    told: bool = False  # it was in an answer to a heartbeat
+    resume_tried: bool = False  # taking it back was tried, in vain
     launched: bool = True  # False: pending, and the driver has not been asked yet
     retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself
     again: bool = False  # start it again once it is gone
@@ -110,6 +125,23 @@ class Instance:
         """It was found running, and nothing was remembered of it."""
         return self.purpose is Purpose.ADOPTED
 
+    @property
+    def work(self) -> int | None:
+        """The tasks it has begun or queued, by its own word; None: it does not say."""
+        if self.in_flight is None and self.queue_length is None:
+            return None
+        return (self.in_flight or 0) + (self.queue_length or 0)
+
+    @property
+    def is_resuming(self) -> bool:
+        """It drains, and has been asked to take work again."""
+        return self.state is State.DRAINING and self.directive_kind is DirectiveKind.RESUME
+
+    @property
+    def counts(self) -> bool:
+        """It is committed capacity of its pool: ready, on its way (back) to it, failed, or not yet replaced."""
+        return not self.replaced_by and (self.state in lifecycle.COMMITTED or self.again or self.is_resuming)
+
     def forget_reports(self) -> None:
         """A new process begins: what the old one said is no longer true."""
         self.seq = 0
@@ -117,6 +149,7 @@ class Instance:
         self.load = self.queue_length = self.in_flight = self.tasks_completed = None
         self.response_time_p50_s = self.response_time_p95_s = None
         self.labels = {}
+        self.turned_at = 0.0
         self.usage = None
 
 
@@ -128,6 +161,8 @@ class Pool:
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     last_up_at: float | None = None
     last_down_at: float | None = None
+    last_resume_at: float | None = None
+    down_in_steps: bool = False  # a person's wish for fewer goes on with another step, and costs one cooldown
     start_failures: int = 0
     start_failure: str = ""  # why the last start failed, until one succeeds
     backoff_until: float = 0.0
@@ -150,8 +185,8 @@ class Pool:
         return self.config.name
 
     def committed(self) -> list[Instance]:
-        """The instances that count: ready, starting, failed, restarting, and unhealthy not yet replaced."""
-        return [i for i in self.instances.values() if (i.state in lifecycle.COMMITTED or i.again) and not i.replaced_by]
+        """The instances that count: ready, starting, failed, restarting, resuming, and unhealthy not yet replaced."""
+        return [instance for instance in self.instances.values() if instance.counts]
 
 
 class Fleet:

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from agentd.about import About
 from agentd.core.balancer import Endpoint
 from agentd.core.directory import Change
-from agentd.core.messages import Beat, BeatReply, Grant, Refusal, StoredRecord
+from agentd.core.messages import Acknowledgement, Beat, BeatReply, Grant, Refusal, Stage, StoredRecord
 from agentd.core.model import (
     AutoscalingMode,
     Decision,
+    Directive,
     DirectiveKind,
     FleetConfig,
     FleetView,
@@ -25,6 +26,7 @@ from agentd.core.model import (
     InstanceView,
     PoolView,
     State,
+    Successor,
     parse_instance_id,
 )
 from agentd.rpc import errors
@@ -35,7 +37,8 @@ LABELS_MAX = 16
 LABEL_BYTES_MAX = 128
 ID_MAX = 64
 INCARNATION_MAX = 64
-DIRECTIVES_MAX = 32
+ACKS_MAX = 32
+ACK_TEXT_MAX = 200
 # More than any agent has, and few enough that the sums over all agents fit everywhere.
 COUNT_MAX = 10**9
 COMPLETED_MAX = 10**15
@@ -44,7 +47,13 @@ _STATES = {state: common_pb2.InstanceState.Value(f"INSTANCE_STATE_{state.name}")
 _KINDS = {
     DirectiveKind.CONTINUE: agent_pb2.Directive.KIND_CONTINUE,
     DirectiveKind.DRAIN: agent_pb2.Directive.KIND_DRAIN,
+    DirectiveKind.RESUME: agent_pb2.Directive.KIND_RESUME,
     DirectiveKind.SHUT_DOWN: agent_pb2.Directive.KIND_SHUT_DOWN,
+}
+_STAGES = {
+    agent_pb2.Acknowledgement.STAGE_ACCEPTED: Stage.ACCEPTED,
+    agent_pb2.Acknowledgement.STAGE_DONE: Stage.DONE,
+    agent_pb2.Acknowledgement.STAGE_FAILED: Stage.FAILED,
 }
 
 
@@ -97,7 +106,7 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
         response_time_p50_s=_time(message, "response_time_p50_s") if has("response_time_p50_s") else None,
         response_time_p95_s=_time(message, "response_time_p95_s") if has("response_time_p95_s") else None,
         labels=labels,
-        directives_done=_directives(message) if message.directives_done else (),
+        acks=_acks(message) if message.acks else (),
     )
 
 
@@ -158,10 +167,15 @@ def _labels(message: agent_pb2.Heartbeat) -> dict[str, str]:
     return labels
 
 
-def _directives(message: agent_pb2.Heartbeat) -> tuple[int, ...]:
-    if len(message.directives_done) > DIRECTIVES_MAX:
-        raise Invalid("directives_done", f"{len(message.directives_done)} ids; at most {DIRECTIVES_MAX}")
-    return tuple(message.directives_done)
+def _acks(message: agent_pb2.Heartbeat) -> tuple[Acknowledgement, ...]:
+    if len(message.acks) > ACKS_MAX:
+        raise Invalid("acks", f"{len(message.acks)} acknowledgements; at most {ACKS_MAX}")
+    for ack in message.acks:
+        if ack.stage not in _STAGES:
+            raise Invalid("acks.stage", f"{ack.stage} is no stage; expected ACCEPTED (1), DONE (2) or FAILED (3)")
+        if len(ack.text) > ACK_TEXT_MAX or not ack.text.isprintable():
+            raise Invalid("acks.text", f"must be one printable line of at most {ACK_TEXT_MAX} characters")
+    return tuple(Acknowledgement(ack.id, _STAGES[ack.stage], ack.text, ack.done_follows) for ack in message.acks)
 
 
 def _check_endpoint(message: agent_pb2.Heartbeat) -> None:
@@ -181,12 +195,23 @@ def heartbeat_reply(reply: BeatReply | Refusal, instance: str = "") -> agent_pb2
     if isinstance(reply, Refusal):
         refusal = agent_pb2.Refusal(code=errors.code(reply.status), reason=reply.reason, message=reply.text)
         return agent_pb2.HeartbeatReply(refusal=refusal, instance_id=instance)
-    directive = reply.directive
     return agent_pb2.HeartbeatReply(
-        directive=agent_pb2.Directive(kind=_KINDS[directive.kind], id=directive.id, deadline_s=directive.deadline_s),
-        interval_s=reply.interval_s,
-        instance_id=instance,
+        directive=directive(reply.directive), interval_s=reply.interval_s, instance_id=instance
     )
+
+
+def directive(given: Directive) -> agent_pb2.Directive:
+    return agent_pb2.Directive(
+        kind=_KINDS[given.kind],
+        id=given.id,
+        deadline_s=given.deadline_s,
+        successors=[successor(item) for item in given.successors],
+    )
+
+
+def successor(item: Successor) -> agent_pb2.Successor:
+    endpoint = common_pb2.Endpoint(port=item.port)
+    return agent_pb2.Successor(instance=item.instance, endpoint=endpoint, weight=item.weight)
 
 
 # -- what people see ----------------------------------------------------------------------------

@@ -6,9 +6,9 @@
         async with agent.task():
             await work()
 
-`Agent` counts the tasks, reports them by heartbeat, and says when to stop taking new ones. It never ends the
-process, never handles signals and never fails because agentd is away. Started by hand, without agentd's
-environment, the same program runs and reports to nobody.
+`Agent` counts the tasks, reports them by heartbeat, says when to stop taking new ones, and tells agentd when the last
+is finished. It never ends the process, never handles signals and never fails because agentd is away. Started by hand,
+without agentd's environment, the same program runs and reports to nobody.
 
 As a systemd unit it also tells systemd: on entering READY=1 and that it is to be killed when it stands still for 30 s
 (or the unit's WatchdogSec=), on leaving that nobody watches it any more, and meanwhile, that a drain takes its time.
@@ -20,13 +20,13 @@ import asyncio
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from agentd.sdk.latch import Latch, call_in_loop
+from agentd.sdk.drain import Drain, Stage, Successor
+from agentd.sdk.latch import Latch
 from agentd.sdk.notify import Notifier
 from agentd.sdk.workload import Workload
 
@@ -113,11 +113,7 @@ class Agent:
         self._workload = Workload(concurrency, self._changed)
         self._reporter: Reporter | None = None
         self._entered = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining = Latch()
-        self._deadline: float | None = None
-        self._lock = threading.Lock()  # guards _callbacks against a drain that comes meanwhile
-        self._callbacks: list[Callable[[], object]] = []
+        self._drain = Drain(self._workload, self._acknowledge)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -207,29 +203,48 @@ class Agent:
 
     @property
     def draining(self) -> bool:
-        """agentd asked to finish what is accepted and to take nothing new."""
-        return self._draining.is_set()
+        """agentd asked to finish what is accepted and to take nothing new. It may call that off again."""
+        return self._drain.is_on
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new tasks are welcome: it does not drain, and is not to end."""
+        return not self._drain.is_on and not self.stopping.is_set()
+
+    @property
+    def successors(self) -> list[Successor]:
+        """Who can take over what is queued and not begun: id, host, port, weight. Empty while not draining."""
+        return list(self._drain.successors)
 
     @property
     def drain_left_s(self) -> float | None:
         """Seconds left to finish, at least 0; None while not draining or without a deadline."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return self._drain.left_s
 
     async def wait_draining(self) -> None:
         """Wait until agentd asks to drain."""
-        await self._draining.wait_async()
+        await self._drain.wait()
 
     def on_drain(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, when draining begins; at once if it has begun.
+        """Have `callback` called each time draining begins; at once if it has begun.
 
         In the event loop of `async with`, otherwise in a thread of its own; so it may take its time
-        without stopping the heartbeats.
+        without stopping the heartbeats. It may be a coroutine function. The drain is done, and agentd told so, when
+        every callback has returned and no task is in flight or queued.
         """
-        with self._lock:
-            if not self._draining.is_set():
-                self._callbacks.append(callback)
-                return
-        self._call((callback,))
+        self._drain.on_drain(callback)
+
+    def on_resume(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called each time a drain is called off: open again what `on_drain` has closed.
+
+        agentd counts on the agent again when every such callback has returned. A program that has `on_drain` or awaits
+        `wait_draining`, and has no `on_resume`, cannot be taken back; it drains to its end.
+        """
+        self._drain.on_resume(callback)
+
+    def drain_done(self) -> None:
+        """Say that the drain does not wait for callbacks of `on_drain` that still run; for tasks it does."""
+        self._drain.release()
 
     # -- the context -----------------------------------------------------------------------------
 
@@ -251,7 +266,12 @@ class Agent:
             incarnation=self.incarnation,
             workload=self._workload,
             labels=lambda: self._labels,
-            listener=Listener(drain=self._drain, superseded=self._supersede, drain_left_s=lambda: self.drain_left_s),
+            listener=Listener(
+                drain=self._begin_drain,
+                resume=self._resume,
+                superseded=self._supersede,
+                drain_left_s=lambda: self.drain_left_s,
+            ),
             notifier=self._notifier,
         )
         self._reporter.start()
@@ -267,7 +287,7 @@ class Agent:
             self._notifier.end(stopping=self.draining)
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._drain.loop = asyncio.get_running_loop()
         return self.__enter__()
 
     async def __aexit__(
@@ -279,29 +299,27 @@ class Agent:
     def _changed(self) -> None:
         if (reporter := self._reporter) is not None:
             reporter.change()
+        if self._drain.is_on:
+            self._drain.settle()
 
-    def _drain(self, deadline_s: float) -> None:
-        with self._lock:
-            if self._draining.is_set():
-                return
-            self._deadline = time.monotonic() + deadline_s if deadline_s > 0 else None
-            self._draining.set()
-            callbacks = tuple(self._callbacks)
-        log.info("agentd asks to drain", extra={"instance": self.instance})
-        self._call(callbacks)
+    def _acknowledge(self, directive: int, stage: Stage, text: str) -> None:
+        if (reporter := self._reporter) is not None:
+            reporter.acknowledge(directive, stage, text)
+
+    def _begin_drain(self, directive: int, deadline_s: float, successors: tuple[Successor, ...]) -> None:
+        if not self.draining:
+            log.info("agentd asks to drain", extra={"instance": self.instance})
+        self._drain.begin(directive, deadline_s, successors)
+
+    def _resume(self, directive: int) -> None:
+        log.info("agentd asks to resume", extra={"instance": self.instance})
+        self._drain.resume(directive)
 
     def _supersede(self, why: str) -> None:
         self.superseded = True
         log.warning("this agent is no longer needed, finishing: %s", why, extra={"instance": self.instance})
-        self._drain(0.0)
+        self._drain.begin(0, 0.0, (), final=True)
         self.stopping.set()
-
-    def _call(self, callbacks: tuple[Callable[[], object], ...]) -> None:
-        for callback in callbacks:
-            if self._loop is not None:
-                call_in_loop(self._loop, callback)
-            else:
-                threading.Thread(target=callback, name="agentd-drain", daemon=True).start()
 
 
 def _whole_number(env: Mapping[str, str], name: str, default: int) -> int:

@@ -1,4 +1,4 @@
-"""A thing that happens once, and that threads and coroutines can wait for alike."""
+"""A thing that happens, and that threads and coroutines can wait for alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 
 class Latch:
-    """Unset at first; once set it stays set."""
+    """Unset at first; once set it stays set until it is cleared."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -47,6 +47,11 @@ class Latch:
         for loop, future in waiters:
             call_in_loop(loop, partial(resolve, future))
         return True
+
+    def clear(self) -> None:
+        """Unset it: who waits from now on waits for the next time."""
+        with self._lock:
+            self._event.clear()
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

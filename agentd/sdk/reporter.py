@@ -17,11 +17,12 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
 
+from agentd.sdk.drain import Stage, Successor
 from agentd.sdk.notify import PINGS, Notifier
 from agentd.sdk.status import error_reason
 from agentd.sdk.workload import Report, Workload
@@ -35,6 +36,8 @@ CALL_TIMEOUT_S = 5.0
 CALL_TIMEOUT_MAX_S = 10.0  # agentd wants to hear of an agent at least that often
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 5.0
+ACKS_MAX = 32  # directives remembered, and acknowledgements in one beat
+ACK_TEXT_MAX = 200
 UNKNOWN_MAX = 3  # refusals in a row as unknown before the agent believes it
 
 _UINT32_MAX = 2**32 - 1
@@ -52,7 +55,9 @@ _CHANNEL_OPTIONS = (
 class Listener:
     """What the reporter calls, from its thread; the calls must return at once."""
 
-    drain: Callable[[float], None]  # seconds left to finish; 0: no deadline
+    # The directive, seconds left to finish (0: no deadline), who can take over. It says itself when that is done.
+    drain: Callable[[int, float, tuple[Successor, ...]], None]
+    resume: Callable[[int], None]  # the directive; acknowledges it itself
     superseded: Callable[[str], None]  # why
     drain_left_s: Callable[[], float | None]  # None: not draining, or no deadline
 
@@ -128,14 +133,15 @@ class Reporter:
         self._condition = threading.Condition()
         self._pace = Pace()
         self._closed = False
+        # What became of the last directives by id (None: nothing to say yet), and those that agentd has yet to hear.
+        self._acks: dict[int, agent_pb2.Acknowledgement | None] = {}
+        self._owed: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="agentd-heartbeat", daemon=True)
         # Below: only touched by the thread.
         self._retired = False
         self._seq = 0
         self._away = False
         self._unknown = 0
-        self._heard: set[int] = set()  # ids of directives that were acted on
-        self._owed: set[int] = set()  # of those, the ones that agentd has not confirmed
         self._complaint = ""
 
     def start(self) -> None:
@@ -150,6 +156,18 @@ class Reporter:
         with self._condition:
             if self._pace.change():
                 self._condition.notify()
+
+    def acknowledge(self, directive: int, stage: Stage, text: str = "", *, done_follows: bool = False) -> None:
+        """Tell agentd at once how far the agent has come with `directive`. 0 needs no acknowledgement."""
+        if not directive:
+            return
+        text = "".join(mark if mark.isprintable() else " " for mark in text)[:ACK_TEXT_MAX]
+        ack = agent_pb2.Acknowledgement(id=directive, stage=_STAGES[stage], text=text, done_follows=done_follows)
+        with self._condition:
+            self._remember(directive, ack)
+            self._owed.add(directive)
+            self._pace.urge()
+            self._condition.notify()
 
     def close(self) -> None:
         """End the thread; a call under way is cancelled."""
@@ -200,9 +218,10 @@ class Reporter:
         return timeout_s if self._notifier is None else min(timeout_s, self._notifier.watchdog_s / PINGS)
 
     def _beat(self) -> None:
-        owed = frozenset(self._owed)
+        with self._condition:
+            owed = {ident: ack for ident in sorted(self._owed) if (ack := self._acks[ident]) is not None}
         self._seq += 1
-        beat = self._message(self._workload.report(self._pace.interval_s), owed)
+        beat = self._message(self._workload.report(self._pace.interval_s), owed.values())
         try:
             response = self._stub.Heartbeat(
                 agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=self._call_timeout_s()
@@ -210,7 +229,6 @@ class Reporter:
         except grpc.RpcError as error:
             self._refused(error)
             return
-        self._owed -= owed
         if self._away:
             self._away = False
             log.info("agentd is back", extra={"instance": self._reference.id})
@@ -218,9 +236,10 @@ class Reporter:
         reply = response.replies[0] if response.replies else agent_pb2.HeartbeatReply()
         with self._condition:
             self._pace.succeed(reply.interval_s, random.random())
+            self._owed -= {ident for ident, ack in owed.items() if self._acks.get(ident) is ack}
         self._obey(reply.directive)
 
-    def _message(self, report: Report, owed: frozenset[int]) -> agent_pb2.Heartbeat:
+    def _message(self, report: Report, owed: Iterable[agent_pb2.Acknowledgement]) -> agent_pb2.Heartbeat:
         return agent_pb2.Heartbeat(
             instance=self._reference,
             seq=self._seq,
@@ -231,27 +250,44 @@ class Reporter:
             response_time_p50_s=report.response_time_p50_s,
             response_time_p95_s=report.response_time_p95_s,
             labels=dict(self._labels()),
-            directives_done=sorted(owed),
+            acks=owed,
         )
 
     def _obey(self, directive: agent_pb2.Directive) -> None:
-        if directive.kind == agent_pb2.Directive.KIND_DRAIN:
-            if self._accept(directive.id):
-                self._listener.drain(directive.deadline_s)
-        elif directive.kind == agent_pb2.Directive.KIND_SHUT_DOWN and self._accept(directive.id):
-            self._listener.superseded("agentd asked it to finish and exit")
+        if directive.kind in _NOTHING_TO_DO or self._known(directive.id):
+            return
+        match directive.kind:
+            case agent_pb2.Directive.KIND_DRAIN:
+                # Before it is acted on: it may be done at once.
+                self.acknowledge(directive.id, Stage.ACCEPTED, done_follows=True)
+                successors = tuple(_successor(message) for message in directive.successors)
+                self._listener.drain(directive.id, directive.deadline_s, successors)
+            case agent_pb2.Directive.KIND_RESUME:
+                with self._condition:
+                    self._remember(directive.id, None)
+                self._listener.resume(directive.id)
+            case agent_pb2.Directive.KIND_SHUT_DOWN:
+                self.acknowledge(directive.id, Stage.ACCEPTED)
+                self._listener.superseded("agentd asked it to finish and exit")
+            case _:
+                self.acknowledge(
+                    directive.id, Stage.FAILED, f"this agent does not know directives of kind {directive.kind}"
+                )
 
-    def _accept(self, directive_id: int) -> bool:
-        """Note a directive as to be acknowledged; whether it is new. 0 needs no acknowledgement."""
-        if directive_id in self._heard:
-            self._owed.add(directive_id)  # the acknowledgement was lost; the next beat in its time repeats it
-            return False
-        if directive_id:
-            self._heard.add(directive_id)
-            self._owed.add(directive_id)
-            with self._condition:
-                self._pace.urge()
-        return True
+    def _known(self, directive: int) -> bool:
+        """Whether a directive was acted on before. Its acknowledgement was lost: the next beat repeats it."""
+        with self._condition:
+            if directive not in self._acks:
+                return False
+            self._owed.add(directive)
+            return True
+
+    def _remember(self, directive: int, ack: agent_pb2.Acknowledgement | None) -> None:
+        self._acks[directive] = ack
+        while len(self._acks) > ACKS_MAX:
+            oldest = min(self._acks)  # ids count up
+            del self._acks[oldest]
+            self._owed.discard(oldest)
 
     def _refused(self, error: grpc.RpcError) -> None:
         assert isinstance(error, grpc.Call), f"an RpcError of a call is a grpc.Call: {error!r}"
@@ -287,3 +323,16 @@ class Reporter:
         """agentd counts on another incarnation, or on none: more beats would tell it nothing."""
         self._retired = True
         self._listener.superseded(why)
+
+
+_NOTHING_TO_DO = (agent_pb2.Directive.KIND_UNSPECIFIED, agent_pb2.Directive.KIND_CONTINUE)
+_STAGES = {
+    Stage.ACCEPTED: agent_pb2.Acknowledgement.STAGE_ACCEPTED,
+    Stage.DONE: agent_pb2.Acknowledgement.STAGE_DONE,
+    Stage.FAILED: agent_pb2.Acknowledgement.STAGE_FAILED,
+}
+
+
+def _successor(message: agent_pb2.Successor) -> Successor:
+    # With one node, everybody answers here.
+    return Successor(message.instance, message.endpoint.node or "127.0.0.1", message.endpoint.port, message.weight)

@@ -123,7 +123,7 @@ class Heartbeat(_message.Message):
     RESPONSE_TIME_P50_S_FIELD_NUMBER: _builtins.int
     RESPONSE_TIME_P95_S_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    DIRECTIVES_DONE_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts up from 1 with every heartbeat of one incarnation."""
@@ -145,8 +145,8 @@ class Heartbeat(_message.Message):
         """Free text about the agent, shown beside it: at most 16 pairs of at most 128 bytes each."""
 
     @_builtins.property
-    def directives_done(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of directives that the agent has accepted; they are repeated in every answer until then."""
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Acknowledgement]:
+        """What has become of directives, each told until an answer to it arrives. At most 32."""
 
     @_builtins.property
     def endpoint(self) -> _common_pb2.Endpoint:
@@ -164,12 +164,12 @@ class Heartbeat(_message.Message):
         response_time_p50_s: _builtins.float | None = ...,
         response_time_p95_s: _builtins.float | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        directives_done: _abc.Iterable[_builtins.int] | None = ...,
+        acks: _abc.Iterable[Global___Acknowledgement] | None = ...,
         endpoint: _common_pb2.Endpoint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "load", b"load", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "directives_done", b"directives_done", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "labels", b"labels", "load", b"load", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "seq", b"seq", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "acks", b"acks", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "labels", b"labels", "load", b"load", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "seq", b"seq", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_flight: _TypeAlias = _typing.Literal["in_flight"]  # noqa: Y015
     _WhichOneofArgType__in_flight: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight"]  # noqa: Y015
@@ -197,6 +197,66 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tasks_completed) -> _WhichOneofReturnType__tasks_completed | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """What an agent says of a directive. A directive that comes again is acknowledged again with its present stage, and
+    not acted on twice.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Stage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Acknowledgement._Stage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STAGE_UNSPECIFIED: Acknowledgement._Stage.ValueType  # 0
+        STAGE_ACCEPTED: Acknowledgement._Stage.ValueType  # 1
+        """Heard, and being followed. Until then every answer repeats the directive."""
+        STAGE_DONE: Acknowledgement._Stage.ValueType  # 2
+        """Followed to its end. Of a drain: nothing is in flight or queued any more, and a TERM is welcome."""
+        STAGE_FAILED: Acknowledgement._Stage.ValueType  # 3
+        """The agent cannot follow it; `text` says why."""
+
+    class Stage(_Stage, metaclass=_StageEnumTypeWrapper): ...
+    STAGE_UNSPECIFIED: Acknowledgement.Stage.ValueType  # 0
+    STAGE_ACCEPTED: Acknowledgement.Stage.ValueType  # 1
+    """Heard, and being followed. Until then every answer repeats the directive."""
+    STAGE_DONE: Acknowledgement.Stage.ValueType  # 2
+    """Followed to its end. Of a drain: nothing is in flight or queued any more, and a TERM is welcome."""
+    STAGE_FAILED: Acknowledgement.Stage.ValueType  # 3
+    """The agent cannot follow it; `text` says why."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DONE_FOLLOWS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The directive's."""
+    stage: Global___Acknowledgement.Stage.ValueType
+    text: _builtins.str
+    """For people: one printable line of at most 200 characters."""
+    done_follows: _builtins.bool
+    """With STAGE_ACCEPTED of a drain: DONE or FAILED will follow. Without it, an agent that reports nothing in flight and
+    nothing queued is taken to be done.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        stage: Global___Acknowledgement.Stage.ValueType = ...,
+        text: _builtins.str = ...,
+        done_follows: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_follows", b"done_follows", "id", b"id", "stage", b"stage", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):
@@ -301,38 +361,78 @@ class Directive(_message.Message):
         KIND_CONTINUE: Directive._Kind.ValueType  # 1
         """Go on."""
         KIND_DRAIN: Directive._Kind.ValueType  # 2
-        """Finish what you have and take nothing new; a TERM follows."""
+        """Finish what you have and take nothing new; a TERM follows once you are done."""
         KIND_SHUT_DOWN: Directive._Kind.ValueType  # 3
         """Finish your task and exit."""
+        KIND_RESUME: Directive._Kind.ValueType  # 4
+        """Take work again: the drain is called off. ACCEPTED: you do."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Directive.Kind.ValueType  # 0
     KIND_CONTINUE: Directive.Kind.ValueType  # 1
     """Go on."""
     KIND_DRAIN: Directive.Kind.ValueType  # 2
-    """Finish what you have and take nothing new; a TERM follows."""
+    """Finish what you have and take nothing new; a TERM follows once you are done."""
     KIND_SHUT_DOWN: Directive.Kind.ValueType  # 3
     """Finish your task and exit."""
+    KIND_RESUME: Directive.Kind.ValueType  # 4
+    """Take work again: the drain is called off. ACCEPTED: you do."""
 
     KIND_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
+    SUCCESSORS_FIELD_NUMBER: _builtins.int
     kind: Global___Directive.Kind.ValueType
     id: _builtins.int
-    """To be acknowledged in `directives_done`; 0 needs no acknowledgement."""
+    """To be acknowledged in `Heartbeat.acks`; 0 needs no acknowledgement. Counts up."""
     deadline_s: _builtins.float
     """Seconds left to finish, for KIND_DRAIN; 0: no deadline."""
+    @_builtins.property
+    def successors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Successor]:
+        """Who may take over what is queued and not begun, for KIND_DRAIN: other ready instances of the pool, at most 16."""
+
     def __init__(
         self,
         *,
         kind: Global___Directive.Kind.ValueType = ...,
         id: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
+        successors: _abc.Iterable[Global___Successor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "id", b"id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "id", b"id", "kind", b"kind", "successors", b"successors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
+
+@_typing.final
+class Successor(_message.Message):
+    """An instance that takes work in place of a draining one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Its id."""
+    weight: _builtins.float
+    """Its share beside the others', more than 0."""
+    @_builtins.property
+    def endpoint(self) -> _common_pb2.Endpoint: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        endpoint: _common_pb2.Endpoint | None = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "instance", b"instance", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Successor: _TypeAlias = Successor  # noqa: Y015

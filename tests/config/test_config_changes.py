@@ -111,6 +111,8 @@ CHANGED_POOL = PoolConfig(
     health_path="/x",
     start_timeout_s=1.0,
     drain_timeout_s=1.0,
+    drain_share_max=0.25,
+    stop_grace_s=1.0,
     restart=RestartPolicy(initial_s=1.0),
     resources=Resources(memory_max_bytes=1 << 20),
     cost_per_hour=1.0,

@@ -93,6 +93,8 @@ pools:
       - {type: threshold}
     resources: {memory_max: 2G, memory_high: 1.5GiB, cpu_weight: 1, cpu_quota: 150%, tasks_max: 7, io_weight: 10000}
     drain_timeout_sec: 0
+    drain_share_max: 0.25
+    stop_grace_sec: 2.5
     start_timeout_sec: 1.5
     restart: {initial_sec: 1, max_sec: 8, factor: 3, jitter_ratio: 0, healthy_sec: 5, attempts_max: 4}
     cost: 0.12
@@ -114,6 +116,8 @@ pools:
         health_path="/ok?deep=1",
         start_timeout_s=1.5,
         drain_timeout_s=0.0,
+        drain_share_max=0.25,
+        stop_grace_s=2.5,
         restart=RestartPolicy(1.0, 8.0, 3.0, 0.0, 5.0, 4),
         resources=Resources(2 << 30, 3 << 29, 1, 1.5, 7, 10_000),
         cost_per_hour=0.12,

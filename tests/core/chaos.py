@@ -42,7 +42,7 @@ _PORTS_HELD = "broken: two instances on one port"
 _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
-        "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
+        "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name", "turned_at", "asked_at",
     },
     "pool": {"footprint_cores", "restarting"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
@@ -62,6 +62,8 @@ class Chaos(World):
         self._decided: dict[str, float] = {}  # decisions that scaled, by id -> when
         self._last_up: dict[str, float] = {}  # per pool, those that came about
         self._last_down: dict[str, float] = {}
+        self._last_resume: dict[str, float] = {}
+        self._steps: set[str] = set()
         self._started_for: dict[str, str] = {}
         self.on_step = self._check
 
@@ -176,14 +178,20 @@ class Chaos(World):
         for decision in outcome.decisions:
             config = self.config.pools[decision.pool]
             up, down = self._last_up.get(decision.pool, -1e9), self._last_down.get(decision.pool, -1e9)
-            if decision.direction is Direction.UP:
+            back = sum(1 for r in outcome.records if r.type is EventType.RESUME and r.decision == decision.id)
+            if decision.granted - decision.current > back:
                 assert self.now - up >= config.scale_up_cooldown_s - 1e-6, f"{decision}: in the up cooldown"
             relief = decision.reasons[0].code == "memory_pressure"  # physics outranks policy
+            down = max(down, self._last_resume.get(decision.pool, -1e9))
             if decision.direction is Direction.DOWN and not relief:
                 assert self.now - max(up, down) >= config.scale_down_cooldown_s - 1e-6, f"{decision}: in the cooldown"
             if decision.direction is not Direction.NONE:
                 self._decided[decision.id] = self.now
+            if decision.reasons[0].code == "target" and any(limit.code == "drain_share" for limit in decision.limits):
+                self._steps.add(decision.id)
         for record in outcome.records:
+            if record.type is EventType.READY and record.reason == "takes work again":
+                self._last_resume[record.pool] = self.now
             at = self._decided.get(record.decision)
             if at is None:
                 continue
@@ -193,7 +201,8 @@ class Chaos(World):
                 self._last_up[record.pool] = max(at, self._last_up.get(record.pool, at))
             elif record.type in (EventType.STOP, EventType.STOP_FORCED):
                 started_for = self._started_for.pop(record.instance, "")
-                if started_for != record.decision:
+                # One wish of a person costs one cooldown, in however many steps it comes about.
+                if started_for != record.decision and record.decision not in self._steps:
                     self._last_down[record.pool] = max(at, self._last_down.get(record.pool, at))
 
     def check_stored(self) -> None:

@@ -165,7 +165,9 @@ def test_a_gap_does_not_delay_what_began_after_it() -> None:
     world.agents[CORE].next_beat = 1000.0
     world.now = 500.0
     world.step(Shutdown(keep_agents=False, owner="alice"))
-    world.run_until(511.0)
+    world.run_until(514.0)
+    assert stops(world) == []
+    world.run_until(515.0)
     assert stops(world) == [CORE]
 
 

@@ -14,6 +14,7 @@ from world import WALL
 
 from agentd.core.controller import Controller
 from agentd.core.messages import (
+    Acknowledgement,
     Beat,
     Check,
     ConfigChanged,
@@ -30,6 +31,7 @@ from agentd.core.messages import (
     SetAutoscaling,
     SetTarget,
     Shutdown,
+    Stage,
     Start,
     StartFailed,
     Tick,
@@ -50,7 +52,13 @@ _ratios = st.none() | st.floats(0.0, 1.0)
 _counts = st.none() | st.integers(0, 9)
 _beats = st.builds(
     Beat, _idents, _incarnations, st.integers(1, 5), load=_ratios, queue_length=_counts, in_flight=_counts,
-    labels=st.none() | st.just({"model": "qwen"}), directives_done=st.lists(st.integers(1, 4), max_size=2).map(tuple),
+    labels=st.none() | st.just({"model": "qwen"}),
+    acks=st.lists(
+        st.builds(
+            Acknowledgement, st.integers(1, 4), st.sampled_from(Stage), st.sampled_from(["", "no"]), st.booleans()
+        ),
+        max_size=2,
+    ).map(tuple),
 )  # fmt: skip
 _from_driver: st.SearchStrategy[Event] = st.one_of(
     st.builds(InstanceStarted, _idents, _incarnations, st.integers(1, 9)),
@@ -140,7 +148,9 @@ def test_a_beat_of_another_life_changes_nothing(steps: list[tuple[float, Event]]
         now += passed_s
         controller.step(_at(event, now), now)
     before = controller.snapshot(), controller.deadline, controller.view(now)
-    outcome = controller.step(Beat(ident, Incarnation("stale"), seq, load=1.0, directives_done=(1, 2)), now)
+    outcome = controller.step(
+        Beat(ident, Incarnation("stale"), seq, load=1.0, acks=(Acknowledgement(1, Stage.DONE),)), now
+    )
     assert outcome == Outcome(reply=outcome.reply)
     assert (controller.snapshot(), controller.deadline, controller.view(now)) == before
 

@@ -27,12 +27,13 @@ def test_nothing_follows_stopped_and_everything_else_can_end() -> None:
     assert reached == set(State)
 
 
-def test_a_leaving_instance_takes_no_work_again() -> None:
-    assert not any(MOVES[state] & {State.READY, State.STARTING} for state in LEAVING)
+def test_what_was_told_to_stop_takes_no_work_again_and_what_drains_only_as_it_is() -> None:
+    assert MOVES[State.STOPPING] == {State.STOPPED, State.PENDING}
+    assert State.STARTING not in MOVES[State.DRAINING]
     assert not COMMITTED & LEAVING
 
 
 def test_only_a_process_that_was_started_becomes_ready() -> None:
-    assert {old for old in State if State.READY in MOVES[old]} == {State.STARTING}
+    assert {old for old in State if State.READY in MOVES[old]} == {State.STARTING, State.DRAINING}
     assert State.PENDING not in RUNNING
     assert {State.PENDING, State.STARTING} == ON_ITS_WAY

@@ -14,8 +14,9 @@ from agentd.core.planner import best
 
 
 def victims_of(world: World, count: int) -> list[str]:
-    """Whom the pool lets go of, in order, when `count` shall remain."""
+    """Whom the pool lets go of, in order, when `count` shall remain; as many at once as may drain."""
     world.step(SetTarget("down", count, PoolName("research"), "alice", "", None))
+    world.run_until(world.now + 100.0)
     return [record.instance for _, record in world.records if record.type is EventType.SCALE_DOWN]
 
 

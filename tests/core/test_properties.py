@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.core.messages import (
+    Acknowledgement,
     Beat,
     Check,
     InstanceExited,
@@ -23,6 +24,7 @@ from agentd.core.messages import (
     SetAutoscaling,
     SetTarget,
     Shutdown,
+    Stage,
 )
 from agentd.core.model import (
     ExitCause,
@@ -59,9 +61,12 @@ def _silence(world: Chaos, ident: str, silent: bool) -> None:
     agent.next_beat = world.now
 
 
+ACKS = tuple(Acknowledgement(number, Stage.DONE) for number in (1, 2, 3))
+
+
 def _stale_beat(world: Chaos, ident: str) -> None:
     before = world.controller.snapshot()
-    reply = world.step(Beat(InstanceId(ident), Incarnation("of yesterday"), 99, load=1.0, directives_done=(1, 2, 3)))
+    reply = world.step(Beat(InstanceId(ident), Incarnation("of yesterday"), 99, load=1.0, acks=ACKS))
     assert isinstance(reply, Refusal)
     assert world.controller.snapshot() == before
 

@@ -168,7 +168,7 @@ def test_a_removed_pool_lets_its_instances_finish_with_its_own_drain_timeout() -
     world.run_until(20.0)
     world.reboot()
     grace = [a.grace_s for outcome in world.outcomes for a in outcome.actions if isinstance(a, Stop)]
-    assert grace == [600.0, 600.0], "also after a restart of agentd"
+    assert grace == [pytest.approx(589.99), 580.0], "what is left, also after a restart of agentd"
 
 
 def test_a_listing_says_nothing_of_what_is_busy() -> None:

@@ -10,14 +10,26 @@ import pytest
 from fleets import RESEARCH, fleet, research
 
 from agentd.core import rows
-from agentd.core.model import AutoscalingMode, HealthCheck, Incarnation, InstanceId, State, Target
+from agentd.core.messages import Stage
+from agentd.core.model import AutoscalingMode, DirectiveKind, HealthCheck, Incarnation, InstanceId, State, Target
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
 NOT_SAVED = {"usage", "core_name"}
 POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision"}
-MOVED = {"since", "created_at", "started_at", "heard_at", "beat_at", "wake_at", "leaving_at", "retry_at"}
+MOVED = {
+    "since",
+    "created_at",
+    "started_at",
+    "heard_at",
+    "beat_at",
+    "wake_at",
+    "leaving_at",
+    "retry_at",
+    "asked_at",
+    "turned_at",
+}
 
 
 def unlike_default(kind: str, number: int) -> Any:
@@ -26,6 +38,7 @@ def unlike_default(kind: str, number: int) -> Any:
         "str": f"text{number}", "int": 100 + number, "float": 1000.0 + number, "bool": True,
         "InstanceId": InstanceId("research-9102"), "Incarnation": Incarnation("abc"), "PoolName": RESEARCH,
         "State": State.DRAINING, "Purpose": Purpose.REPLACE, "Mapping[str, str]": {"model": "qwen"},
+        "DirectiveKind": DirectiveKind.DRAIN, "Stage": Stage.ACCEPTED,
     }  # fmt: skip
     return simple[kind.removesuffix(" | None")]
 
@@ -40,6 +53,7 @@ def filled_fleet() -> Fleet:
     made = Fleet(fleet(), epoch=1)
     pool = made.pools[RESEARCH]
     pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
+    pool.last_resume_at, pool.down_in_steps = 13.0, True
     pool.start_failure = "spawn_failed: no memory"
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
@@ -95,6 +109,7 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
             assert new == (old - 5.0 if f.name in MOVED else old), f.name
     pool = after.pools[RESEARCH]
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
+    assert pool.last_resume_at == 8.0
     assert pool.conflicts == {9103: 13.0}
     assert pool.target == Target(7, "alice", "demo", 10.0)
 

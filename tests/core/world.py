@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from agentd.core.controller import Controller
 from agentd.core.messages import (
+    Acknowledgement,
     Beat,
     BeatReply,
     Event,
@@ -24,12 +25,14 @@ from agentd.core.messages import (
     Record,
     Reply,
     Restored,
+    Stage,
     Start,
     StartFailed,
     Stop,
     Tick,
 )
 from agentd.core.model import (
+    Directive,
     DirectiveKind,
     ExitCause,
     ExitKind,
@@ -50,7 +53,11 @@ _HostEvent = InstanceStarted | StartFailed | InstanceStopped
 
 @dataclass
 class Agent:
-    """A scripted agent: beats every interval with `load` unless `silent`."""
+    """A scripted agent: beats every interval with `load` unless `silent`.
+
+    It accepts a drain and says DONE only where the script has it do so; `ignorant`: it does not know directives.
+    `resumes`: what it answers to RESUME, None for nothing.
+    """
 
     id: InstanceId
     incarnation: Incarnation
@@ -61,7 +68,30 @@ class Agent:
     seq: int = 0
     queue_length: int | None = None
     in_flight: int | None = None
-    acknowledge: list[int] = field(default_factory=list)
+    acknowledge: list[Acknowledgement] = field(default_factory=list)
+    ignorant: bool = False
+    done_follows: bool = False
+    resumes: Stage | None = Stage.ACCEPTED
+    heard: list[Directive] = field(default_factory=list)
+
+    def obey(self, directive: Directive) -> bool:
+        """Hear what an answer says; whether there is something to acknowledge."""
+        if directive.kind is DirectiveKind.CONTINUE or self.ignorant:
+            return False
+        self.heard.append(directive)
+        stage: Stage | None = Stage.ACCEPTED
+        if directive.kind is DirectiveKind.RESUME:
+            stage = self.resumes
+        if stage is None:
+            return False
+        follows = self.done_follows and directive.kind is DirectiveKind.DRAIN
+        self.acknowledge.append(Acknowledgement(directive.id, stage, done_follows=follows))
+        return True
+
+    @property
+    def drains(self) -> int:
+        """The id of the drain it was told last."""
+        return [directive.id for directive in self.heard if directive.kind is DirectiveKind.DRAIN][-1]
 
 
 class World:
@@ -153,6 +183,18 @@ class World:
         self.loads[ident] = load
         if InstanceId(ident) in self.agents:
             self.agents[InstanceId(ident)].load = load
+
+    def work(self, ident: str, in_flight: int, queued: int = 0) -> None:
+        """The agent reports so many tasks from its next beat on."""
+        agent = self.agents[InstanceId(ident)]
+        agent.in_flight, agent.queue_length = in_flight, queued
+
+    def say(self, ident: str, stage: Stage, text: str = "") -> None:
+        """The agent tells at once how far it has come with its drain."""
+        agent = self.agents[InstanceId(ident)]
+        agent.acknowledge.append(Acknowledgement(agent.drains, stage, text))
+        agent.next_beat = self.now
+        self.run_until(self.now)
 
     def exit(self, ident: str, *, restart_in_s: float = 0.1) -> None:
         """The agent's process dies; the driver restarts it, unless `restart_in_s` is negative."""
@@ -262,12 +304,11 @@ class World:
             load=agent.load,
             queue_length=agent.queue_length,
             in_flight=agent.in_flight,
-            directives_done=done,
+            acks=done,
         )
         reply = self.step(beat)
         agent.next_beat = self.now + self.config.heartbeat_interval_s
         if isinstance(reply, BeatReply):
             agent.next_beat = self.now + reply.interval_s
-            if reply.directive.kind is DirectiveKind.DRAIN:
-                agent.acknowledge.append(reply.directive.id)
+            if agent.obey(reply.directive):
                 agent.next_beat = self.now + 0.01

@@ -18,7 +18,12 @@ from agentd.core.model import State
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, control_pb2_grpc
 
 Directive = agent_pb2.Directive
+ACCEPTED = agent_pb2.Acknowledgement.STAGE_ACCEPTED
 INVALID = StatusCode.INVALID_ARGUMENT
+
+
+def accepted(directive: int) -> agent_pb2.Acknowledgement:
+    return agent_pb2.Acknowledgement(id=directive, stage=ACCEPTED)
 
 
 @asynchronous
@@ -78,9 +83,9 @@ async def test_a_directive_comes_with_every_answer_until_it_is_acknowledged(tmp_
         (directive,) = ids
         assert directive > 0
         agentd.host.slow_stop(agentd.instance("research-9101").id, 1000.0)
-        (reply,) = (await agentd.heartbeat(agentd.beat(seq=5, directives_done=[directive + 1]))).replies
+        (reply,) = (await agentd.heartbeat(agentd.beat(seq=5, acks=[accepted(directive + 1)]))).replies
         assert reply.directive.kind == Directive.KIND_DRAIN, "another id acknowledges nothing"
-        (reply,) = (await agentd.heartbeat(agentd.beat(seq=6, directives_done=[directive]))).replies
+        (reply,) = (await agentd.heartbeat(agentd.beat(seq=6, acks=[accepted(directive)]))).replies
         assert reply.directive.kind == Directive.KIND_CONTINUE
         assert agentd.instance("research-9101").state is State.STOPPING
 
@@ -133,7 +138,9 @@ BAD_FIELDS: dict[str, tuple[Break, str]] = {
     "another node": (_endpoint(node="elsewhere", port=9101), "endpoint.node"),
     "another port": (_endpoint(port=9102), "endpoint.port"),
     "the end of the port": (_endpoint(port=101), "endpoint.port"),
-    "too many directives": (lambda beat: beat.directives_done.extend(range(33)), "directives_done"),
+    "too many acknowledgements": (lambda beat: beat.acks.extend([accepted(1)] * 33), "acks"),
+    "an acknowledgement without a stage": (lambda beat: beat.acks.add(id=1), "acks.stage"),
+    "an acknowledgement of two lines": (lambda beat: beat.acks.add(id=1, stage=3, text="no\nno"), "acks.text"),
 }
 BAD_IDS = [
     "research", "research-", "-9101", "research-0", "research-65536", "Research-9101", "research-9101 ", "r\n-1",
@@ -193,7 +200,7 @@ async def test_an_unknown_instance_is_not_found(tmp_path: Path) -> None:
 @asynchronous
 async def test_a_stale_incarnation_is_superseded(tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
-        beat = agentd.beat(seq=1000, load=1.0, directives_done=[1])
+        beat = agentd.beat(seq=1000, load=1.0, acks=[accepted(1)])
         beat.instance.incarnation = "of yesterday"
 
         async def call() -> None:

@@ -41,7 +41,16 @@ _heartbeats = st.builds(
     response_time_p50_s=st.none() | _double,
     response_time_p95_s=st.none() | _double,
     labels=st.dictionaries(_text, _text, max_size=18),
-    directives_done=st.lists(_uint64, max_size=40),
+    acks=st.lists(
+        st.builds(
+            agent_pb2.Acknowledgement,
+            id=_uint64,
+            stage=st.integers(-1, 5),
+            text=st.text(max_size=210),
+            done_follows=st.booleans(),
+        ),
+        max_size=40,
+    ),
     endpoint=st.none() | st.builds(common_pb2.Endpoint, node=_text, port=_uint32),
 )
 _requests = st.builds(agent_pb2.HeartbeatRequest, heartbeats=st.lists(_heartbeats, max_size=3))

@@ -87,6 +87,6 @@ def test_the_agents_numbers_and_health() -> None:
         "draining": False,
     }
     assert http.get("/healthz").status_code == 200
-    agent._drain(0.0)
+    agent._drain.begin(1, 0.0, ())
     assert http.get("/healthz").status_code == 503
     assert http.post("/task").status_code == 503

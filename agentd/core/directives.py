@@ -1,0 +1,77 @@
+"""Directives: what an agent was told, in which answers it stands, and what the agent said of it.
+
+An instance has at most one directive at a time, the newest. It is repeated in every answer until the agent has
+acknowledged it. What a drain or its end means for the instance is `core.drain`.
+"""
+
+from __future__ import annotations
+
+from agentd.core.health import drain_end
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import Acknowledgement, Stage
+from agentd.core.model import Directive, DirectiveKind, State, Successor
+from agentd.core.state import Fleet, Instance
+
+SUCCESSORS_MAX = 16
+
+
+def issue(fleet: Fleet, instance: Instance, kind: DirectiveKind, now: float) -> None:
+    """Give `instance` a new directive, in place of the one it has."""
+    instance.directive = fleet.direct(instance)
+    instance.directive_kind = kind
+    instance.stage = None
+    instance.done_follows = False
+    instance.asked_at = now
+    instance.told = False
+    fleet.touch(instance)
+
+
+def withdraw(instance: Instance) -> None:
+    """`instance` goes on without a directive."""
+    instance.directive = 0
+    instance.directive_kind = DirectiveKind.CONTINUE
+    instance.stage = None
+    instance.done_follows = instance.told = instance.resume_tried = False
+
+
+def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
+    """What the next answer has to tell `instance`; None: nothing."""
+    if not instance.directive or instance.stage or instance.state not in LEAVING:
+        return None
+    if instance.directive_kind is DirectiveKind.RESUME:
+        return Directive(DirectiveKind.RESUME, instance.directive)
+    left_s = max(0.0, drain_end(fleet, instance) - now)
+    return Directive(DirectiveKind.DRAIN, instance.directive, left_s, successors(fleet, instance))
+
+
+def told(fleet: Fleet, instance: Instance, now: float) -> bool:
+    """Note that an answer has carried the directive: the time to answer counts from the first. Whether it was that."""
+    if instance.told:
+        return False
+    instance.told = True
+    instance.asked_at = now
+    fleet.touch(instance)
+    return True
+
+
+def take(fleet: Fleet, instance: Instance, acks: tuple[Acknowledgement, ...]) -> Acknowledgement | None:
+    """The news in `acks`: how far the agent has come with its directive. Nobody goes back from an end."""
+    news = None
+    for ack in acks:
+        ended = instance.stage in (Stage.DONE, Stage.FAILED)
+        if ack.id == instance.directive and ack.stage is not instance.stage and not ended:
+            instance.stage, instance.done_follows = ack.stage, ack.done_follows
+            fleet.touch(instance)
+            news = ack
+    return news
+
+
+def successors(fleet: Fleet, instance: Instance) -> tuple[Successor, ...]:
+    """Who may take over what `instance` has queued: its pool's ready instances, those with the least load first."""
+    others = [
+        other
+        for other in fleet.pools[instance.pool].instances.values()
+        if other.state is State.READY and not other.missed and not other.replaced_by and other is not instance
+    ]
+    others.sort(key=lambda other: (other.load or 0.0, other.port))
+    return tuple(Successor(other.id, other.port) for other in others[:SUCCESSORS_MAX])
