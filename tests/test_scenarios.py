@@ -8,6 +8,7 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     reboot [later S]               agentd is killed and starts again, S seconds later; the agents run on
     run S                          let S seconds pass
     load ID=L ...                  agents report these loads from now on
+    work ID BEGUN QUEUED           an agent reports so many tasks from now on
     silence ID / speak ID          an agent stops / starts sending heartbeats
     exit ID                        its process ends; the driver restarts it
     take PORT NAME / free PORT     somebody else listens on a port
@@ -132,6 +133,9 @@ class Story:
         for word in words:
             ident, load = word.split("=")
             world.set_load(ident, float(load))
+
+    def do_work(self, world: World, words: list[str]) -> None:
+        world.work(words[0], int(words[1]), int(words[2]))
 
     def do_silence(self, world: World, words: list[str]) -> None:
         world.agents[InstanceId(words[0])].silent = True

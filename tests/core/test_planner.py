@@ -48,6 +48,44 @@ def test_of_equal_loads_the_youngest_goes_and_what_is_not_ready_counts_as_idle()
     assert victims_of(world, 1) == ["research-9103", "research-9102"]
 
 
+def test_of_equal_loads_who_has_been_idle_longest_goes_then_who_has_least_to_lose() -> None:
+    world = World(fleet(pool(min=1, max=9, scale_up_cooldown_s=0.0, scale_down_cooldown_s=0.0, drain_share_max=1.0)))
+    world.boot()
+    world.step(SetTarget("up", 6, PoolName("research"), "alice", "", None))
+    world.run_until(5.0)
+    ports = range(9101, 9107)
+    for port in ports:
+        world.set_load(f"research-{port}", 0.2)
+        world.work(f"research-{port}", 1)
+    world.run_until(20.0)
+    for port, tasks in ((9101, 2), (9102, 0), (9103, 0)):
+        world.work(f"research-{port}", tasks)
+    world.run_until(40.0)
+    for port in (9102, 9104):  # the one begins anew, the other is idle since now only
+        world.work(f"research-{port}", 1 if port == 9102 else 0)
+    world.run_until(60.0)
+    world.agents[InstanceId("research-9106")].in_flight = None
+    world.agents[InstanceId("research-9106")].queue_length = None
+    world.run_until(80.0)
+    # idle longest, idle, says nothing, one task lately begun, one for long, two tasks
+    order = [9103, 9104, 9106, 9102, 9105, 9101]
+    assert victims_of(world, 0)[:5] == [f"research-{port}" for port in order[:5]]
+
+
+def test_the_load_comes_before_what_they_say_of_their_work() -> None:
+    world = World(fleet(pool(min=2, scale_down_cooldown_s=0.0)))
+    world.boot()
+    for ident, load, tasks in (("research-9101", 0.3, 0), ("research-9102", 0.2, 4)):
+        world.set_load(ident, load)
+        world.run_until(5.0)
+        world.work(ident, tasks)
+    world.run_until(40.0)
+    world.config = fleet(pool(min=1, scale_down_cooldown_s=0.0))
+    world.reboot()
+    world.run_until(80.0)
+    assert victims_of(world, 1) == ["research-9102"]
+
+
 def test_ports_are_given_out_from_the_lowest_and_never_a_core_agents() -> None:
     core = (CoreAgent("first", 9101), CoreAgent("second", 9103))
     world = World(fleet(pool(core=core, min=4)))

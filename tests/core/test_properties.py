@@ -71,6 +71,17 @@ def _stale_beat(world: Chaos, ident: str) -> None:
     assert world.controller.snapshot() == before
 
 
+def _nature(world: Chaos, ident: str, ignorant: bool, follows: bool, resumes: Stage | None) -> None:
+    """What the agent makes of directives."""
+    agent = world.agents[InstanceId(ident)]
+    agent.ignorant, agent.done_follows, agent.resumes = ignorant, follows, resumes
+
+
+def _say(world: Chaos, ident: str, stage: Stage) -> None:
+    if world.agents[InstanceId(ident)].heard:
+        world.say(ident, stage, "so it says")
+
+
 def _load(world: Chaos, load: float) -> None:
     """Everybody's load from now on."""
     world.usual_load = load
@@ -143,6 +154,9 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "started by an operator": _started_by_an_operator,
     "killed for memory": _on_agent(_killed_for_memory),
     "stale beat": _on_agent(_stale_beat),
+    "work": _on_agent(lambda world, ident, tasks: world.work(ident, tasks)),
+    "nature": _on_agent(_nature),
+    "say": _on_agent(_say),
     "relist": lambda world: world.relist(),
     "port": _port,
     "failing": _failing,
@@ -162,6 +176,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
 
 _number = st.integers(0, 5)
 _loads = st.sampled_from([0.0, 0.1, 0.5, 0.76, 1.0])
+_stages = st.sampled_from([None, Stage.ACCEPTED, Stage.FAILED])
 _pools = st.sampled_from([RESEARCH, EXECUTION, None])
 _idents = st.sampled_from(["research-9002", "research-9101", "research-9102", "execution-9201", "execution-9202"])
 
@@ -187,6 +202,10 @@ _happenings = st.one_of(
     _happening("started by an operator", _number),
     _happening("killed for memory", _number),
     _happening("stale beat", _number),
+    _happening("work", _number, st.sampled_from([0, 1, 3])),
+    _happening("work", _number, st.just(2)),
+    _happening("nature", _number, st.booleans(), st.booleans(), _stages),
+    _happening("say", _number, st.sampled_from(list(Stage))),
     _happening("relist"),
     _happening("port", st.sampled_from([9002, 9101, 9102, 9201]), st.booleans()),
     _happening("failing", _idents, st.booleans()),
@@ -211,8 +230,11 @@ _smooth = st.lists(
     st.one_of(
         _happening("load", st.sampled_from([0.0, 1.0])),
         _happening("load", st.sampled_from([0.0, 1.0])),
-        _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
-        _happening("run", st.sampled_from([15.0, 31.0, 90.0, 130.0])),
+        _happening("run", st.sampled_from([3.0, 15.0, 31.0, 90.0, 130.0])),
+        _happening("run", st.sampled_from([3.0, 15.0, 31.0, 90.0, 130.0])),
+        _happening("work", _number, st.sampled_from([0, 2])),
+        _happening("nature", _number, st.just(False), st.booleans(), _stages),
+        _happening("check", _pools),
         _happening("target", st.sampled_from(["up", "down"]), st.integers(0, 9), _pools, st.just(60.0), st.just(False)),
         _happening("config", st.sampled_from([0, 1, 2, 3, len(CONFIGS) - 1])),
         _happening("reboot", st.sampled_from([0.0, 15.0])),

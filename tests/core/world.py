@@ -190,9 +190,9 @@ class World:
         agent.in_flight, agent.queue_length = in_flight, queued
 
     def say(self, ident: str, stage: Stage, text: str = "") -> None:
-        """The agent tells at once how far it has come with its drain."""
+        """The agent tells at once how far it has come with the last directive."""
         agent = self.agents[InstanceId(ident)]
-        agent.acknowledge.append(Acknowledgement(agent.drains, stage, text))
+        agent.acknowledge.append(Acknowledgement(agent.heard[-1].id, stage, text))
         agent.next_beat = self.now
         self.run_until(self.now)
 
