@@ -87,8 +87,11 @@ def _taken_back(fleet: Fleet, instance: Instance, now: float) -> None:
 
 def _not_taken_back(fleet: Fleet, instance: Instance, why: str, now: float) -> None:
     """The drain goes on, by a new directive: the agent may have resumed and its answer been lost."""
-    departure.go_on(fleet, instance, now)
     fleet.tell(EventType.DRAIN, f"not taken back ({why}); {instance.cause}", instance, decision=instance.stop_decision)
+    if now >= drain_end(fleet, instance):
+        departure.stop(fleet, instance, now, cut=True)
+    else:
+        departure.go_on(fleet, instance, now)
     pool = fleet.pools[instance.pool]
     pool.recheck_at = now  # somebody else has to come in its place
     fleet.touch_pool(pool.name)

@@ -45,7 +45,7 @@ class Situation:
     now: float
     extra: Promised
     asked_for: bool  # by a person
-    back: int  # how many draining instances could be taken back
+    back: int  # how many draining instances a scale-up could take back
 
     @property
     def up(self) -> bool:
@@ -73,7 +73,7 @@ def evaluate(
     if within != sums.count:
         situation = Situation(
             fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None,
-            back=len(drain.reclaimable(fleet, pool, now)),
+            back=len(drain.reclaimable(fleet, pool, now)) if within > sums.count else 0,
         )  # fmt: skip
         for guard in _GUARDS:
             for allowed, limit in guard(situation):

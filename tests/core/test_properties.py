@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from chaos import MIB, Chaos
@@ -243,6 +244,53 @@ _smooth = st.lists(
     min_size=6,
     max_size=16,
 )
+
+
+# Busy agents that come and go by the minute: this is where drains are called off, refused, cut and crossed.
+_target = st.tuples(st.sampled_from(["up", "down"]), st.integers(1, 4), st.just(RESEARCH), st.none(), st.just(False))
+_coming_and_going = st.lists(
+    st.one_of(
+        st.tuples(st.just("target"), _target),
+        st.tuples(st.just("target"), _target),
+        _happening("run", st.sampled_from([0.02, 3.0, 6.0, 15.0])),
+        _happening("run", st.sampled_from([0.02, 3.0, 6.0, 15.0])),
+        _happening("work", _number, st.sampled_from([0, 2])),
+        _happening("nature", _number, st.booleans(), st.booleans(), _stages),
+        _happening("say", _number, st.sampled_from(list(Stage))),
+        _happening("silence", _number, st.booleans()),
+        _happening("exit", _number, st.sampled_from([-1.0, 0.1])),
+        _happening("restart", _number),
+        _happening("config", st.sampled_from([0, 1, 2, 4])),
+        _happening("host", st.sampled_from([4000, 300])),
+        _happening("reboot", st.sampled_from([0.0, 5.0])),
+        _happening("clone"),
+    ),
+    min_size=6,
+    max_size=24,
+)
+
+
+@STORIES
+@given(_coming_and_going, st.sampled_from([0.0, 2.0]), st.sampled_from([0.0, 3.0]))
+def test_drains_end_or_are_called_off_however_agents_answer(
+    story: list[Happening], start_delay_s: float, stop_delay_s: float
+) -> None:
+    pools = {
+        name: replace(pool, scale_up_cooldown_s=1.0, scale_down_cooldown_s=2.0) for name, pool in FLEET.pools.items()
+    }
+    world = Chaos(replace(FLEET, pools=pools), start_delay_s=start_delay_s, stop_delay_s=stop_delay_s)
+    world.boot()
+    HAPPENINGS["target"](world, "up", 4, RESEARCH, None, False)
+    world.run_until(5.0)
+    for ident in world.agents:
+        world.work(ident, 2)
+    for name, values in story:
+        HAPPENINGS[name](world, *values)
+        world.check_stored()
+    draining = {view.id for view in world.view().instances if view.state is State.DRAINING}
+    world.run_until(world.now + 60.0)
+    left = {view.id: view for view in world.view().instances if view.id in draining}
+    assert all(view.state is not State.DRAINING or view.state_age_s < 60.0 for view in left.values())
 
 
 @STORIES
