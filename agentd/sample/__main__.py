@@ -1,6 +1,8 @@
 """Run the sample agent: `python -m agentd.sample`, on the port and with the concurrency that agentd gives.
 
-On TERM, or when agentd has no more use for it, it stops accepting, finishes what it accepted and exits with 0.
+When agentd asks to drain, it takes nothing new, hands what waits to its successors, finishes what it has begun, and
+waits for TERM; a drain that is called off opens its door again. On TERM, or when agentd has no more use for it, it
+stops accepting, finishes what it accepted and exits with 0.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from agentd.sample.app import make_app
+from agentd.sample.handover import HandOver
 from agentd.sample.work import TaskQueue
 from agentd.sdk import Agent
 
@@ -92,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         log.error("cannot listen on 127.0.0.1:%d: %s", agent.port, error.strerror)
         return 1
-    queue = TaskQueue(agent, options.queue_max, options.speed)
+    queue = TaskQueue(agent, options.queue_max, options.speed, HandOver(agent))
+    agent.on_drain(queue.offer)
+    agent.on_resume(lambda: log.info("sample agent takes tasks again"))  # its door asks `agent.draining`
     asyncio.run(serve(agent, queue, listener, options.service_s))
     return 0
 

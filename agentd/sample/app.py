@@ -1,7 +1,8 @@
 """The HTTP face of the sample agent.
 
 POST /task     {"service_s": 1.5, "cpu_s": 0}  ->  200 {"instance", "waited_s", "service_s"} when it is done
-               400 a body that cannot be read; 503 with Retry-After: offer the task to another agent
+               400 a body that cannot be read; 503 with Retry-After: offer the task to another agent.
+               A task that still waits when a drain begins is done by a successor, whose answer this is then
 GET  /healthz  200 while tasks are taken, 503 while draining
 GET  /         the agent's numbers
 """
@@ -13,10 +14,10 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentd.sample.work import Job, TaskQueue, Turned
+from agentd.sample.work import Answer, Job, TaskQueue, Turned
 from agentd.sdk import Agent
 
 BODY_BYTES_MAX = 64 * 1024
@@ -31,16 +32,18 @@ class BadBody(Exception):
 def make_app(agent: Agent, queue: TaskQueue, service_s: float) -> Starlette:
     """The application; `service_s` is the service time of a task that names none."""
 
-    async def task(request: Request) -> JSONResponse:
+    async def task(request: Request) -> Response:
         try:
             job = read_job(await _body(request), service_s)
-            waited_s = await queue.run(job)
+            done = await queue.run(job)
         except BadBody as error:
             return JSONResponse({"error": str(error)}, status_code=400)
         except Turned as error:
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             return JSONResponse({"error": str(error)}, status_code=503, headers=headers)
-        return JSONResponse({"instance": agent.instance, "waited_s": waited_s, "service_s": job.service_s})
+        if isinstance(done, Answer):
+            return Response(done.body, media_type="application/json")
+        return JSONResponse({"instance": agent.instance, "waited_s": done, "service_s": job.service_s})
 
     async def healthz(_request: Request) -> JSONResponse:
         return JSONResponse({"draining": agent.draining}, status_code=503 if agent.draining else 200)

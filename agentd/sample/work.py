@@ -1,6 +1,7 @@
 """The task queue of the sample agent: bounded concurrency, bounded waiting, first come first served.
 
-Knows nothing of HTTP. What is accepted is finished: refusals happen at the door only.
+Knows nothing of HTTP. What is accepted is finished: refusals happen at the door only. When the agent drains, who waits
+is offered to others, and done here where nobody takes it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,42 +28,90 @@ class Job:
     cpu_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What another agent answered, for whoever waits here."""
+
+    body: bytes
+
+
 class TaskQueue:
     """Runs up to `agent.concurrency` jobs at a time and lets up to `queue_max` more wait."""
 
-    def __init__(self, agent: Agent, queue_max: int, speed: float = 1.0) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        queue_max: int,
+        speed: float = 1.0,
+        hand_over: Callable[[Job], Awaitable[Answer | None]] | None = None,
+    ) -> None:
+        """`hand_over` has another agent do a job, and gives its answer; None: nobody took it."""
         self._agent = agent
         self._queue_max = queue_max
         self._speed = speed
         self._free = agent.concurrency
-        # Jobs that wait, in order; a result hands the slot of a finished job to the next.
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._hand_over = hand_over
+        self._accepted = 0  # and not begun
+        # Jobs that wait for a slot, in order. True hands that of a finished job to the next, False: offer it to others.
+        self._turns: deque[asyncio.Future[bool]] = deque()
         self._threads = ThreadPoolExecutor(agent.concurrency, thread_name_prefix="task")
         self.closed = False
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        """Jobs accepted and not begun, also those that somebody else is asked to do."""
+        return self._accepted
 
-    async def run(self, job: Job) -> float:
-        """Do `job`; the seconds it waited for its turn.
+    def offer(self) -> None:
+        """Offer all that waits to others: the agent drains."""
+        if self._hand_over is not None:
+            while self._turns:
+                self._turns.popleft().set_result(False)
+
+    async def run(self, job: Job) -> float | Answer:
+        """Do `job`: the seconds it waited for its turn, or the answer of the agent that did it instead.
 
         Raises:
             Turned: the queue is full, or the agent takes no new tasks.
         """
         if self.closed or self._agent.draining:
             raise Turned("this agent takes no new tasks")
-        if self._free == 0 and len(self._waiting) >= self._queue_max:
+        if self._free == 0 and self._accepted >= self._queue_max:
             raise Turned(f"{self._queue_max} tasks wait already")
         accepted_at = time.monotonic()
-        await self._acquire()
+        begun = False
+        self._count(1)
         try:
-            waited_s = time.monotonic() - accepted_at
-            async with self._agent.task(queued_at=accepted_at):
-                await self._work(job)
-            return waited_s
+            answer = await self._wait(job)
+            if answer is not None:
+                return answer
+            try:
+                waited_s = time.monotonic() - accepted_at
+                async with self._agent.task(queued_at=accepted_at):
+                    begun = True
+                    self._count(-1)  # only now: a job between the two would be nobody's
+                    await self._work(job)
+                return waited_s
+            finally:
+                self._release()
         finally:
-            self._release()
+            if not begun:
+                self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._accepted += more
+        self._agent.queue(self._accepted)
+
+    async def _wait(self, job: Job) -> Answer | None:
+        """Wait for a slot; where the job is offered meanwhile, the answer of whoever has done it."""
+        first = False
+        while not await self._acquire(first=first):
+            assert self._hand_over is not None
+            answer = await self._hand_over(job)
+            if answer is not None:
+                return answer
+            first = True  # it has waited before
+        return None
 
     async def _work(self, job: Job) -> None:
         if job.service_s > 0:
@@ -70,29 +120,30 @@ class TaskQueue:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, burn, job.cpu_s / self._speed)
 
-    async def _acquire(self) -> None:
+    async def _acquire(self, *, first: bool) -> bool:
+        """Wait for a slot. False: the job is to be offered to others."""
         if self._free > 0:
             self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._agent.queue(len(self._waiting))
+            return True
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if first:
+            self._turns.appendleft(turn)
+        else:
+            self._turns.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.done() or turn.cancelled():
+                self._turns.remove(turn)
+            elif turn.result():
                 self._release()  # the turn came together with the cancellation: it goes to the next
-            else:
-                self._waiting.remove(turn)
-                self._agent.queue(len(self._waiting))
             raise
 
     def _release(self) -> None:
-        if not self._waiting:
+        if self._turns:
+            self._turns.popleft().set_result(True)
+        else:
             self._free += 1
-            return
-        self._waiting.popleft().set_result(None)
-        self._agent.queue(len(self._waiting))
 
 
 def burn(cpu_s: float) -> None:
