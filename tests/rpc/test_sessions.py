@@ -1,4 +1,4 @@
-"""Sessions over the wire: heartbeats answered in order, directives unasked, and ends that mean nothing by themselves."""
+"""Sessions over the wire: heartbeats answered in order, directives unasked, ends that mean nothing by themselves."""
 
 from __future__ import annotations
 
