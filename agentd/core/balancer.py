@@ -21,7 +21,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agentd.core.model import Incarnation, InstanceId, PoolName, State
+from agentd.core.model import Incarnation, InstanceId, PoolName, State, Successor
 
 SHARE_MIN = 0.05
 # How far one agent's response time counts beside the pool's median, either way: one odd task is not a trend.
@@ -59,14 +59,6 @@ class Endpoint:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Successor:
-    """Who may take over work, and its share of it: the weights of all successors sum to 1."""
-
-    endpoint: Endpoint
-    weight: float
-
-
 def weigh(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """The endpoints of one pool with their weights, in the same order."""
     ready = [each for each in endpoints if each.state is State.READY and not each.late]
@@ -80,13 +72,14 @@ def weigh(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
 def successors(endpoints: Sequence[Endpoint], leaving: InstanceId) -> tuple[Successor, ...]:
     """Who takes over the work of `leaving`, one of these weighed endpoints of its pool: the heaviest first.
 
-    The late are asked only where nobody else is left. At most `SUCCESSORS_MAX`; empty: there is nobody.
+    The late are asked only where nobody else is left. Their weights sum to 1. At most `SUCCESSORS_MAX`; empty: there is
+    nobody.
     """
     others = [each for each in endpoints if each.id != leaving and each.state is State.READY]
     chosen = [each for each in others if not each.late] or others
     chosen = sorted(chosen, key=lambda each: (-each.weight, each.port))[:SUCCESSORS_MAX]
     total = sum(each.weight for each in chosen)
-    return tuple(Successor(each, each.weight / total) for each in chosen)
+    return tuple(Successor(each.id, each.port, each.weight / total) for each in chosen)
 
 
 def _weight(endpoint: Endpoint, merits: Mapping[InstanceId, float], heaviest: float) -> float:

@@ -6,13 +6,12 @@ acknowledged it. What a drain or its end means for the instance is `core.drain`.
 
 from __future__ import annotations
 
+from agentd.core import balancer, views
 from agentd.core.health import drain_end
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import Acknowledgement, Stage
-from agentd.core.model import Directive, DirectiveKind, State, Successor
+from agentd.core.model import Directive, DirectiveKind
 from agentd.core.state import Fleet, Instance
-
-SUCCESSORS_MAX = 16
 
 
 def issue(fleet: Fleet, instance: Instance, kind: DirectiveKind, now: float) -> None:
@@ -41,7 +40,8 @@ def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
     if instance.directive_kind is DirectiveKind.RESUME:
         return Directive(DirectiveKind.RESUME, instance.directive)
     left_s = max(0.0, drain_end(fleet, instance) - now)
-    return Directive(DirectiveKind.DRAIN, instance.directive, left_s, successors(fleet, instance))
+    endpoints = views.endpoints_of(fleet, fleet.pools[instance.pool])
+    return Directive(DirectiveKind.DRAIN, instance.directive, left_s, balancer.successors(endpoints, instance.id))
 
 
 def told(fleet: Fleet, instance: Instance, now: float) -> bool:
@@ -64,14 +64,3 @@ def take(fleet: Fleet, instance: Instance, acks: tuple[Acknowledgement, ...]) ->
             fleet.touch(instance)
             news = ack
     return news
-
-
-def successors(fleet: Fleet, instance: Instance) -> tuple[Successor, ...]:
-    """Who may take over what `instance` has queued: its pool's ready instances, those with the least load first."""
-    others = [
-        other
-        for other in fleet.pools[instance.pool].instances.values()
-        if other.state is State.READY and not other.missed and not other.replaced_by and other is not instance
-    ]
-    others.sort(key=lambda other: (other.load or 0.0, other.port))
-    return tuple(Successor(other.id, other.port) for other in others[:SUCCESSORS_MAX])

@@ -442,7 +442,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """An instance that takes work in place of a draining one. `weight` > 0 is its share beside the others'."""
+    """An instance that takes work in place of a draining one, and its share of it: all weights sum to 1."""
 
     instance: InstanceId
     port: int

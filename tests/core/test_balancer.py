@@ -130,7 +130,7 @@ def test_of_two_the_slower_never_gets_more(one_s: float, other_s: float) -> None
 
 
 def heirs(*endpoints: Endpoint) -> dict[str, float]:
-    return {each.endpoint.id: each.weight for each in successors(weigh(endpoints), InstanceId("research-9101"))}
+    return {each.instance: each.weight for each in successors(weigh(endpoints), InstanceId("research-9101"))}
 
 
 def test_the_work_goes_to_the_others_by_their_weights() -> None:
@@ -157,5 +157,5 @@ def test_inheritances_are_bounded_and_whole(pool: list[Endpoint]) -> None:
     ready = [each for each in pool if each.state is State.READY and each.port != 9101]
     assert bool(found) == bool(ready)
     assert len(found) <= SUCCESSORS_MAX
-    assert all(each.weight > 0.0 and each.endpoint.id != "research-9101" for each in found)
+    assert all(each.weight > 0.0 and each.instance != "research-9101" for each in found)
     assert not found or math.isclose(sum(each.weight for each in found), 1.0)

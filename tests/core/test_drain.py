@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from fleets import fleet, research
 from world import Agent, World
 
 from agentd.core.messages import Acknowledgement, Beat, EventType, SetTarget, Shutdown, Stage, Stop
-from agentd.core.model import DirectiveKind, InstanceId, PoolName, State, Successor
+from agentd.core.model import DirectiveKind, InstanceId, PoolName, State
 
 RESEARCH = PoolName("research")
 ELASTIC = InstanceId("research-9101")
@@ -197,8 +199,11 @@ def test_it_names_who_can_take_over_least_loaded_first() -> None:
     agent = world.agents[InstanceId("research-9103")]
     down(world, 3)
     world.run_until(70.0)
-    names = [Successor(InstanceId(f"research-{port}"), port) for port in (9102, 9101, 9002)]
-    assert list(agent.heard[0].successors) == names
+    successors = agent.heard[0].successors
+    assert [(one.instance, one.port) for one in successors] == [(f"research-{n}", n) for n in (9102, 9101, 9002)]
+    weights = [one.weight for one in successors]
+    assert weights == sorted(weights, reverse=True)
+    assert math.isclose(sum(weights), 1.0)
 
 
 def test_a_restart_of_agentd_goes_on_with_it() -> None:

@@ -17,7 +17,7 @@ from serving import FLEET, POOL, Serving, asynchronous, refused, serving
 
 from agentd import discovery
 from agentd.core.model import InstanceId, PoolName, PortRange
-from agentd.v1 import common_pb2, control_pb2, discovery_pb2_grpc
+from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2_grpc
 from agentd.v1 import discovery_pb2 as pb
 
 READY, DRAINING = common_pb2.INSTANCE_STATE_READY, common_pb2.INSTANCE_STATE_DRAINING
@@ -123,7 +123,8 @@ async def test_who_drains_gets_nothing_more_and_is_gone_when_it_stops(tmp_path: 
         change = await reader.next()
         assert [(each.id, each.state, each.weight) for each in change.endpoints] == [("research-9101", DRAINING, 0.0)]
         (reply,) = (await agentd.heartbeat(agentd.beat(seq=2))).replies
-        await agentd.heartbeat(agentd.beat(seq=3, directives_done=[reply.directive.id]))
+        done = agent_pb2.Acknowledgement(id=reply.directive.id, stage=agent_pb2.Acknowledgement.STAGE_DONE)
+        await agentd.heartbeat(agentd.beat(seq=3, acks=[done]))
         change = await reader.next()
         assert (change.snapshot, list(change.removed)) == (False, ["research-9101"])
 
