@@ -45,6 +45,7 @@ class Situation:
     now: float
     extra: Promised
     asked_for: bool  # by a person
+    in_the_end: bool
     back: int  # how many draining instances a scale-up could take back
 
     @property
@@ -53,11 +54,13 @@ class Situation:
 
 
 def evaluate(
-    fleet: Fleet, pool: Pool, now: float, *, extra: Promised = NOTHING_PROMISED, target: int | None = None
-) -> Decision:
+    fleet: Fleet, pool: Pool, now: float, *, extra: Promised = NOTHING_PROMISED, target: int | None = None,
+    in_the_end: bool = False,
+) -> Decision:  # fmt: skip
     """What to do with `pool` now, and why. Changes nothing; the decision has no id yet.
 
     `target` takes the place of a person's target (for a dry run); `extra` is what other pools were granted.
+    `in_the_end`: whatever may drain at once.
     """
     sums = totals(fleet, pool, now)
     wanted, reasons = _wish(fleet, pool, sums, target)
@@ -73,6 +76,7 @@ def evaluate(
     if within != sums.count:
         situation = Situation(
             fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None,
+            in_the_end=in_the_end,
             back=len(drain.reclaimable(fleet, pool, now)) if within > sums.count else 0,
         )  # fmt: skip
         for guard in _GUARDS:
@@ -165,13 +169,13 @@ def _start_backoff(s: Situation) -> list[Bound]:
 
 def _drain_share(s: Situation) -> list[Bound]:
     """Of those that take work, or finish it, a share may drain at once. Who is not ready yet has nothing to finish."""
-    if s.up:
+    if s.up or s.in_the_end:
         return []
     draining = sum(1 for i in s.pool.instances.values() if i.state in LEAVING and not i.is_resuming)
     size = draining + sum(1 for i in s.pool.committed() if i.state is State.READY)
     most = max(1, int(size * s.pool.config.drain_share_max))
     unready = sum(1 for victim in planner.victims(s.pool) if victim.state is not State.READY)
-    text = f"at most {most} of {size} may drain at once"
+    text = f"at most {most} of {size} may drain at once" + ("; the others follow" if s.asked_for else "")
     return [(s.count - unready - max(0, most - draining), Limit("drain_share", text))]
 
 

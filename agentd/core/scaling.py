@@ -64,7 +64,8 @@ def set_target(fleet: Fleet, event: SetTarget, now: float) -> TargetReply | Refu
         fleet.touch_pool(name)
         why = f" ({event.reason})" if event.reason else ""
         fleet.tell(EventType.TARGET, f"{event.direction} to {count}{why}", pool=name, actor=event.owner)
-    return TargetReply(tuple(_grant(decision) for decision in check(fleet, now, wishes)))
+    in_the_end = {name: guards.evaluate(fleet, fleet.pools[name], now, in_the_end=True) for name in wishes}
+    return TargetReply(tuple(_grant(decision, in_the_end[decision.pool]) for decision in check(fleet, now, wishes)))
 
 
 def set_autoscaling(fleet: Fleet, event: SetAutoscaling, now: float) -> None:
@@ -105,16 +106,24 @@ def _preview(fleet: Fleet, wishes: dict[PoolName, int], now: float) -> Iterable[
     for name in sorted(wishes, key=lambda name: (-fleet.pools[name].config.priority, name)):
         pool = fleet.pools[name]
         decision = guards.evaluate(fleet, pool, now, extra=extra, target=wishes[name])
+        in_the_end = guards.evaluate(fleet, pool, now, extra=extra, target=wishes[name], in_the_end=True)
         more = max(0, decision.granted - decision.current)
         extra = Promised(
             extra.memory_bytes + more * pool.footprint_bytes, extra.cpu_cores + more * pool.footprint_cores
         )
-        yield _grant(decision)
+        yield _grant(decision, in_the_end)
 
 
-def _grant(decision: Decision) -> Grant:
+def _grant(decision: Decision, in_the_end: Decision) -> Grant:
+    """What a wish gets. One for fewer goes on by itself when only so many may drain at once: that is granted too."""
     limits = tuple(f"{limit.code}: {limit.text}" for limit in decision.limits)
-    return Grant(decision.pool, decision.current, decision.wanted, decision.granted, limits)
+    granted = in_the_end.granted if _goes_on(decision) else decision.granted
+    return Grant(decision.pool, decision.current, decision.wanted, granted, limits)
+
+
+def _goes_on(decision: Decision) -> bool:
+    asked_for = any(reason.code == "target" for reason in decision.reasons)
+    return asked_for and any(limit.code == "drain_share" for limit in decision.limits)
 
 
 def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:
@@ -135,8 +144,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
                 assert instance is not None, "broken invariant: the ports guard granted a port that is not there"
                 instance.reason = reason
         case Direction.DOWN:
-            in_steps = bool(pool.target) and any(limit.code == "drain_share" for limit in decision.limits)
-            pool.down_in_steps = in_steps
+            pool.down_in_steps = _goes_on(decision)
             fleet.touch_pool(pool.name)
             for ident in decision.victims:
                 victim = fleet.instances[ident]

@@ -262,8 +262,8 @@ def test_a_share_of_the_pool_drains_at_once_and_one_wish_costs_one_cooldown() ->
         world.work(ident, 1)
     world.run_until(1100.0)
     reply: Any = world.step(SetTarget("down", 3, RESEARCH, "alice", "", None))
-    assert reply.grants[0].granted == 4
-    assert reply.grants[0].limits == ("drain_share: at most 3 of 7 may drain at once",)
+    assert reply.grants[0].granted == 3
+    assert reply.grants[0].limits == ("drain_share: at most 3 of 7 may drain at once; the others follow",)
     world.run_until(1110.0)
     assert world.view().pools[0].draining == 3
     for ident in list(world.agents):

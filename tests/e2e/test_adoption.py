@@ -31,8 +31,9 @@ def keep(file: Path) -> None:
     assert file.exists()
 
 
-def core_and_two(fleet: Fleet, **more: Any) -> dict[str, dict[str, Any]]:
-    fleet.configure({"primary": fleet.core("primary", 1), "research": fleet.elastic(2, 6, min=2, max=4)}, **more)
+def core_and_two(fleet: Fleet, *, drain_timeout_sec: float = 10.0, **more: Any) -> dict[str, dict[str, Any]]:
+    research = fleet.elastic(2, 6, min=2, max=4, drain_timeout_sec=drain_timeout_sec)
+    fleet.configure({"primary": fleet.core("primary", 1), "research": research}, **more)
     fleet.start()
     return fleet.ready(f"primary-{fleet.ports[1]}", *(f"research-{fleet.ports[number]}" for number in (2, 3)))
 
@@ -152,8 +153,8 @@ def test_cooldowns_targets_and_the_mode_survive(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("moment", ["draining", "stopping"])
 def test_an_agent_that_is_leaving_still_leaves_and_finishes_its_task(fleet: Fleet, moment: str) -> None:
-    rules = {**PATIENT, "heartbeat_timeout_sec": 9} if moment == "draining" else PATIENT
-    before = core_and_two(fleet, rules=rules)
+    # Past its deadline it is stopping, and finishes its task in the grace.
+    before = core_and_two(fleet, drain_timeout_sec=10 if moment == "draining" else 0.1)
     fleet.ctl("up", "3", "--pool", "research")
     victim = f"research-{fleet.ports[4]}"
     before = fleet.ready(*before, victim)
@@ -170,8 +171,7 @@ def test_an_agent_that_is_leaving_still_leaves_and_finishes_its_task(fleet: Flee
     fleet.until("load is known", lambda: min(fleet.ps()[f"research-{fleet.ports[n]}"]["load"] for n in (2, 3)) == 1.0)
     fleet.ctl("down", "2", "--pool", "research")
     assert fleet.events("scale_down")[0]["instance"] == victim
-    if moment == "stopping":
-        fleet.until("stopping", lambda: fleet.ps()[victim]["state"] == "stopping")
+    fleet.until(moment, lambda: fleet.ps()[victim]["state"] == moment)
     fleet.kill()
     assert is_alive(before[victim]["pid"])
     fleet.start()

@@ -1,0 +1,67 @@
+"""An agent that is asked to drain loses nothing: its tasks are finished, handed over, or it is taken back."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from e2e_fleet import PATIENT, SAMPLE, Fleet, call, pids, set_load
+
+pytestmark = pytest.mark.host
+# Heartbeats every half second, and patience with those that a busy machine delays.
+RULES = {**PATIENT, "heartbeat_timeout_sec": 1.5, "unhealthy_threshold": 20}
+
+
+def offer(port: int, service_s: float, answers: list[Any]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: answers.append(call(port, "POST", "/task", {"service_s": service_s})))
+    thread.start()
+    return thread
+
+
+def test_what_waits_at_an_agent_that_drains_is_done_by_another(fleet: Fleet) -> None:
+    pool = {"command": SAMPLE, "core": {"researcher": fleet.ports[1]}, "ports": [fleet.ports[2], fleet.ports[5]]}
+    fleet.configure({"research": {**pool, "max": 2}}, rules=RULES)
+    fleet.start()
+    core, victim = (f"research-{fleet.ports[number]}" for number in (1, 2))
+    fleet.ctl("up", "2", "--pool", "research")
+    fleet.ready(core, victim)
+    answers: list[tuple[int, Any]] = []
+    tasks = [offer(fleet.ports[2], 1.5, answers) for _ in range(4)]
+    fleet.until("three wait", lambda: fleet.ps()[victim]["queue_length"] == 3)
+    fleet.ctl("down", "1", "--pool", "research")
+    fleet.until("its door is closed", lambda: call(fleet.ports[2], "GET", "/healthz")[0] == 503)
+    for task in tasks:
+        task.join()
+    assert [status for status, _ in answers] == [200] * 4
+    assert Counter(fields["instance"] for _, fields in answers) == {core: 3, victim: 1}
+    fleet.ready(core)
+    assert fleet.events("stop_forced", "exit") == []
+    assert "cut" not in fleet.event("stop", instance=victim)["reason"]
+
+
+def test_an_agent_is_taken_back_in_the_middle_of_its_task(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.elastic(2, 5, min=1, drain_timeout_sec=60)}, rules=RULES)
+    fleet.start()
+    first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
+    fleet.ctl("up", "2", "--pool", "research")
+    before = fleet.ready(first, second)
+    answers: list[tuple[int, Any]] = []
+    task = offer(fleet.ports[3], 5.0, answers)
+    set_load(fleet.ports[2], 1.0)
+    set_load(fleet.ports[3], 0.1)
+    fleet.until("loads are known", lambda: [fleet.ps()[one]["load"] for one in (first, second)] == [1.0, 0.1])
+    fleet.until("it works", lambda: fleet.ps()[second]["in_flight"] == 1)
+    fleet.ctl("down", "1", "--pool", "research")
+    fleet.until("its door is closed", lambda: call(fleet.ports[3], "POST", "/task", {"service_s": 0})[0] == 503)
+    assert fleet.ps()[second]["state"] == "draining"
+    fleet.ctl("up", "2", "--pool", "research")
+    after = fleet.ready(first, second)
+    assert pids(after) == pids(before)
+    assert call(fleet.ports[3], "POST", "/task", {"service_s": 0})[0] == 200
+    task.join()
+    assert answers == [(200, {"instance": second, "incarnation": before[second]["incarnation"]})]
+    assert [event["instance"] for event in fleet.events("resume")] == [second]
+    assert len(fleet.events("scale_up")) == 1
+    assert fleet.events("stop", "stop_forced") == []
