@@ -21,7 +21,7 @@ async def main() -> None:
     end = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not agent.draining and (line := await reader.readline()):
+        while agent.accepting and (line := await reader.readline()):
             async with agent.task(), slots:  # reported: in flight, done, response time, load
                 answer = {"answer": await think(json.loads(line)["question"])}
                 writer.write(json.dumps(answer).encode() + b"\n")
@@ -30,8 +30,7 @@ async def main() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", agent.port)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
     async with agent:  # the first heartbeat says: ready
-        agent.on_drain(server.close)  # agentd asks to take nothing new; a TERM follows
-        await end.wait()
+        await end.wait()  # asked to drain, it takes nothing new, see serve(); TERM follows when its tasks are done
         server.close()
         while agent.in_flight:  # finish what was accepted
             await asyncio.sleep(0.1)
