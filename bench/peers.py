@@ -1,7 +1,8 @@
 """agentd against the process managers that people use: supervisord, circus and pm2.
 
-Each keeps N copies of `sleep infinity` alive, launched in turns in one run. The peers are installed into a throw-away
-directory (pip in a virtual environment, npm with a prefix); one that cannot be installed is named and left out.
+Each keeps N copies of `sleep infinity` alive, launched in turns in one run. agentd and the peers are installed
+into a throw-away directory (pip in virtual environments, npm with a prefix); a peer that cannot be installed is named
+and left out.
 agentd runs its process driver with core agents and `health: none`.
 
 start      from launch to all N running: the first process of the manager made, to the last child being the program
@@ -127,7 +128,7 @@ def _end(family: Family) -> None:
 
 
 def install(names: list[str], directory: Path, report: Report) -> list[managers.Manager]:
-    found = [managers.agentd()]
+    found = [managers.agentd(directory)]
     for name in names:
         try:
             found.append(managers.PEERS[name](directory))

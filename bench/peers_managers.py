@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from harness import BenchError, environment, free_ports, plain_environment, wait_until
+from harness import BenchError, free_ports, plain_environment, wait_until
 from own_agentd import fleet_settings
 
+PROJECT = Path(__file__).resolve().parent.parent
 INSTALL_S_MAX = 300.0
 # A child counts when it has become this program; managers fork, or put a wrapper before it.
 PROGRAM = ["sleep", "infinity"]
@@ -40,8 +41,16 @@ class Manager:
     launch: Callable[[Path, int], Launched]
 
 
-def agentd() -> Manager:
-    return Manager("agentd", _output(sys.executable, "-m", "agentd", "--version").removeprefix("agentd "), _agentd)
+def agentd(environment_dir: Path) -> Manager:
+    """From a wheel, as the others: finding a package that is installed from its sources costs each start some time."""
+    source = environment_dir / "agentd-source"
+    if not source.exists():
+        shutil.copytree(
+            PROJECT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+        )
+    python = _pip_install(environment_dir / "agentd", str(source))
+    version = _output(str(python), "-m", "agentd", "--version").removeprefix("agentd ")
+    return Manager("agentd", version, lambda place, count: _agentd(python, place, count))
 
 
 def supervisord(environment_dir: Path) -> Manager:
@@ -76,7 +85,7 @@ PEERS: dict[str, Callable[[Path], Manager]] = {"supervisord": supervisord, "circ
 # -- launching --------------------------------------------------------------------------------------
 
 
-def _agentd(place: Path, count: int) -> Launched:
+def _agentd(python: Path, place: Path, count: int) -> Launched:
     """Core agents: a fixed set that is always there, as with the others."""
     first, last = free_ports(count + 1)  # the last one is for HTTP
     pool = {"command": PROGRAM, "health": "none", "core": {f"a{port}": port for port in range(first, last)}}
@@ -85,8 +94,8 @@ def _agentd(place: Path, count: int) -> Launched:
     settings |= {"driver": "process", "listen": {**sockets, "http": f"127.0.0.1:{last}"}}
     file = place / "agentd.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    words = (sys.executable, "-m", "agentd", "--config", str(file), "--state-dir", str(place / "state"))
-    return _spawn(place, *words, env=environment())
+    words = (str(python), "-m", "agentd", "--config", str(file), "--state-dir", str(place / "state"))
+    return _spawn(place, *words)
 
 
 def _supervisord(python: Path, place: Path, count: int) -> Launched:
