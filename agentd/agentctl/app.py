@@ -11,7 +11,7 @@ import click
 
 from agentd import __version__
 from agentd.agentctl import command as common
-from agentd.agentctl import config, daemon, doctor, endpoints, events, explain, instances, scale, status
+from agentd.agentctl import config, daemon, doctor, drain, endpoints, events, explain, instances, scale, status
 from agentd.agentctl.command import Address, Duration, Failure, Session
 
 EXIT_CODES = (
@@ -111,6 +111,7 @@ for _command in (
     endpoints.endpoints,
     instances.logs,
     instances.restart,
+    drain.drain,
     daemon.reload,
     daemon.shutdown,
     doctor.doctor,

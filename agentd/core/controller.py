@@ -20,6 +20,7 @@ from agentd.core.messages import (
     CheckReply,
     ConfigChanged,
     Done,
+    Drain,
     Event,
     EventType,
     HostSampled,
@@ -200,8 +201,8 @@ class Controller:
                 scaling.set_autoscaling(fleet, event, now)
             case Check():
                 return self._check(event, now)
-            case Restart():
-                return self._restart(event, now)
+            case Restart() | Drain():
+                return self._by_name(event, now)
             case Shutdown():
                 self._shutdown(event, now)
             case Beat() | NextDirective():
@@ -368,7 +369,13 @@ class Controller:
             return Refusal("UNKNOWN_POOL", f"no pool {event.pool!r} (there are {known})", "NOT_FOUND")
         return CheckReply(scaling.check(fleet, now, None if event.pool is None else (event.pool,)))
 
-    def _restart(self, event: Restart, now: float) -> Reply:
+    def _by_name(self, event: Restart | Drain, now: float) -> Reply:
+        """What a person wants of instances that they name; a pool that lacks one then gets it at once."""
+        reply = self._restart(event) if isinstance(event, Restart) else drain.asked_for(self._fleet, event, now)
+        repair.reconcile_all(self._fleet, now)
+        return reply
+
+    def _restart(self, event: Restart) -> Reply:
         fleet = self._fleet
         if not fleet.config.enabled:
             return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
@@ -384,7 +391,6 @@ class Controller:
                 pool.restart_queue.append(ident)
                 fleet.touch_pool(pool.name)
                 fleet.tell(EventType.RESTART, "asked for", fleet.instances[ident], actor=event.owner)
-        repair.reconcile_all(fleet, now)
         return Done()
 
     def _shutdown(self, event: Shutdown, now: float) -> None:

@@ -63,13 +63,13 @@ def go_on(fleet: Fleet, instance: Instance, now: float) -> None:
     directives.issue(fleet, instance, DirectiveKind.DRAIN, now)
     instance.resume_tried = True
     set_alarm(fleet, instance)
+    _make_up(fleet, instance, now)
 
 
 def stop(fleet: Fleet, instance: Instance, now: float, reason: str = "", *, cut: bool = False) -> None:
     """Tell the driver to stop `instance`; with `cut`, although it has not finished."""
-    if instance.is_resuming:  # it was counted on
-        fleet.pools[instance.pool].recheck_at = now
-        fleet.touch_pool(instance.pool)
+    if instance.is_resuming:
+        _make_up(fleet, instance, now)
     instance.cut = cut
     fleet.move(instance, State.STOPPING, now, reason or instance.cause)
     stop_again(fleet, instance, now)
@@ -147,6 +147,12 @@ def relieve_stand_in(fleet: Fleet, instance: Instance) -> None:
 def _hears_us(fleet: Fleet, instance: Instance) -> bool:
     beats = fleet.pools[instance.pool].config.health is HealthCheck.HEARTBEAT
     return instance.state is State.READY and beats and instance.missed == 0 and instance.seq > 0
+
+
+def _make_up(fleet: Fleet, instance: Instance, now: float) -> None:
+    """`instance` was counted on, and does not come back: look at once whether another one has to."""
+    fleet.pools[instance.pool].recheck_at = now
+    fleet.touch_pool(instance.pool)
 
 
 def _cut_off(instance: Instance) -> str:

@@ -10,9 +10,33 @@ from __future__ import annotations
 
 from agentd.core import departure, directives, planner
 from agentd.core.health import answer_deadline, drain_end, missed_beats, set_alarm
-from agentd.core.messages import Acknowledgement, EventType, Stage
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import Acknowledgement, Done, Drain, EventType, Refusal, Stage
 from agentd.core.model import DirectiveKind, HealthCheck, State
 from agentd.core.state import Fleet, Instance, Pool, Purpose
+
+
+def asked_for(fleet: Fleet, event: Drain, now: float) -> Done | Refusal:
+    """A person has one instance finish its work and stop. Again: nothing more."""
+    instance = fleet.instances.get(event.instance)
+    if not fleet.config.enabled:
+        return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
+    if instance is None:
+        return Refusal("UNKNOWN_INSTANCE", f"no instance {event.instance!r}", "NOT_FOUND")
+    if fleet.pools[instance.pool].removed:
+        return Refusal("NOT_CONFIGURED", f"the pool of {instance.id} is not configured; agentd leaves it alone")
+    if instance.is_core and not event.force:
+        text = f"{instance.id} is the core agent {instance.core_name}, which is always there"
+        return Refusal("CORE_AGENT", f"{text}; with force it is drained and started again in place")
+    purpose = Purpose.RESTART if instance.is_core else Purpose.ASKED_FOR
+    if instance.state in LEAVING and not instance.is_resuming:
+        if instance.stop_purpose is Purpose.SCALE_DOWN:
+            instance.stop_purpose = purpose  # now it is a person who wants it gone: it is not taken back
+            fleet.touch(instance)
+        return Done()
+    reason = f"{event.owner} asked for it"
+    departure.begin(fleet, instance, purpose, now, reason=reason, again=instance.is_core)
+    return Done()
 
 
 def heard(fleet: Fleet, instance: Instance, acks: tuple[Acknowledgement, ...], now: float) -> bool:
@@ -92,6 +116,3 @@ def _not_taken_back(fleet: Fleet, instance: Instance, why: str, now: float) -> N
         departure.stop(fleet, instance, now, cut=True)
     else:
         departure.go_on(fleet, instance, now)
-    pool = fleet.pools[instance.pool]
-    pool.recheck_at = now  # somebody else has to come in its place
-    fleet.touch_pool(pool.name)

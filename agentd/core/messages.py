@@ -238,6 +238,15 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Let one instance finish its work and stop. A core agent only with `force`, and it is started again in place."""
+
+    instance: InstanceId
+    owner: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """agentd is ending. `keep_agents` False: drain and stop every instance first; `hurry`: without drains."""
 
@@ -267,6 +276,7 @@ Event = (
     | SetAutoscaling
     | Check
     | Restart
+    | Drain
     | Shutdown
 )
 

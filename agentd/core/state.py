@@ -44,6 +44,7 @@ class Purpose(StrEnum):
     SCALE_UP = "scale_up"
     SCALE_DOWN = "scale_down"
     RELIEF = "relief"
+    ASKED_FOR = "asked_for"
     REPLACE = "replace"
     RESTART = "restart"
     ADOPTED = "adopted"

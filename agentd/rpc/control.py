@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from agentd.about import About
-from agentd.core.messages import Check, CheckReply, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.messages import Check, CheckReply, Drain, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
 from agentd.core.model import FleetView, InstanceId, PoolName
 from agentd.errors import Refused
 from agentd.rpc import convert, identity
@@ -256,6 +256,17 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         idents = self._resolve(request.name)
         await self._runtime.submit(Restart(idents, await self._owner(request, context)))
         return pb.RestartResponse(instances=list(idents))
+
+    @_once
+    async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
+        found = self._named(request.name)
+        if not found:
+            raise _unknown(request.name, "instance or core agent")
+        owner = await self._owner(request, context)
+        before = next((item for item in self._runtime.view().instances if item.id == found[0]), None)
+        await self._runtime.submit(Drain(found[0], owner, request.force))
+        now = next((item for item in self._runtime.view().instances if item.id == found[0]), before)
+        return pb.DrainResponse(instance=convert.instance(now) if now else None)
 
     @_once
     async def Reload(self, request: pb.ReloadRequest, context: _Context) -> pb.ReloadResponse:

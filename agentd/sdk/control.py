@@ -228,6 +228,15 @@ class ControlClient:
         with self._translated():
             return list(self._stub.Restart(request, timeout=self._timeout_s).instances)
 
+    def drain(self, name: str, *, force: bool = False) -> pb.Instance:
+        """Let an instance, or a core agent by its name, finish its work and stop; the instance as it is now.
+
+        A core agent is refused without `force`, and with it started again in place.
+        """
+        request = pb.DrainRequest(request_id=_request_id(), name=name, owner=self._owner, force=force)
+        with self._translated():
+            return self._stub.Drain(request, timeout=self._timeout_s).instance
+
     def reload(self) -> pb.ReloadResponse:
         """Have agentd read its configuration file again; a bad one is refused and changes nothing."""
         request = pb.ReloadRequest(request_id=_request_id(), owner=self._owner)

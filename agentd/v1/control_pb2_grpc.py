@@ -85,6 +85,11 @@ class ControlServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_control__pb2.RestartRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_control__pb2.RestartResponse.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/agentd.v1.ControlService/Drain',
+                request_serializer=agentd_dot_v1_dot_control__pb2.DrainRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_control__pb2.DrainResponse.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/agentd.v1.ControlService/Reload',
                 request_serializer=agentd_dot_v1_dot_control__pb2.ReloadRequest.SerializeToString,
@@ -166,6 +171,13 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Let one instance finish its work and stop. What its pool must have besides is started as always.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Read the configuration file again; a bad one changes nothing.
         """
@@ -231,6 +243,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Restart,
                     request_deserializer=agentd_dot_v1_dot_control__pb2.RestartRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_control__pb2.RestartResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=agentd_dot_v1_dot_control__pb2.DrainRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_control__pb2.DrainResponse.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
                     servicer.Reload,
@@ -514,6 +531,33 @@ class ControlService(object):
             '/agentd.v1.ControlService/Restart',
             agentd_dot_v1_dot_control__pb2.RestartRequest.SerializeToString,
             agentd_dot_v1_dot_control__pb2.RestartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentd.v1.ControlService/Drain',
+            agentd_dot_v1_dot_control__pb2.DrainRequest.SerializeToString,
+            agentd_dot_v1_dot_control__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class ControlServiceStub:
     ReadLogs: _grpc.UnaryStreamMultiCallable[_control_pb2.ReadLogsRequest, _control_pb2.ReadLogsResponse]
     """What an instance has written."""
     Restart: _grpc.UnaryUnaryMultiCallable[_control_pb2.RestartRequest, _control_pb2.RestartResponse]
+    Drain: _grpc.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]
+    """Let one instance finish its work and stop. What its pool must have besides is started as always."""
     Reload: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]
     """Read the configuration file again; a bad one changes nothing."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_control_pb2.ShutdownRequest, _control_pb2.ShutdownResponse]
@@ -74,6 +76,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     ReadLogs: _aio.UnaryStreamMultiCallable[_control_pb2.ReadLogsRequest, _control_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """What an instance has written."""
     Restart: _aio.UnaryUnaryMultiCallable[_control_pb2.RestartRequest, _control_pb2.RestartResponse]  # type: ignore[assignment]
+    Drain: _aio.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]  # type: ignore[assignment]
+    """Let one instance finish its work and stop. What its pool must have besides is started as always."""
     Reload: _aio.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]  # type: ignore[assignment]
     """Read the configuration file again; a bad one changes nothing."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_control_pb2.ShutdownRequest, _control_pb2.ShutdownResponse]  # type: ignore[assignment]
@@ -155,6 +159,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RestartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RestartResponse, _abc.Awaitable[_control_pb2.RestartResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _control_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.DrainResponse, _abc.Awaitable[_control_pb2.DrainResponse]]:
+        """Let one instance finish its work and stop. What its pool must have besides is started as always."""
 
     @_abc_1.abstractmethod
     def Reload(

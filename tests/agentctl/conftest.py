@@ -44,6 +44,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.grants = [pb.Grant(pool="research", current=2, wanted=4, granted=4)]
         self.past = [event(n) for n in range(1, 6)]
         self.streams: list[list[pb.Event] | Any] = []
+        self.looks_left = 1
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
         self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
@@ -60,6 +61,12 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
 
     def ListInstances(self, request: Any, context: Any) -> Any:
         self._take("ListInstances", request, context)
+        if any(one.state == common_pb2.INSTANCE_STATE_DRAINING for one in self.status.instances):
+            self.looks_left -= 1
+        if self.looks_left < 0:
+            left = [one for one in self.status.instances if one.state != common_pb2.INSTANCE_STATE_DRAINING]
+            del self.status.instances[:]
+            self.status.instances.extend(left)
         wanted = [one for one in self.status.instances if request.pool in ("", one.pool)]
         return pb.ListInstancesResponse(instances=wanted)
 
@@ -115,6 +122,15 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         """Plays `changes`; then the stream ends."""
         self._take("Watch", request, context)
         yield from self.changes
+
+    def Drain(self, request: Any, context: Any) -> Any:
+        """The instance drains, for as many looks at the instances as `looks_left` says."""
+        self._take("Drain", request, context)
+        for one in self.status.instances:
+            if request.name in (one.id, one.core_name):
+                one.state = common_pb2.INSTANCE_STATE_DRAINING
+                return pb.DrainResponse(instance=one)
+        raise AssertionError(request.name)
 
     def Restart(self, request: Any, context: Any) -> Any:
         self._take("Restart", request, context)

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "explain": ["research"],
     "logs": ["research-9101"],
     "restart": ["research-9101"],
+    "drain": ["research-9101"],
 }
 
 
@@ -51,7 +52,7 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name != "doctor"]
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
         *("status", "ps", "up", "down", "auto", "check", "explain", "events"),
-        *("endpoints", "logs", "restart", "reload", "shutdown", "doctor", "config check"),
+        *("endpoints", "logs", "restart", "drain", "reload", "shutdown", "doctor", "config check"),
     ]
 
 

@@ -8,7 +8,19 @@ import pytest
 from fleets import fleet, research
 from world import Agent, World
 
-from agentd.core.messages import Acknowledgement, Beat, EventType, SetTarget, Shutdown, Stage, Stop
+from agentd.core.messages import (
+    Acknowledgement,
+    Beat,
+    ConfigChanged,
+    Done,
+    Drain,
+    EventType,
+    Refusal,
+    SetTarget,
+    Shutdown,
+    Stage,
+    Stop,
+)
 from agentd.core.model import DirectiveKind, InstanceId, PoolName, State
 
 RESEARCH = PoolName("research")
@@ -250,3 +262,90 @@ def test_a_shutdown_in_a_hurry_waits_for_no_drain() -> None:
     world.step(Shutdown(keep_agents=False, owner="alice", hurry=True))
     world.run_until(60.0)
     assert not world.view().instances
+
+
+# -- asked for by a person --------------------------------------------------------------------------
+
+
+def busy_fleet(**changes: float) -> World:
+    world = World(fleet(research(scale_down_cooldown_s=0.0, scale_up_cooldown_s=0.0, **changes)))
+    world.boot()
+    world.step(SetTarget("up", 2, RESEARCH, "alice", "", 10.0))
+    world.run_until(1.0)
+    world.work(ELASTIC, 1)
+    world.run_until(20.0)
+    return world
+
+
+def test_an_elastic_instance_finishes_and_is_gone() -> None:
+    world = busy_fleet()
+    assert world.step(Drain(ELASTIC, "bob")) == Done()
+    world.run_until(60.0)
+    assert world.instance(ELASTIC).state is State.DRAINING
+    world.step(Drain(ELASTIC, "bob"))
+    world.work(ELASTIC, 0)
+    world.run_until(80.0)
+    assert told(world, EventType.DRAIN) == [(20.0, "bob asked for it")]
+    assert [view.id for view in world.view().instances] == ["research-9002"]
+    assert world.view().pools[0].down_cooldown_s == 0.0, "it was nobody's scaling"
+
+
+def test_where_the_minimum_is_missing_another_one_comes_at_once() -> None:
+    world = busy_fleet(min=2)
+    world.step(Drain(ELASTIC, "bob"))
+    world.run_until(21.0)
+    assert world.instance("research-9102").state is State.READY
+    assert world.instance(ELASTIC).state is State.DRAINING
+
+
+def test_it_is_not_taken_back_also_when_it_was_leaving_for_want_of_load() -> None:
+    world = busy_fleet()
+    down(world, 1)
+    world.step(Drain(ELASTIC, "bob"))
+    world.step(SetTarget("up", 2, RESEARCH, "alice", "", None))
+    world.run_until(60.0)
+    assert told(world, EventType.RESUME) == []
+    assert world.instance("research-9102").state is State.READY
+
+
+def test_a_resume_under_way_is_called_off() -> None:
+    world = busy_fleet()
+    down(world, 1)
+    world.run_until(40.0)
+    world.agents[ELASTIC].resumes = None
+    world.step(SetTarget("up", 2, RESEARCH, "alice", "", None))
+    world.step(Drain(ELASTIC, "bob"))
+    world.work(ELASTIC, 0)
+    world.run_until(80.0)
+    assert [view.id for view in world.view().instances] == ["research-9002", "research-9102"]
+
+
+def test_a_core_agent_is_refused_and_with_force_started_again_in_place() -> None:
+    world = busy_fleet()
+    reply = world.step(Drain(InstanceId("research-9002"), "bob"))
+    assert isinstance(reply, Refusal)
+    assert reply.reason == "CORE_AGENT"
+    assert "researcher" in reply.text
+    before = world.instance("research-9002")
+    assert world.step(Drain(before.id, "bob", force=True)) == Done()
+    world.run_until(60.0)
+    after = world.instance("research-9002")
+    assert (after.state, after.restarts) == (State.READY, before.restarts + 1)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("research-9999", "UNKNOWN_INSTANCE"), ("legacy-9901", "NOT_CONFIGURED")])
+def test_what_cannot_be_drained_is_refused(name: str, reason: str) -> None:
+    world = World(fleet(research()))
+    world.left_running("legacy-9901")
+    world.boot()
+    reply = world.step(Drain(InstanceId(name), "bob"))
+    assert isinstance(reply, Refusal)
+    assert reply.reason == reason
+
+
+def test_nothing_is_drained_while_agentd_is_disabled() -> None:
+    world = busy_fleet()
+    world.step(ConfigChanged(fleet(research(), enabled=False)))
+    reply = world.step(Drain(ELASTIC, "bob"))
+    assert isinstance(reply, Refusal)
+    assert reply.reason == "DISABLED"

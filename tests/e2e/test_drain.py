@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import signal
 import threading
 from collections import Counter
 from typing import Any
@@ -39,6 +41,38 @@ def test_what_waits_at_an_agent_that_drains_is_done_by_another(fleet: Fleet) -> 
     fleet.ready(core)
     assert fleet.events("stop_forced", "exit") == []
     assert "cut" not in fleet.event("stop", instance=victim)["reason"]
+
+
+def test_interrupted_a_second_time_agentd_waits_for_no_drain(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.elastic(2, 5, min=1, drain_timeout_sec=600)}, rules=RULES)
+    fleet.start()
+    ident = f"research-{fleet.ports[2]}"
+    fleet.ready(ident)
+    connection = http.client.HTTPConnection("127.0.0.1", fleet.ports[2])
+    connection.request("POST", "/task", '{"service_s": 600}')
+    fleet.until("it works", lambda: fleet.ps()[ident]["in_flight"] == 1)
+    fleet.signal(signal.SIGINT)
+    fleet.until("it drains", lambda: fleet.ps()[ident]["state"] == "draining")
+    fleet.signal(signal.SIGINT)
+    assert fleet.ended() == 0
+    assert fleet.running() == []
+    connection.close()
+
+
+def test_a_person_drains_one_and_waits_for_its_end(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.elastic(2, 5, min=1, drain_timeout_sec=60)}, rules=RULES)
+    fleet.start()
+    first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
+    fleet.ready(first)
+    answers: list[tuple[int, Any]] = []
+    task = offer(fleet.ports[2], 1.0, answers)
+    fleet.until("it works", lambda: fleet.ps()[first]["in_flight"] == 1)
+    ended = fleet.ctl("drain", first, "--wait", "--timeout", "30s")["ended"]
+    assert (ended["type"], ended["instance"]) == ("stop", first)
+    assert "cut" not in ended["reason"]
+    task.join()
+    assert answers[0][0] == 200
+    fleet.ready(second)  # the minimum of its pool
 
 
 def test_an_agent_is_taken_back_in_the_middle_of_its_task(fleet: Fleet) -> None:

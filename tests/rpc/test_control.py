@@ -20,6 +20,7 @@ from agentd.v1 import control_pb2 as pb
 
 UP, DOWN = pb.ScaleRequest.DIRECTION_UP, pb.ScaleRequest.DIRECTION_DOWN
 INVALID, NOT_FOUND = StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND
+PRECONDITION = StatusCode.FAILED_PRECONDITION
 
 
 # -- looking ----------------------------------------------------------------------------------------
@@ -153,6 +154,19 @@ async def test_a_restart_takes_an_id_a_core_agents_name_or_a_pool(name: str, mea
         answer = await agentd.control.Restart(pb.RestartRequest(name=name, owner="alice"))
         assert list(answer.instances) == meant
         assert agentd.instance(meant[0]).state is State.DRAINING
+
+
+@asynchronous
+async def test_a_drain_takes_an_id_or_a_core_agents_name(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        answer = await agentd.control.Drain(pb.DrainRequest(name="research-9101", owner="alice"))
+        assert (answer.instance.id, answer.instance.state) == ("research-9101", common_pb2.INSTANCE_STATE_DRAINING)
+        assert answer.instance.cause == "alice asked for it"
+        error = await refused(agentd.control.Drain(pb.DrainRequest(name="researcher")), PRECONDITION, "CORE_AGENT")
+        assert "research-9002 is the core agent researcher" in error.text
+        answer = await agentd.control.Drain(pb.DrainRequest(name="researcher", force=True))
+        assert answer.instance.id == "research-9002"
+        await refused(agentd.control.Drain(pb.DrainRequest(name="research")), NOT_FOUND, "UNKNOWN_INSTANCE")
 
 
 @asynchronous

@@ -1,0 +1,68 @@
+"""The command drain: have one instance finish its work and stop, and wait for that."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.agentctl.command import FOREVER_S, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.terminal import show
+from agentd.agentctl.text import printable
+
+if TYPE_CHECKING:
+    from agentd.sdk.control import ControlClient
+    from agentd.v1 import control_pb2 as pb
+
+LOOK_EVERY_S = 0.3
+_ENDS = ("stop", "stop_forced")
+
+
+@click.command(cls=Command, examples=("agentctl drain research-9101 --wait", "agentctl drain researcher --force"))
+@click.argument("name", metavar="ID|NAME")
+@click.option("--wait", is_flag=True, help="Return when it has stopped, and say how.")
+@click.option("--timeout", "wait_s", type=Duration(), default=None, help="Wait no longer than that. Default: no end.")
+@click.option("--force", is_flag=True, help="Also a core agent; it is started again in place.")
+@click.pass_obj
+def drain(session: Session, name: str, *, wait: bool, wait_s: float | None, force: bool) -> None:
+    """Have one instance finish its work and stop.
+
+    It takes nothing new from now on, and is stopped when its tasks are done or its pool's drain_timeout_sec has
+    passed. The minimum of its pool, and a target that somebody has set, go on as they are: where it is missing, another
+    one is started. A core agent is always there: it is refused, and with --force drained and started again in
+    place, as restart does it. Waiting in vain ends with exit code 1; the drain goes on.
+    """
+    if wait_s is not None and not wait:
+        raise click.UsageError("--timeout is for --wait")
+    with session.client() as client:
+        instance = client.drain(name, force=force)
+        ended = _wait(client, instance, FOREVER_S if wait_s is None else wait_s) if wait else None
+    if session.json:
+        from agentd.agentctl.values import as_value
+
+        show_json({"instance": as_value(instance), "ended": as_value(ended) if ended else None})
+    elif ended is None:
+        show([f"draining {instance.id}"])
+    else:
+        show([printable(f"{instance.id} has stopped: {ended.reason}")])
+
+
+def _wait(client: ControlClient, instance: pb.Instance, wait_s: float) -> pb.Event:
+    """The event with which this life of `instance` has ended."""
+    until = time.monotonic() + wait_s
+    while _is_there(client, instance):
+        left_s = until - time.monotonic()
+        if left_s <= 0.0:
+            raise Failure(f"{instance.id} still drains after {wait_s:g} s, and goes on")
+        time.sleep(min(LOOK_EVERY_S, left_s))
+    found = client.events(1, instance=instance.id, types=_ENDS)
+    if not found:
+        raise Failure(f"{instance.id} is gone, and no event says how")
+    return found[0]
+
+
+def _is_there(client: ControlClient, instance: pb.Instance) -> bool:
+    return any(
+        one.id == instance.id and one.incarnation == instance.incarnation for one in client.instances(instance.pool)
+    )

@@ -1,0 +1,63 @@
+"""The command drain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from agentd.v1 import control_pb2 as pb
+
+ELASTIC = "research-9101"
+
+
+def test_it_asks_and_returns(ctl: Callable[..., Any], daemon: Any) -> None:
+    assert ctl("drain", ELASTIC).out == f"draining {ELASTIC}\n"
+    (request,) = daemon.fake.requests
+    assert (request.name, request.force) == (ELASTIC, False)
+    assert request.request_id
+
+
+def test_with_wait_it_says_how_the_instance_has_ended(ctl: Callable[..., Any], daemon: Any) -> None:
+    reason = "alice asked for it; deadline of 120 s passed; 2 tasks in flight and 0 queued were cut"
+    daemon.fake.past.append(daemon.event(6, type="stop", instance=ELASTIC, reason=reason))
+    assert ctl("drain", ELASTIC, "--wait").out == f"{ELASTIC} has stopped: {reason}\n"
+
+
+def test_as_json_it_is_the_instance_and_its_end(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past.append(daemon.event(6, type="stop_forced", instance=ELASTIC, reason="killed"))
+    found = json.loads(ctl("drain", ELASTIC, "--wait", "-o", "json").out)
+    assert (found["instance"]["id"], found["instance"]["state"]) == (ELASTIC, "draining")
+    assert (found["ended"]["type"], found["ended"]["reason"]) == ("stop_forced", "killed")
+    daemon.fake.reset()
+    assert json.loads(ctl("drain", ELASTIC, "-o", "json").out)["ended"] is None
+
+
+def test_waiting_in_vain_is_told_and_the_drain_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.looks_left = 1_000
+    result = ctl("drain", ELASTIC, "--wait", "--timeout", "0.1s")
+    assert (result.code, result.err) == (1, f"agentctl: {ELASTIC} still drains after 0.1 s, and goes on\n")
+
+
+def test_a_core_agent_is_refused_and_forced(ctl: Callable[..., Any], daemon: Any) -> None:
+    text = "research-9002 is the core agent researcher"
+    daemon.fake.refusals["Drain"] = daemon.refused("CORE_AGENT", text, grpc.StatusCode.FAILED_PRECONDITION)
+    result = ctl("drain", "researcher")
+    assert (result.code, result.err) == (1, f"agentctl: {text} (CORE_AGENT)\n")
+    daemon.fake.refusals.clear()
+    assert ctl("drain", "researcher", "--force").out == "draining research-9002\n"
+    assert daemon.fake.requests[-1].force
+
+
+def test_an_end_of_which_no_event_tells_is_said(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past = list[pb.Event]()
+    result = ctl("drain", ELASTIC, "--wait")
+    assert (result.code, result.err) == (1, f"agentctl: {ELASTIC} is gone, and no event says how\n")
+
+
+def test_a_timeout_without_a_wait_is_a_mistake(ctl: Callable[..., Any]) -> None:
+    result = ctl("drain", ELASTIC, "--timeout", "5s")
+    assert result.code == 2
+    assert "--timeout is for --wait" in result.err
