@@ -159,7 +159,7 @@ class Agent:
         self.queue(tasks)
 
     def queue(self, tasks: int) -> None:
-        """Say how many tasks are accepted and not begun.
+        """Say how many tasks are accepted and not begun; best, one counts until it is in `task`.
 
         Raises:
             ValueError: `tasks` is negative.

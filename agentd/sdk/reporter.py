@@ -218,10 +218,10 @@ class Reporter:
         return timeout_s if self._notifier is None else min(timeout_s, self._notifier.watchdog_s / PINGS)
 
     def _beat(self) -> None:
-        with self._condition:
-            owed = {ident: ack for ident in sorted(self._owed) if (ack := self._acks[ident]) is not None}
+        report = self._workload.report(self._pace.interval_s)
+        owed = self._to_tell(busy=report.in_flight + report.queue_length > 0)
         self._seq += 1
-        beat = self._message(self._workload.report(self._pace.interval_s), owed.values())
+        beat = self._message(report, owed.values())
         try:
             response = self._stub.Heartbeat(
                 agent_pb2.HeartbeatRequest(heartbeats=[beat]), timeout=self._call_timeout_s()
@@ -238,6 +238,19 @@ class Reporter:
             self._pace.succeed(reply.interval_s, random.random())
             self._owed -= {ident for ident, ack in owed.items() if self._acks.get(ident) is ack}
         self._obey(reply.directive)
+
+    def _to_tell(self, *, busy: bool) -> dict[int, agent_pb2.Acknowledgement]:
+        """The acknowledgements for the next beat, by id. A busy agent is not done, though it was a moment ago.
+
+        A program takes a task off its queue a moment before it begins it, and may have accepted one at the last.
+        """
+        with self._condition:
+            told = {ident: ack for ident in sorted(self._owed) if (ack := self._acks[ident]) is not None}
+        for ident, ack in told.items():
+            if busy and ack.stage == agent_pb2.Acknowledgement.STAGE_DONE:
+                accepted = agent_pb2.Acknowledgement.STAGE_ACCEPTED
+                told[ident] = agent_pb2.Acknowledgement(id=ident, stage=accepted, done_follows=True)
+        return told
 
     def _message(self, report: Report, owed: Iterable[agent_pb2.Acknowledgement]) -> agent_pb2.Heartbeat:
         return agent_pb2.Heartbeat(

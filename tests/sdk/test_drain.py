@@ -259,6 +259,20 @@ def test_a_busy_agent_accepts_resumes_and_drains_again(fake: Any, make_reply: Ca
     assert (7, DONE) not in acks(fake.beats)
 
 
+def test_who_began_a_task_meanwhile_is_not_done(fake: Any, make_reply: Callable[..., Any]) -> None:
+    fake.answer = lambda _beat: make_reply(DRAIN, 7)
+    with Agent.from_env(fake.env()) as agent:
+        with agent.task():
+            fake.until(lambda beats: acks(beats) == [(7, ACCEPTED)])
+            # As if the last task had ended a moment before this one began.
+            agent._acknowledge(7, Stage.DONE, "")
+            seen = len(fake.beats)
+            fake.until(lambda beats: len(beats) > seen + 2)
+            assert acks(fake.beats) == [(7, ACCEPTED)]
+            assert fake.beats[-1].acks[0].done_follows
+        fake.until(lambda beats: acks(beats) == [(7, ACCEPTED), (7, DONE)])
+
+
 def test_a_directive_of_a_later_agentd_is_answered(fake: Any, make_reply: Callable[..., Any]) -> None:
     fake.answer = lambda _beat: make_reply(99, 7)
     with Agent.from_env(fake.env()):
