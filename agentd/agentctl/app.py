@@ -11,7 +11,19 @@ import click
 
 from agentd import __version__
 from agentd.agentctl import command as common
-from agentd.agentctl import config, daemon, doctor, drain, endpoints, events, explain, instances, scale, status
+from agentd.agentctl import (
+    config,
+    daemon,
+    doctor,
+    drain,
+    endpoints,
+    events,
+    explain,
+    heartbeat,
+    instances,
+    scale,
+    status,
+)
 from agentd.agentctl.command import Address, Duration, Failure, Session
 
 EXIT_CODES = (
@@ -112,6 +124,7 @@ for _command in (
     instances.logs,
     instances.restart,
     drain.drain,
+    heartbeat.heartbeat,
     daemon.reload,
     daemon.shutdown,
     doctor.doctor,

@@ -46,13 +46,13 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 
 COMMANDS = dict(leaves(cli))
-REMOTE = [name for (name, *rest) in COMMANDS if not rest and name != "doctor"]
+REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("doctor", "heartbeat")]
 
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
         *("status", "ps", "up", "down", "auto", "check", "explain", "events"),
-        *("endpoints", "logs", "restart", "drain", "reload", "shutdown", "doctor", "config check"),
+        *("endpoints", "logs", "restart", "drain", "heartbeat", "reload", "shutdown", "doctor", "config check"),
     ]
 
 
