@@ -241,10 +241,10 @@ def test_a_busy_agent_accepts_resumes_and_drains_again(fake: Any, make_reply: Ca
     now = [make_reply(DRAIN, 7, deadline_s=60.0)]
     successor = now[0].directive.successors.add(instance="research-9102", weight=2.0)
     successor.endpoint.CopyFrom(common_pb2.Endpoint(port=9102))
-    fake.answer = lambda _beat: now[0]
     with Agent.from_env(fake.env()) as agent:
         assert agent.accepting
         with agent.task():
+            fake.answer = lambda _beat: now[0]
             fake.until(lambda beats: acks(beats) == [(7, ACCEPTED)])
             assert not agent.accepting
             assert agent.successors == [Successor("research-9102", "127.0.0.1", 9102, 2.0)]
@@ -260,9 +260,9 @@ def test_a_busy_agent_accepts_resumes_and_drains_again(fake: Any, make_reply: Ca
 
 
 def test_who_began_a_task_meanwhile_is_not_done(fake: Any, make_reply: Callable[..., Any]) -> None:
-    fake.answer = lambda _beat: make_reply(DRAIN, 7)
     with Agent.from_env(fake.env()) as agent:
         with agent.task():
+            fake.answer = lambda _beat: make_reply(DRAIN, 7)
             fake.until(lambda beats: acks(beats) == [(7, ACCEPTED)])
             # As if the last task had ended a moment before this one began.
             agent._acknowledge(7, Stage.DONE, "")
