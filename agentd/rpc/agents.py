@@ -22,7 +22,7 @@ from agentd.core.model import InstanceId
 from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import Peer, PeerOf
-from agentd.rpc.sessions import Session, Sessions
+from agentd.rpc.sessions import Session, Sessions, Unacceptable, checked
 from agentd.runtime import Runtime
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
@@ -78,19 +78,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def Heartbeat(
         self, request: agent_pb2.HeartbeatRequest | None, context: _Context
     ) -> agent_pb2.HeartbeatResponse:
-        if request is None:
-            text = "the bytes received are no agentd.v1.HeartbeatRequest"
-            await abort(context, status="INVALID_ARGUMENT", reason="INVALID_MESSAGE", text=text)
         try:
-            beats = convert.beats(request)
-        except convert.Invalid as error:
-            await abort(
-                context,
-                status="INVALID_ARGUMENT",
-                reason="INVALID_HEARTBEAT",
-                text=str(error),
-                metadata={"field": error.field},
-            )
+            beats = checked(request, "HeartbeatRequest")
+        except Unacceptable as error:
+            await error.abort(context)
         peer = self._peer_of(context.peer())
         if len(beats) > 1:
             replies = [convert.heartbeat_reply(self._take(beat, peer)) for beat in beats]

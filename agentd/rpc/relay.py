@@ -2,9 +2,9 @@
 
 grpcio can neither take over a listening descriptor nor tell who is at the other end of a Unix socket. The relay
 accepts on the inherited listener, asks the kernel who connects (on the agents' socket also out of which agent's unit,
-origin.py), and passes bytes in both directions between that
-connection and one of its own to grpc's socket, whose address names the peer (identity.py). While agentd restarts,
-those who connect wait in the listener's queue, which is systemd's.
+origin.py), and passes bytes in both directions between that connection and one of its own to grpc's socket, whose
+address names the peer (identity.py). While agentd restarts, those who connect wait in the listener's queue, which is
+systemd's.
 
 It never looks into what it passes on, and never holds more than CHUNK_BYTES for a direction of a connection: from
 a side whose bytes the other side does not take, it does not read. A connection costs three descriptors, the one of

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from grpc import aio
 
@@ -28,8 +28,8 @@ _Context = aio.ServicerContext[agent_pb2.SessionRequest, agent_pb2.SessionRespon
 _Take = Callable[[Beat, Peer | None], BeatReply | Refusal]
 
 
-class _Unacceptable(Exception):
-    """A message that ends its session, and how that is said."""
+class Unacceptable(Exception):
+    """A message that ends its call or session, and how that is said."""
 
     def __init__(
         self, reason: str, text: str, *, status: str = "INVALID_ARGUMENT", metadata: Mapping[str, str] | None = None
@@ -38,6 +38,23 @@ class _Unacceptable(Exception):
         self.reason = reason
         self.status = status
         self.metadata = metadata
+
+    async def abort(self, context: aio.ServicerContext[Any, Any]) -> NoReturn:
+        await abort(context, status=self.status, reason=self.reason, text=str(self), metadata=self.metadata)
+
+
+def checked(request: agent_pb2.HeartbeatRequest | agent_pb2.SessionRequest | None, kind: str) -> list[Beat]:
+    """The beats of a message of `kind`; None: what was received is no such message.
+
+    Raises:
+        Unacceptable: nothing of it is taken.
+    """
+    if request is None:
+        raise Unacceptable("INVALID_MESSAGE", f"the bytes received are no agentd.v1.{kind}")
+    try:
+        return convert.beats(request)
+    except convert.Invalid as error:
+        raise Unacceptable("INVALID_HEARTBEAT", str(error), metadata={"field": error.field}) from None
 
 
 class Session:
@@ -102,23 +119,16 @@ class Sessions:
                 response = self._answer(session, request)
                 async with session.writing:
                     await session.context.write(response)
-        except _Unacceptable as error:
-            await abort(
-                session.context, status=error.status, reason=error.reason, text=str(error), metadata=error.metadata
-            )
+        except Unacceptable as error:
+            await error.abort(session.context)
 
     def _answer(self, session: Session, request: agent_pb2.SessionRequest | None) -> agent_pb2.SessionResponse:
         """Take the beats of a message.
 
         Raises:
-            _Unacceptable: the message ends the session.
+            Unacceptable: the message ends the session.
         """
-        if request is None:
-            raise _Unacceptable("INVALID_MESSAGE", "the bytes received are no agentd.v1.SessionRequest")
-        try:
-            beats = convert.beats(request)
-        except convert.Invalid as error:
-            raise _Unacceptable("INVALID_HEARTBEAT", str(error), metadata={"field": error.field}) from None
+        beats = checked(request, "SessionRequest")
         if len(beats) == 1:
             reply = self._take(beats[0], session.peer)
             if reply is session.reply and self._of.get(beats[0].instance) is session:
@@ -141,7 +151,7 @@ class Sessions:
     def _register(self, session: Session, instance: InstanceId) -> None:
         if len(session.instances) >= INSTANCES_MAX and instance not in session.instances:
             text = f"one session speaks for at most {INSTANCES_MAX} instances"
-            raise _Unacceptable("TOO_MANY_INSTANCES", text, status="RESOURCE_EXHAUSTED")
+            raise Unacceptable("TOO_MANY_INSTANCES", text, status="RESOURCE_EXHAUSTED")
         session.instances.add(instance)
         self._of[instance] = session
 
@@ -157,5 +167,5 @@ class Sessions:
                     await session.context.write(
                         agent_pb2.SessionResponse(replies=replies, controller_epoch=self._epoch)
                     )
-                except asyncio.InvalidStateError:  # it has ended meanwhile
+                except (asyncio.InvalidStateError, aio.InternalError):  # it has ended meanwhile
                     return
