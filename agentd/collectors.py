@@ -156,11 +156,9 @@ class HostCollector:
 
     def _memory_pressure(self, pids: Mapping[InstanceId, int]) -> float | None:
         percent = procfs.pressure("memory")
-        return (
-            percent
-            if percent is None or self._groups is None
-            else self._groups.memory_pressure_of_others(percent, pids)
-        )
+        if percent is None or self._groups is None:
+            return percent
+        return self._groups.memory_pressure_of_others(percent, pids)
 
     def _memory(self) -> tuple[int, int]:
         memory = psutil.virtual_memory()

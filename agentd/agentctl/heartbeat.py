@@ -123,7 +123,7 @@ def _report(endpoint: str, beat: agent_pb2.Heartbeat, timeout_s: float) -> agent
 def _shown(reply: agent_pb2.HeartbeatReply) -> dict[str, Any]:
     told = reply.directive
     return {
-        "directive": _KINDS.get(told.kind, "continue"),
+        "directive": _KINDS.get(told.kind, "unknown"),
         "id": told.id,
         "deadline_s": told.deadline_s,
         "successors": [
@@ -135,10 +135,12 @@ def _shown(reply: agent_pb2.HeartbeatReply) -> dict[str, Any]:
 
 def _line(reply: agent_pb2.HeartbeatReply) -> str:
     told = reply.directive
-    parts = [_KINDS.get(told.kind, "continue")]
+    parts = [_KINDS.get(told.kind, "unknown")]
     if told.deadline_s:
         parts.append(f"{told.deadline_s:.0f} s left")
     if told.id:
-        parts.append(f"acknowledge it with --ack {told.id}")
+        # What nobody knows nobody can have accepted.
+        stage = "" if told.kind in _KINDS else ":failed"
+        parts.append(f"acknowledge it with --ack {told.id}{stage}")
     parts.append(f"next heartbeat within {reply.interval_s:g} s")
     return "; ".join(parts)

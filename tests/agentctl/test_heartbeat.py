@@ -78,6 +78,11 @@ def test_a_drain_is_shown_with_the_way_to_acknowledge_it(ctl: Callable[..., Any]
     }
 
 
+def test_a_directive_of_a_later_agentd_is_not_taken_for_go_on(ctl: Callable[..., Any], agents: FakeAgents) -> None:
+    agents.directive = agent_pb2.Directive(kind=99, id=7)  # type: ignore[arg-type]
+    assert ctl("heartbeat").out == "unknown; acknowledge it with --ack 7:failed; next heartbeat within 10 s\n"
+
+
 @pytest.mark.parametrize(
     ("word", "stage"),
     [("7", Stage.STAGE_ACCEPTED), ("7:accepted", Stage.STAGE_ACCEPTED), ("7:done", Stage.STAGE_DONE)],
