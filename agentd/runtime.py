@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,6 @@ from agentd.core.messages import (
     ConfigChanged,
     Event,
     EventType,
-    HostSampled,
     HostStopping,
     InstancesListed,
     InstanceStarted,
@@ -46,29 +45,22 @@ from agentd.core.messages import (
     StoredRecord,
     Tick,
 )
-from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceId, Running, StartFailure
+from agentd.core.model import Decision, FleetConfig, InstanceId, Running, StartFailure
+from agentd.core.views import FleetView
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
+from agentd.runtime_measuring import Collector, Measuring
 from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store
 
 RELIST_S = 30.0
 # The loop wakes at least this often, so that it knows when it stood still.
 TURN_S = 1.0
-SAMPLE_S = 5.0
-# While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon.
-SAMPLE_SOON_S = 0.2
 METRICS_S = 60.0
 HOUSEKEEPING_S = 5.0
 STORE_RETRY_S = 5.0
 STOP_RETRY_S = 1.0
-
-
-class Collector(Protocol):
-    """Reads the host; called in a thread."""
-
-    def sample(self, pids: Mapping[InstanceId, int]) -> HostSample: ...
 
 
 class Prober(Protocol):
@@ -117,20 +109,19 @@ class Runtime:
         self._controller = controller
         self._driver = driver
         self._epoch = epoch
-        self._collector = collector
         self._housekeeping = housekeeping
         self._on_change = on_change
         self._prober = prober(controller.probed, self._take) if prober else None
         self._unsaved: list[_Unsaved] = []
         self._something_unsaved = asyncio.Event()
         self._stepped = asyncio.Event()
-        self._unmeasured = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._deadline_moved = asyncio.Event()
         self._under_way: dict[InstanceId, _UnderWay] = {}
         self._moved_while_listing: set[InstanceId] = set()
         self._publisher = Publisher(store)
         self._troubles = Troubles()
+        self._measuring = Measuring(collector, self._troubles, self._take) if collector else None
         self._intents = 0
         self._decisions: deque[Decision] = deque(maxlen=100)  # the last; what they bring about is told when it happens
         self._hurrying = False
@@ -215,8 +206,8 @@ class Runtime:
         wall = self.clock.wall()
         saved_at, saved_wall = saved.saved_at or (self.clock.now(), wall)
         self._take(Restored(saved.rows, saved_at, saved_wall, wall))
-        if self._collector is not None:
-            await self._sample({})
+        if self._measuring is not None:
+            await self._measuring.once({})
         self._controller.set_capacity((await self._driver.capacity()).instances_max)
         self._take(InstancesListed(await self._driver.list()))
         self._driver.learn(self._controller.specs())
@@ -234,8 +225,8 @@ class Runtime:
             self._every(METRICS_S, self._add_metrics),
             self._every(STORE_RETRY_S, self.store.retry),
         ]
-        if self._collector is not None:
-            parts.append(self._keep_measuring())
+        if self._measuring is not None:
+            parts.append(self._measuring.run(self._controller.pids))
         if self._housekeeping is not None:
             parts.append(self._every(HOUSEKEEPING_S, functools.partial(self._keep_house, self._housekeeping)))
         if self._prober is not None:
@@ -294,8 +285,8 @@ class Runtime:
     def _keep(self, outcome: Outcome, finished: tuple[str, ...] = (), done: asyncio.Future[None] | None = None) -> None:
         self._deadline_moved.set()
         self._stepped.set()
-        if self._controller.unmeasured:
-            self._unmeasured.set()
+        if self._measuring is not None and self._controller.unmeasured:
+            self._measuring.soon()
         if outcome.rows:  # whatever becomes of an instance changes its row
             self._on_change()
         if outcome.rows or outcome.records or outcome.actions or finished or done:
@@ -426,20 +417,6 @@ class Runtime:
         with self._troubles.watching("driver", "the host's processes cannot be listed"):
             observed = await self._driver.list()
             self._take(InstancesListed(observed, frozenset(self._moved_while_listing)))
-
-    async def _keep_measuring(self) -> None:
-        while True:
-            self._unmeasured.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SAMPLE_S):
-                    await self._unmeasured.wait()
-                    await asyncio.sleep(SAMPLE_SOON_S)
-            await self._sample(self._controller.pids())
-
-    async def _sample(self, pids: Mapping[InstanceId, int]) -> None:
-        assert self._collector is not None
-        with self._troubles.watching("host", "the host cannot be measured"):
-            self._take(HostSampled(await asyncio.to_thread(self._collector.sample, pids)))
 
     async def _add_metrics(self) -> None:
         wall = self.clock.wall()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentd.core.lifecycle import ON_ITS_WAY
-from agentd.core.model import MIB, Headroom, HostReserve, HostSample, Limit
+from agentd.core.model import MIB, HostReserve, HostSample, Limit
 from agentd.core.state import Fleet, Pool
+from agentd.core.views import Headroom
 
 # Without a host sample for this long nothing is known of the host any more.
 SAMPLE_STALE_S = 60.0

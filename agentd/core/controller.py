@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rows, scaling, views
+from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rows, scaling, showing
 from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
@@ -49,7 +49,6 @@ from agentd.core.model import (
     Directive,
     DirectiveKind,
     FleetConfig,
-    FleetView,
     HealthCheck,
     InstanceId,
     InstanceSpec,
@@ -58,6 +57,7 @@ from agentd.core.model import (
     State,
 )
 from agentd.core.state import Fleet, Instance, Purpose
+from agentd.core.views import FleetView
 
 # What a driver reports of one instance.
 _OfOne = (
@@ -105,11 +105,11 @@ class Controller:
 
     def view(self, now: float) -> FleetView:
         """The fleet as people see it. Changes nothing."""
-        return views.fleet_view(self._fleet, now)
+        return showing.fleet_view(self._fleet, now)
 
     def endpoints(self) -> dict[PoolName, tuple[Endpoint, ...]]:
         """Where every pool takes work now. Changes nothing."""
-        return views.endpoints(self._fleet)
+        return showing.endpoints(self._fleet)
 
     def snapshot(self) -> dict[str, str]:
         """All that must be saved to go on from here."""

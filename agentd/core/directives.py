@@ -6,7 +6,7 @@ acknowledged it. What a drain or its end means for the instance is `core.drain`.
 
 from __future__ import annotations
 
-from agentd.core import balancer, views
+from agentd.core import balancer, showing
 from agentd.core.health import drain_end
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import Acknowledgement, Stage
@@ -40,7 +40,7 @@ def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
     if instance.directive_kind is DirectiveKind.RESUME:
         return Directive(DirectiveKind.RESUME, instance.directive)
     left_s = max(0.0, drain_end(fleet, instance) - now)
-    endpoints = views.endpoints_of(fleet, fleet.pools[instance.pool])
+    endpoints = showing.endpoints_of(fleet, fleet.pools[instance.pool])
     return Directive(DirectiveKind.DRAIN, instance.directive, left_s, balancer.successors(endpoints, instance.id))
 
 

@@ -469,39 +469,6 @@ class Target:
     expires: float | None
 
 
-# -- views --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceView:
-    """One instance as people see it. Ages in seconds; numbers the agent never sent are None."""
-
-    id: InstanceId
-    pool: PoolName
-    port: int
-    core_name: str | None
-    incarnation: Incarnation
-    pid: int
-    state: State
-    cause: str
-    age_s: float
-    state_age_s: float
-    load: float | None
-    queue_length: int | None
-    in_flight: int | None
-    tasks_completed: int | None
-    response_time_p50_s: float | None
-    response_time_p95_s: float | None
-    last_beat_age_s: float | None
-    missed_beats: int
-    restarts: int
-    oom_kills: int
-    memory_bytes: int | None
-    cpu_cores: float | None
-    labels: Mapping[str, str]
-    health: HealthCheck
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
     """An instance that ought to run, and how to ask it whether it is well."""
@@ -515,50 +482,6 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Headroom:
-    """How many more instances of a pool the host can carry now, and what says so. None: unknown."""
-
-    instances: int | None
-    resource: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PoolView:
-    """One pool as people see it. `count` is committed capacity: ready + starting + unhealthy not replaced."""
-
-    name: PoolName
-    count: int
-    ready: int
-    starting: int
-    draining: int
-    unhealthy: int
-    failed: int
-    min: int
-    max: int
-    capacity: int
-    core: int
-    load: float | None
-    queue_length: int
-    in_flight: int
-    concurrency: int
-    policy: str
-    scale_up_threshold: float
-    scale_down_threshold: float
-    target: Target | None
-    target_expires_in_s: float | None
-    headroom: Headroom
-    footprint_bytes: int
-    footprint_learned: bool
-    next: Decision
-    up_cooldown_s: float
-    down_cooldown_s: float
-    bundled_agent: bool
-    cost_per_hour: float
-    start_failure: str  # why the last start failed; empty since one succeeded
-
-
-@dataclass(frozen=True, slots=True)
 class AutoscalingMode:
     """Whether agentd scales, and who said so. `since_wall` 0: it is the configuration's word."""
 
@@ -566,19 +489,3 @@ class AutoscalingMode:
     owner: str = "configuration"
     reason: str = ""
     since_wall: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FleetView:
-    """The whole fleet as people see it."""
-
-    enabled: bool
-    autoscaling: AutoscalingMode
-    pools: tuple[PoolView, ...]
-    instances: tuple[InstanceView, ...]
-    host: HostSample | None
-    recovering_s: float
-    next_check_s: float | None
-    scaling_events: int
-    unhealthy: int
-    epoch: int

@@ -20,7 +20,8 @@ from grpc import aio
 
 from agentd.about import About
 from agentd.core.messages import Check, CheckReply, Drain, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
-from agentd.core.model import FleetView, InstanceId, PoolName
+from agentd.core.model import InstanceId, PoolName
+from agentd.core.views import FleetView
 from agentd.errors import Refused
 from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort

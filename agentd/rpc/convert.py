@@ -19,16 +19,14 @@ from agentd.core.model import (
     Directive,
     DirectiveKind,
     FleetConfig,
-    FleetView,
     HostSample,
     Incarnation,
     InstanceId,
-    InstanceView,
-    PoolView,
     State,
     Successor,
     parse_instance_id,
 )
+from agentd.core.views import FleetView, InstanceView, PoolView
 from agentd.rpc import errors
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 

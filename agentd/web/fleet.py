@@ -12,7 +12,8 @@ from typing import Protocol
 
 from agentd.clock import Clock
 from agentd.core.messages import Event, EventType, Reply, StoredRecord
-from agentd.core.model import Decision, FleetConfig, FleetView, PoolName
+from agentd.core.model import Decision, FleetConfig, PoolName
+from agentd.core.views import FleetView
 
 
 class Fleet(Protocol):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from agentd.core.model import FleetConfig, FleetView, HostSample, PoolView, State
+from agentd.core.model import FleetConfig, HostSample, State
+from agentd.core.views import FleetView, PoolView
 from agentd.web.fleet import About
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

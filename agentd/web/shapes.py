@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from agentd.core.messages import StoredRecord
-from agentd.core.model import Decision, FleetConfig, FleetView, HostSample, InstanceView, PoolView, State
+from agentd.core.model import Decision, FleetConfig, HostSample, State
+from agentd.core.views import FleetView, InstanceView, PoolView
 from agentd.web.fleet import About
 
 JsonObject = dict[str, object]

@@ -10,7 +10,8 @@ from fleets import fleet, pool, research
 from world import World
 
 from agentd.core.messages import Check, EventType, HostSampled, SetTarget, TargetReply
-from agentd.core.model import Headroom, HostReserve, HostSample, InstanceId, Limit, PoolName, PortRange, Usage, Wall
+from agentd.core.model import HostReserve, HostSample, InstanceId, Limit, PoolName, PortRange, Usage, Wall
+from agentd.core.views import Headroom
 
 MIB = 1024 * 1024
 RESERVE = HostReserve(memory_bytes=512 * MIB, memory_ratio=0.1, disk_bytes=1024 * MIB, cpu_ratio=0.05)

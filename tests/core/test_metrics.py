@@ -13,7 +13,8 @@ from world import World
 
 from agentd.core.messages import HostSampled, Restart
 from agentd.core.metrics import quantile
-from agentd.core.model import HealthCheck, HostSample, InstanceId, PoolView, Resources, Usage
+from agentd.core.model import HealthCheck, HostSample, InstanceId, Resources, Usage
+from agentd.core.views import PoolView
 
 MIB = 1024 * 1024
 HOST = HostSample(8, 1.0, 4096 * MIB, 4096 * MIB, 100_000 * MIB)

@@ -16,7 +16,8 @@ from agentd.core.messages import (
     SetTarget,
     TargetReply,
 )
-from agentd.core.model import HealthCheck, PoolName, PoolView
+from agentd.core.model import HealthCheck, PoolName
+from agentd.core.views import PoolView
 
 NEW = PoolName("nowhere")
 

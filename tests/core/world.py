@@ -37,14 +37,13 @@ from agentd.core.model import (
     ExitCause,
     ExitKind,
     FleetConfig,
-    FleetView,
     Incarnation,
     InstanceId,
-    InstanceView,
     Observed,
     Phase,
     StartFailure,
 )
+from agentd.core.views import FleetView, InstanceView
 
 WALL = 1_700_000_000.0
 

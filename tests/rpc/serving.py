@@ -20,17 +20,8 @@ from grpc_status import rpc_status
 from agentd.about import About
 from agentd.core.controller import Controller
 from agentd.core.messages import Probed
-from agentd.core.model import (
-    CoreAgent,
-    FleetConfig,
-    Incarnation,
-    InstanceId,
-    InstanceView,
-    PoolConfig,
-    PoolName,
-    PortRange,
-    State,
-)
+from agentd.core.model import CoreAgent, FleetConfig, Incarnation, InstanceId, PoolConfig, PoolName, PortRange, State
+from agentd.core.views import InstanceView
 from agentd.discovery import Discovery
 from agentd.drivers.memory import MemoryDriver, MemoryHost
 from agentd.errors import Refused
@@ -127,7 +118,7 @@ class Serving:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for what the runtime does in the background."""
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while not true():
                 await asyncio.sleep(0)
 

@@ -10,6 +10,7 @@ import pytest
 from life import CORE, FLEET, HOST_SAMPLE, POOL, FakeCollector, asynchronous, ended, life
 
 from agentd import runtime as module
+from agentd import runtime_measuring
 from agentd.core.messages import (
     Check,
     EventType,
@@ -86,7 +87,7 @@ async def test_a_store_that_cannot_write_is_told_and_the_fleet_is_kept(tmp_path:
 async def test_a_host_that_cannot_be_measured_is_told_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(runtime_measuring, "SAMPLE_S", 0.0)
     collector = FakeCollector()
     async with life(tmp_path, collector=collector) as agentd:
         assert agentd.runtime.view().host == HOST_SAMPLE

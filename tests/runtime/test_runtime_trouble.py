@@ -10,6 +10,7 @@ import pytest
 from life import CORE, HOST_SAMPLE, FakeCollector, asynchronous, ended, life
 
 from agentd import runtime as module
+from agentd import runtime_measuring
 from agentd.core.messages import Shutdown
 from agentd.core.model import State
 
@@ -56,7 +57,7 @@ async def test_processes_that_cannot_be_listed_are_told_until_they_can(
 async def test_a_host_that_cannot_be_measured_at_first_is_measured_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(runtime_measuring, "SAMPLE_S", 0.0)
     collector = FakeCollector()
     collector.error = NO_DESCRIPTOR_LEFT
     async with life(tmp_path, collector=collector) as agentd:

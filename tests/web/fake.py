@@ -26,22 +26,19 @@ from agentd.core.model import (
     AutoscalingMode,
     Decision,
     FleetConfig,
-    FleetView,
-    Headroom,
     HealthCheck,
     HostSample,
     Incarnation,
-    InstanceView,
     Limit,
     PoolConfig,
     PoolName,
-    PoolView,
     Reason,
     State,
     Target,
     Watched,
     instance_id,
 )
+from agentd.core.views import FleetView, Headroom, InstanceView, PoolView
 from agentd.errors import Refused
 
 MIB = 1024 * 1024

@@ -1,0 +1,152 @@
+"""The fleet as people see it: views made from the state, on demand."""
+
+from __future__ import annotations
+
+from agentd.core import balancer, capacity, guards, planner
+from agentd.core.balancer import Endpoint
+from agentd.core.metrics import totals
+from agentd.core.model import PoolName, State, Target
+from agentd.core.state import Fleet, Instance, Pool
+from agentd.core.views import FleetView, InstanceView, PoolView
+
+
+def fleet_view(fleet: Fleet, now: float) -> FleetView:
+    """Everything, at `now`."""
+    pools = tuple(pool_view(fleet, pool, now) for pool in fleet.pools.values() if _shown(pool))
+    instances = tuple(
+        instance_view(fleet, fleet.instances[ident], now) for ident in sorted(fleet.instances, key=_order)
+    )
+    return FleetView(
+        enabled=fleet.config.enabled,
+        autoscaling=fleet.mode,
+        pools=pools,
+        instances=instances,
+        host=fleet.host,
+        recovering_s=max(0.0, fleet.recovering_until - now),
+        next_check_s=None if fleet.next_check is None else max(0.0, fleet.next_check - now),
+        scaling_events=fleet.scaling_events,
+        unhealthy=sum(1 for i in fleet.instances.values() if i.state is State.READY and i.missed > 0),
+        epoch=fleet.epoch,
+    )
+
+
+def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
+    """One pool, with what an evaluation now would do."""
+    config = pool.config
+    sums = totals(fleet, pool, now)
+    room = capacity.headroom(fleet, pool, now)
+    carry = sums.count + room.instances if room.instances is not None else config.max
+    target = pool.target
+    return PoolView(
+        name=pool.name,
+        count=sums.count,
+        ready=sums.ready,
+        starting=sums.starting,
+        draining=sums.draining,
+        unhealthy=sums.unhealthy,
+        failed=sums.failed,
+        min=config.min,
+        max=config.max,
+        capacity=min(planner.count_max(fleet, pool, now), carry),
+        core=len(config.core),
+        load=sums.load,
+        queue_length=sums.queue_length,
+        in_flight=sums.in_flight,
+        concurrency=config.concurrency,
+        policy=config.policy,
+        scale_up_threshold=config.triggers[0].scale_up_threshold,
+        scale_down_threshold=config.triggers[0].scale_down_threshold,
+        target=target,
+        target_expires_in_s=_expires_in_s(fleet, target, now),
+        headroom=room,
+        footprint_bytes=pool.footprint_bytes,
+        footprint_learned=pool.footprint_learned,
+        next=guards.evaluate(fleet, pool, now),
+        up_cooldown_s=max(0.0, guards.cooldown_until(pool, up=True) - now),
+        down_cooldown_s=max(0.0, guards.cooldown_until(pool, up=False) - now),
+        bundled_agent=not config.command,
+        cost_per_hour=config.cost_per_hour * len(pool.instances),
+        start_failure=pool.start_failure,
+    )
+
+
+def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
+    """One instance. Its age counts from its present process's start."""
+    health = fleet.pools[instance.pool].config.health
+    return InstanceView(
+        id=instance.id,
+        pool=instance.pool,
+        port=instance.port,
+        core_name=instance.core_name,
+        incarnation=instance.incarnation,
+        pid=instance.pid,
+        state=instance.state,
+        cause=instance.cause,
+        age_s=max(0.0, now - instance.started_at),
+        state_age_s=max(0.0, now - instance.since),
+        load=instance.load,
+        queue_length=instance.queue_length,
+        in_flight=instance.in_flight,
+        tasks_completed=instance.tasks_completed,
+        response_time_p50_s=instance.response_time_p50_s,
+        response_time_p95_s=instance.response_time_p95_s,
+        last_beat_age_s=max(0.0, now - instance.heard_at) if instance.state is State.READY else None,
+        missed_beats=instance.missed,
+        restarts=instance.restarts,
+        oom_kills=instance.oom_kills,
+        memory_bytes=instance.usage.memory_bytes if instance.usage else None,
+        cpu_cores=instance.usage.cpu_cores if instance.usage else None,
+        labels=instance.labels,
+        health=health,
+    )
+
+
+def endpoints(fleet: Fleet) -> dict[PoolName, tuple[Endpoint, ...]]:
+    """Where every pool takes work; a pool that takes none is there, too."""
+    return {pool.name: endpoints_of(fleet, pool) for pool in fleet.pools.values() if _shown(pool)}
+
+
+def endpoints_of(fleet: Fleet, pool: Pool) -> tuple[Endpoint, ...]:
+    """Where `pool` takes work, by port and with weights, and who finishes what he has.
+
+    One that is silent for so long that it is to be replaced is gone already.
+    """
+    takers = [
+        Endpoint(
+            id=instance.id,
+            pool=instance.pool,
+            port=instance.port,
+            incarnation=instance.incarnation,
+            state=instance.state,
+            late=instance.missed > 0,
+            load=instance.load,
+            queue_length=instance.queue_length,
+            in_flight=instance.in_flight,
+            concurrency=pool.config.concurrency,
+            response_time_p50_s=instance.response_time_p50_s,
+            response_time_p95_s=instance.response_time_p95_s,
+        )
+        for instance in sorted(pool.instances.values(), key=lambda each: each.port)
+        if instance.state is State.DRAINING or (instance.state is State.READY and not _given_up(fleet, instance))
+    ]
+    return balancer.weigh(takers)
+
+
+def _given_up(fleet: Fleet, instance: Instance) -> bool:
+    return instance.missed >= fleet.config.unhealthy_threshold or instance.replaced_by is not None
+
+
+def _expires_in_s(fleet: Fleet, target: Target | None, now: float) -> float | None:
+    """How long a target still holds; while scaling is off it does not expire."""
+    if target is None or target.expires is None or not fleet.mode.enabled:
+        return None
+    return max(0.0, target.expires - now)
+
+
+def _shown(pool: Pool) -> bool:
+    return not pool.removed or bool(pool.instances)
+
+
+def _order(ident: str) -> tuple[str, int]:
+    pool, _, port = ident.rpartition("-")
+    return pool, int(port)
