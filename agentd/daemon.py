@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import os
 import pwd
 import signal
@@ -39,9 +40,7 @@ from agentd.logfiles import LogFiles
 from agentd.logfiles_journal import JournalLogs
 from agentd.probes import Prober, ProbeTarget
 from agentd.rpc import identity
-from agentd.rpc.agents import AgentService
-from agentd.rpc.control import ControlService, Reloaded
-from agentd.rpc.discovery import DiscoveryService
+from agentd.rpc.operations import Reloaded
 from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
 from agentd.sdk import address
@@ -50,6 +49,7 @@ from agentd.store import Bounds, Store
 from agentd.web import listener
 
 if TYPE_CHECKING:
+    from agentd.rpc.services import Services
     from agentd.web.server import HttpServer
 
 HTTP_DEFAULT = "127.0.0.1:8766"
@@ -58,7 +58,7 @@ EX_CONFIG = 78
 SOCKET_PATH_BYTES_MAX = 107
 # Of the problems in a bad configuration that one event or refusal tells.
 PROBLEMS_BYTES_MAX = 2_500
-# How long the first starts of agents have the machine for themselves, before what serves people is loaded.
+# How long the first starts of agents have the machine for themselves, before what serves others is loaded.
 AGENTS_FIRST_S = 1.0
 
 _log = log.get("daemon")
@@ -79,6 +79,8 @@ class Daemon:
         self._discovery: Discovery
         self._about: About
         self._collector: HostCollector
+        self._servers: Servers
+        self._logs: LogFiles | JournalLogs
         self._http: socket.socket
 
     async def run(self) -> None:
@@ -91,12 +93,13 @@ class Daemon:
                 return
             parts = asyncio.create_task(self._run_parts(), name="runtime")
             stack.push_async_callback(_cancelled, parts)
+            await self._agents_first(parts)
+            await self._serve(stack)
             self._manager.ready(self._status())
             if timeout_s := watchdog_s(os.environ):
                 # Through a step, the store and the loop: what does not get that far is stuck.
                 feeding = self._manager.feed_watchdog(timeout_s, self._runtime.settled, self._status)
                 stack.push_async_callback(_cancelled, asyncio.create_task(feeding, name="watchdog"))
-            await self._agents_first(parts)
             await self._serve_http(stack)
             ended = asyncio.create_task(self._ending.wait())
             await asyncio.wait((parts, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +183,7 @@ class Daemon:
             stack.callback(os.close, statedir.lock(directory))
         listen = self._config.listen
         inherited = activation.take(os.environ, os.getpid())
-        servers = Servers(
+        self._servers = servers = Servers(
             _place(inherited.get("agents", ()), listen.agents, runtime_dir / address.AGENTS_SOCKET),
             _place(inherited.get("control", ()), listen.control, runtime_dir / address.CONTROL_SOCKET),
         )
@@ -188,6 +191,7 @@ class Daemon:
         self._http = stack.enter_context(listener.listen(host.strip("[]"), int(port)))
         on_systemd = self._is_on_systemd()
         files = None if on_systemd else LogFiles(self._state_dir / "logs")  # units write to the journal
+        self._logs = files or JournalLogs()
         at = servers.agents_address
         driver = _systemd_driver(at) if files is None else self._process_driver(at, files)
         stack.push_async_callback(driver.close)
@@ -214,7 +218,8 @@ class Daemon:
         )
         stack.push_async_callback(runtime.flush)
         await runtime.start()
-        self._about = about = About(
+        stack.push_async_callback(servers.stop)
+        self._about = About(
             version=__version__,
             driver=driver.name,
             state_dir=self._state_dir,
@@ -224,20 +229,39 @@ class Daemon:
             started=self._clock.now(),
             operators=_uids(self._config.operators),
         )
-        stack.push_async_callback(servers.stop)
-        control = ControlService(runtime, about, self, files or JournalLogs(), peer_of=servers.control_peer)
-        stack.callback(discovery.close)
-        # Child processes have no units of their own, whatever socket they were given.
-        agents = AgentService(runtime, epoch, servers.agents_peer if on_systemd else identity.unverified)
-        stack.callback(agents.close)
-        await servers.serve(agents, control, DiscoveryService(discovery))
-        self._say_started(about, servers)
+        self._say_started()
 
     async def _agents_first(self, parts: asyncio.Task[None]) -> None:
         """Wait for the first starts, a while: what serves people takes as long to load as many agents to start."""
         performed = asyncio.create_task(self._runtime.performed())
         await asyncio.wait((parts, performed), timeout=AGENTS_FIRST_S, return_when=asyncio.FIRST_COMPLETED)
         await _cancelled(performed)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve agents and programs. Who has connected until now has waited."""
+        await asyncio.to_thread(importlib.import_module, "agentd.rpc.services")
+        services = self._services()
+        stack.callback(self._discovery.close)
+        stack.push_async_callback(services.close)
+        await services.serve(self._servers)
+        addresses = {"control": self._servers.control_address, "agents": self._servers.agents_address}
+        _log.info("listening", **addresses, http=self._about.http_address)
+
+    def _services(self) -> Services:
+        # A quarter of all that agentd loads.
+        from agentd.rpc.agents import AgentService
+        from agentd.rpc.control import ControlService
+        from agentd.rpc.discovery import DiscoveryService
+        from agentd.rpc.services import Services
+
+        runtime, servers = self._runtime, self._servers
+        # Child processes have no units of their own, whatever socket they were given.
+        agents_peer = servers.agents_peer if self._is_on_systemd() else identity.unverified
+        return Services(
+            AgentService(runtime, runtime.store.load().epoch, agents_peer),
+            ControlService(runtime, self._about, self, self._logs, peer_of=servers.control_peer),
+            DiscoveryService(self._discovery),
+        )
 
     async def _serve_http(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve people. Who has connected until now has waited in the listener's queue."""
@@ -276,7 +300,7 @@ class Daemon:
             _log.info("log rotated", instance=instance)
         await asyncio.to_thread(logs.prune, live, self._clock.wall())
 
-    def _say_started(self, about: About, servers: Servers) -> None:
+    def _say_started(self) -> None:
         moved = self._runtime.store.load().moved_aside
         if moved is not None:
             text = f"the state file was damaged; it is now {moved.name}, and the state was rebuilt from the host"
@@ -288,7 +312,6 @@ class Daemon:
         if not fleet.enabled:
             text += "; multi_agent.enabled is false: nothing is started or stopped"
         self._runtime.tell(Record(EventType.AGENTD_START, text))
-        _log.info("listening", control=servers.control_address, agents=servers.agents_address, http=about.http_address)
 
     # -- signals --------------------------------------------------------------------------------
 

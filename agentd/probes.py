@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from agentd import __version__, log
 from agentd.core.messages import Probed
 from agentd.core.model import HealthCheck, Incarnation, InstanceId
@@ -51,6 +48,10 @@ async def http(port: int, path: str, timeout_s: float) -> bool:
 
 async def grpc(port: int, timeout_s: float) -> bool:
     """Whether grpc.health.v1 on `port` calls the whole server ("") SERVING within `timeout_s` seconds."""
+    # Most fleets never ask this way, and loading it delays the first start of every agent.
+    from grpc import aio
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
     # A connection of its own: a shared one would be in reconnect backoff just when the agent comes back.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     async with aio.insecure_channel(f"{HOST}:{port}", options=options) as channel:

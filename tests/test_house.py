@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -221,3 +222,10 @@ def test_no_module_has_the_name_of_a_standard_one() -> None:
 def test_every_part_of_the_table_is_there_or_to_come() -> None:
     missing = {part.prefix for part in PARTS if not is_module(part.prefix)}
     assert missing <= {"agentd.launch", "agentd.sim"}
+
+
+def test_agents_start_before_what_serves_others_is_loaded() -> None:
+    """It takes as long to load as many agents to start."""
+    code = "import agentd.daemon, sys; print(*sorted({'google.protobuf', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -12,7 +12,6 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -26,6 +25,7 @@ from agentd.errors import Refused
 from agentd.rpc import convert, identity
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import PeerOf
+from agentd.rpc.operations import Operations
 from agentd.runtime import Runtime
 from agentd.v1 import control_pb2 as pb
 from agentd.v1 import control_pb2_grpc
@@ -43,25 +43,6 @@ REQUESTS_MAX = 1_000
 _Answer = TypeVar("_Answer", bound=Message)
 _Context = aio.ServicerContext[Any, Any]
 _DIRECTIONS = {pb.ScaleRequest.DIRECTION_UP: "up", pb.ScaleRequest.DIRECTION_DOWN: "down"}
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """What a reload did."""
-
-    config_file: str
-    warnings: tuple[str, ...]
-    changes: tuple[str, ...]
-
-
-class Operations(Protocol):
-    """What the daemon itself does when asked."""
-
-    async def reload(self, owner: str) -> Reloaded:
-        """Raises Refused: CONFIG_INVALID, with every problem; nothing was changed."""
-
-    async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
-        """Begin to end agentd; return how many instances are being stopped."""
 
 
 class Logs(Protocol):

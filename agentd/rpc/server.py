@@ -1,8 +1,7 @@
 """The gRPC servers: one per role, so that a socket's permissions decide who may do what.
 
-agents.sock serves AgentService; control.sock serves ControlService, health and reflection; both serve
-DiscoveryService. grpcio takes over a live socket's path without a word, so each path has a lock beside it,
-`<socket>.lock`, and is looked at before.
+Owns their addresses, from the first moment: who connects before `services` are loaded waits. grpcio takes over a live
+socket's path without a word, so each path has a lock beside it, `<socket>.lock`, and is looked at before.
 
 A role's socket is either made here, for agentd's own user alone, or inherited from the service manager, who says
 whose it is. Behind an inherited one grpc has a private socket, and a relay in between knows who calls.
@@ -19,23 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 
 from agentd import log
 from agentd.errors import AgentdError
 from agentd.rpc import identity, origin
-from agentd.rpc.agents import AgentService
-from agentd.rpc.control import ControlService
-from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.relay import Relay
-from agentd.v1 import control_pb2, control_pb2_grpc, discovery_pb2
 
 AGENTS_MESSAGE_BYTES_MAX = 256 * 1024
 CONTROL_MESSAGE_BYTES_MAX = 1024 * 1024
 STOP_GRACE_S = 1.0
-HEALTH_SERVICE = "grpc.health.v1.Health"
 _OPTIONS = (
     # By default a second server may share our port.
     ("grpc.so_reuseport", 0),
@@ -66,9 +57,10 @@ class Inherited:
 
 
 class Servers:
-    """The two servers: bound when made, serving from `serve` on.
+    """The two servers: bound when made, serving from `start` on.
 
     Attributes:
+        agents, control: the servers, to which services are added before `start`.
         agents_address: where agents connect, with a port 0 resolved.
         control_address: where people's programs connect, likewise.
         agents_peer: says who calls, of `ServicerContext.peer()` on the agents' server, and out of which unit.
@@ -81,15 +73,14 @@ class Servers:
         Raises:
             ListenError: an address is taken or not allowed.
         """
-        self._agents = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX)])
-        self._control = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", CONTROL_MESSAGE_BYTES_MAX)])
-        self._health = HealthServicer()
+        self.agents = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX)])
+        self.control = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", CONTROL_MESSAGE_BYTES_MAX)])
         places = (agents, control)
         own = [f"unix:{place.private}" if isinstance(place, Inherited) else place for place in places]
         with contextlib.ExitStack() as locks:
             for address in own:
                 _claim(address, locks)
-            bound = (_bind(self._agents, own[0]), _bind(self._control, own[1]))
+            bound = (_bind(self.agents, own[0]), _bind(self.control, own[1]))
             self.agents_address, self.control_address = map(_public, places, bound)
             self._locks = locks.pop_all()
         inherited = [place for place in places if isinstance(place, Inherited)]
@@ -105,20 +96,10 @@ class Servers:
             )
         self.control_peer = identity.relayed if isinstance(control, Inherited) else identity.unverified
 
-    async def serve(self, agents: AgentService, control: ControlService, discovery: DiscoveryService) -> None:
+    async def start(self) -> None:
         """Take calls from now on."""
-        self._agents.add_generic_rpc_handlers((agents.handler(),))
-        control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._control)
-        for server in (self._agents, self._control):
-            server.add_generic_rpc_handlers((discovery.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._control)
-        files = (control_pb2.DESCRIPTOR, discovery_pb2.DESCRIPTOR)
-        ours = [service.full_name for file in files for service in file.services_by_name.values()]
-        reflection.enable_server_reflection((*ours, HEALTH_SERVICE, reflection.SERVICE_NAME), self._control)
-        for name in ("", *ours):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        await self._agents.start()
-        await self._control.start()
+        await self.agents.start()
+        await self.control.start()
         for relay in self._relays:
             relay.start()
 
@@ -126,9 +107,8 @@ class Servers:
         """Refuse new calls, let those under way finish, close. Who connects to an inherited socket waits there."""
         for relay in self._relays:
             relay.pause()
-        await self._health.enter_graceful_shutdown()
-        await self._agents.stop(STOP_GRACE_S)
-        await self._control.stop(STOP_GRACE_S)
+        await self.agents.stop(STOP_GRACE_S)
+        await self.control.stop(STOP_GRACE_S)
         for relay in self._relays:
             relay.close()
         self._locks.close()

@@ -158,17 +158,17 @@ def test_an_agent_that_is_leaving_still_leaves_and_finishes_its_task(fleet: Flee
     fleet.ctl("up", "3", "--pool", "research")
     victim = f"research-{fleet.ports[4]}"
     before = fleet.ready(*before, victim)
-    answers: list[tuple[int, Any]] = []
-    work = {"service_s": 4.0}
-    task = threading.Thread(target=lambda: answers.append(call(fleet.ports[4], "POST", "/task", work)))
-    task.start()
-    fleet.until("it works", lambda: (fleet.ps()[victim]["in_flight"] or 0) > 0)
     # The others carry more, so that the one with the task is the one to go.
     for number in (2, 3):
         set_load(fleet.ports[number], 1.0)
     set_load(fleet.ports[4], 0.1)
     fleet.until("load is known", lambda: fleet.ps()[victim]["load"] == 0.1)
     fleet.until("load is known", lambda: min(fleet.ps()[f"research-{fleet.ports[n]}"]["load"] for n in (2, 3)) == 1.0)
+    answers: list[tuple[int, Any]] = []
+    work = {"service_s": 4.0}
+    task = threading.Thread(target=lambda: answers.append(call(fleet.ports[4], "POST", "/task", work)))
+    task.start()
+    fleet.until("it works", lambda: (fleet.ps()[victim]["in_flight"] or 0) > 0)
     fleet.ctl("down", "2", "--pool", "research")
     assert fleet.events("scale_down")[0]["instance"] == victim
     fleet.until(moment, lambda: fleet.ps()[victim]["state"] == moment)

@@ -27,10 +27,12 @@ from agentd.drivers.memory import MemoryDriver, MemoryHost
 from agentd.errors import Refused
 from agentd.logfiles import LogFiles
 from agentd.rpc.agents import AgentService
-from agentd.rpc.control import ControlService, Reloaded
+from agentd.rpc.control import ControlService
 from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.identity import PeerOf, unverified
+from agentd.rpc.operations import Reloaded
 from agentd.rpc.server import Inherited, Servers
+from agentd.rpc.services import Services
 from agentd.runtime import Runtime
 from agentd.store import Bounds, Store
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, control_pb2_grpc, discovery_pb2_grpc
@@ -161,10 +163,11 @@ async def serving(
         about = About("9.9", "memory", directory, None, "127.0.0.1:1", servers.agents_address, clock.now())
         control = ControlService(runtime, about, operations, logs, peer_of=peer_of or servers.control_peer)
         service = AgentService(runtime, EPOCH, agents_peer)
-        await servers.serve(service, control, DiscoveryService(discovery))
+        services = Services(service, control, DiscoveryService(discovery))
+        await services.serve(servers)
         stack.push_async_callback(servers.stop)
         stack.callback(discovery.close)
-        stack.callback(service.close)
+        stack.push_async_callback(services.close)
         for part in (runtime.run(), discovery.run()):
             stack.push_async_callback(_cancelled, asyncio.create_task(part))
         channels = (
