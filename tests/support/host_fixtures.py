@@ -3,7 +3,8 @@
     bookworm_base, trixie_base   session   the clean root of a Debian release, to boot from; never write to it
     clean_base                   session   clean_base(suite): the same by name
     agentd_deb                   session   agentd_deb(suite): the agentd package, built for that release once
-    installed_base               session   installed_base(suite): a root with that package installed, made once
+    installed_base               session   installed_base(suite): a root with that package installed, made once;
+                                           workers of one run share both
     make_host                    function  make_host(base, binds=, size=): boot one, as Host.up does; any number
     host                         function  a fresh host on Debian 12 with agentd installed and not yet started
     make_shared_host             module    as make_host, for hosts that all tests of a module use
@@ -16,9 +17,13 @@ timeout long enough for the first use on a machine, which builds (tests/system/c
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import host_bases
 import pytest
@@ -27,6 +32,44 @@ from testhost import Host, unmet
 
 FindBase = Callable[[str], Path]
 MakeHost = Callable[..., Host]
+
+
+class SharedDirectories:
+    """Directories that the workers of one run share: made by the first that needs one, removed by the last."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._used: dict[Path, TextIO] = {}  # open while it is used, with a shared lock
+
+    def get(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The directory `name`, filled by `make`; another worker may be at it already, and is waited for."""
+        directory = self._parent / name
+        with self._alone(directory):
+            if not directory.exists():
+                unfinished = self._parent / f"{name}.part"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(directory)
+            self._used[directory] = users = (self._parent / f"{name}.users").open("w")
+            fcntl.flock(users, fcntl.LOCK_SH)
+        return directory
+
+    def close(self) -> None:
+        """Remove what nobody else uses."""
+        for directory, users in self._used.items():
+            with self._alone(directory), users:
+                try:
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(directory)
+
+    @contextlib.contextmanager
+    def _alone(self, directory: Path) -> Iterator[None]:
+        with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -53,28 +96,35 @@ def trixie_base(clean_base: FindBase) -> Path:
 
 
 @pytest.fixture(scope="session")
-def agentd_deb(clean_base: FindBase, tmp_path_factory: pytest.TempPathFactory) -> FindBase:
+def shared_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDirectories]:
+    own = tmp_path_factory.getbasetemp()
+    made = SharedDirectories(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def agentd_deb(clean_base: FindBase, shared_directories: SharedDirectories) -> FindBase:
     @_once
     def build(suite: str) -> Path:
-        return host_bases.build_deb(clean_base(suite), tmp_path_factory.mktemp(f"deb-{suite}"))
+        def make(directory: Path) -> None:
+            host_bases.build_deb(clean_base(suite), directory)
+
+        return next(shared_directories.get(f"deb-{suite}", make).glob("*.deb"))
 
     return build
 
 
 @pytest.fixture(scope="session")
-def installed_base(
-    clean_base: FindBase, agentd_deb: FindBase, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FindBase]:
-    directory = tmp_path_factory.mktemp("installed")
-
+def installed_base(clean_base: FindBase, agentd_deb: FindBase, shared_directories: SharedDirectories) -> FindBase:
     @_once
     def install(suite: str) -> Path:
-        root = directory / suite
-        host_bases.install_deb(agentd_deb(suite), clean_base(suite), root)
-        return root
+        def make(directory: Path) -> None:
+            host_bases.install_deb(agentd_deb(suite), clean_base(suite), directory / "root")
 
-    yield install
-    shutil.rmtree(directory)
+        return shared_directories.get(f"installed-{suite}", make) / "root"
+
+    return install
 
 
 @pytest.fixture
