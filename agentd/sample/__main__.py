@@ -2,7 +2,8 @@
 
 When agentd asks to drain, it takes nothing new, hands what waits to its successors, finishes what it has begun, and
 waits for TERM; a drain that is called off opens its door again. On TERM, or when agentd has no more use for it, it
-stops accepting, finishes what it accepted and exits with 0.
+stops accepting, finishes what it accepted and exits with 0. Another TERM changes nothing: an agentd that was killed
+between the two does not know of the first. Only an INT that finds it ending drops what is left.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ class Server(uvicorn.Server):
         self._ending = asyncio.Event()
 
     def end(self) -> None:
-        """Stop accepting and finish; a second call drops what is left."""
-        self.force_exit = self.should_exit
+        """Stop accepting and finish."""
         self.should_exit = True
         self._ending.set()
 
@@ -66,8 +66,12 @@ async def serve(agent: Agent, queue: TaskQueue, listener: socket.socket, service
         queue.closed = True
         server.end()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    def interrupt() -> None:
+        server.force_exit = server.should_exit
+        end()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     # Entered when the port listens: the first heartbeat says that the agent is ready.
     async with agent:
         no_more_use = asyncio.create_task(_when_stopping(agent, end))

@@ -54,6 +54,11 @@ def post(port: int, body: object) -> tuple[int, dict[str, object]]:
         connection.close()
 
 
+def is_open(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
 def get(port: int, path: str) -> dict[str, object]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
@@ -78,6 +83,37 @@ def test_it_serves_and_finishes_accepted_work_on_term() -> None:
             client.join(30)
         assert [status for status, _fields in answers] == [200, 200]
         assert process.wait(30) == 0
+
+
+def test_a_second_term_drops_nothing() -> None:
+    """An agentd that was killed meanwhile does not know that the last one has sent one, and stops the agent again."""
+    with sample(AGENTD_CONCURRENCY="1") as (process, port):
+        answers: list[tuple[int, dict[str, object]]] = []
+        client = threading.Thread(target=lambda: answers.append(post(port, {"service_s": 1.0})))
+        client.start()
+        while get(port, "/")["in_flight"] != 1:
+            pass
+        process.send_signal(signal.SIGTERM)
+        while is_open(port):
+            pass
+        process.send_signal(signal.SIGTERM)
+        client.join(30)
+        assert [status for status, _fields in answers] == [200]
+        assert process.wait(30) == 0
+
+
+def test_a_second_interrupt_drops_what_is_left() -> None:
+    with sample() as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/task", json.dumps({"service_s": 3600}))
+        while get(port, "/")["in_flight"] != 1:
+            pass
+        process.send_signal(signal.SIGINT)
+        while is_open(port):
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        connection.close()
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
