@@ -133,7 +133,8 @@ class Endpoints:
         """Do one task: `work(endpoint)`, and where that raises an OSError or `Retry`, again with another endpoint.
 
         Within `async with`, `work` is a coroutine function and the call is awaited. The same endpoint is never tried
-        twice in a row. An agent that failed may have begun the task: `work` must be such that this does no harm.
+        twice in a row. An agent that died may have begun the task: `work` must be such that this does no harm. A
+        TimeoutError is the task's own error, for the agent may still be at work on it.
 
         Raises:
             NoEndpointError: `attempts` endpoints failed, or there was none to try; its cause is the last error.
@@ -150,6 +151,8 @@ class Endpoints:
             try:
                 with pick as endpoint:
                     return work(endpoint)
+            except TimeoutError:
+                raise  # it may still be done there
             except (OSError, Retry) as error:
                 tries.failed(pick, error)
 
@@ -159,6 +162,8 @@ class Endpoints:
             try:
                 async with pick as endpoint:
                     return await work(endpoint)
+            except TimeoutError:
+                raise  # it may still be done there
             except (OSError, Retry) as error:
                 tries.failed(pick, error)
 

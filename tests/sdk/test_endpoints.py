@@ -104,13 +104,13 @@ async def test_coroutines_go_elsewhere_likewise(make: Any) -> None:
 
 
 def test_after_the_last_attempt_it_is_told_what_went_wrong_each_time(make: Any) -> None:
-    work = Work({9101: ConnectionRefusedError("nobody"), 9102: TimeoutError("slow")})
+    work = Work({9101: ConnectionRefusedError("nobody"), 9102: ConnectionResetError("gone")})
     with make(9101, 9102) as endpoints, pytest.raises(NoEndpointError) as raised:
         endpoints.call(work, attempts=3)
     text = str(raised.value)
     assert text.startswith("3 attempts failed: research-910")
     assert "research-9101: ConnectionRefusedError('nobody')" in text
-    assert "research-9102: TimeoutError('slow')" in text
+    assert "research-9102: ConnectionResetError('gone')" in text
     assert isinstance(raised.value.__cause__, OSError)
     assert len(work.asked) == 3
     assert work.asked[0] == work.asked[2] != work.asked[1]
@@ -146,6 +146,25 @@ def test_other_errors_are_the_tasks_own(make: Any) -> None:
                 endpoints.call(work)
         (member,) = endpoints._picker._members.values()
         assert (member.in_flight, member.failures) == (0, 0)
+
+
+def test_a_task_that_takes_too_long_is_not_given_to_another_agent_too(make: Any) -> None:
+    work = Work({9101: TimeoutError("timed out"), 9102: TimeoutError("timed out")})
+    with make(9101, 9102) as endpoints:
+        with pytest.raises(TimeoutError, match="timed out"):
+            endpoints.call(work)
+        assert len(work.asked) == 1, "it may still be at work there"
+        (failed,) = (one for one in endpoints._picker._members.values() if one.endpoint.port == work.asked[0])
+        assert (failed.in_flight, failed.failures) == (0, 1), "and yet that counts against the agent"
+
+
+@asynchronous
+async def test_nor_by_a_coroutine(make: Any) -> None:
+    work = Work({9101: TimeoutError("timed out"), 9102: TimeoutError("timed out")})
+    async with make(9101, 9102) as endpoints:
+        with pytest.raises(TimeoutError, match="timed out"):
+            await endpoints.call(work.later)
+    assert len(work.asked) == 1
 
 
 def test_a_picked_endpoint_that_fails_is_left_out(make: Any) -> None:
