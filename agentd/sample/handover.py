@@ -1,6 +1,7 @@
 """Handing a task that waits to a successor: POST /task there, and its answer back to whoever waits for it here.
 
-A task may be done twice: a successor that took it and did not get its answer through is no reason to lose it.
+Once it is sent, it is the successor's for as long as that lives: it answers, or refuses. A task may be done twice where
+a successor died that had taken it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 
 from agentd.sample.work import Answer, Job
 from agentd.sdk import Agent
-from agentd.sdk.drain import Successor
 
 log = logging.getLogger("agentd.sample")
 
@@ -42,7 +42,10 @@ class HandOver:
         self._given[chosen.id] += 1
         try:
             async with asyncio.timeout(self._agent.drain_left_s):
-                response = await _post(chosen, json.dumps({"service_s": job.service_s, "cpu_s": job.cpu_s}).encode())
+                connection = await asyncio.open_connection(chosen.host, chosen.port, limit=HEAD_BYTES_MAX)
+            # No timeout from here on: it may have begun there, and must not begin here too.
+            body = json.dumps({"service_s": job.service_s, "cpu_s": job.cpu_s}).encode()
+            response = await _post(*connection, chosen.host, body)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             log.warning("cannot hand a task to %s: %s", chosen.id, error or type(error).__name__)
             return None
@@ -52,15 +55,14 @@ class HandOver:
         return Answer(response.body)
 
 
-async def _post(to: Successor, body: bytes) -> _Response:
-    """One request on a connection of its own, for answers that say how long they are.
+async def _post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, body: bytes) -> _Response:
+    """One request, for answers that say how long they are. Closes the connection.
 
     Raises:
         OSError, EOFError, ValueError, LimitOverrunError: nobody answered, or no such answer.
     """
-    reader, writer = await asyncio.open_connection(to.host, to.port, limit=HEAD_BYTES_MAX)
     try:
-        head = f"POST /task HTTP/1.1\r\nHost: {to.host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = f"POST /task HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -102,6 +102,33 @@ def test_without_a_successor_or_with_one_that_is_gone_the_task_is_ours() -> None
     asyncio.run(program())
 
 
+def test_a_task_that_a_successor_has_is_not_ours_again_when_the_deadline_passes() -> None:
+    async def program() -> None:
+        slow, asked = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
+            await slow.wait()
+            writer.write(answer())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            agent = Agent()
+            port = server.sockets[0].getsockname()[1]
+            agent._drain.begin(1, 0.2, (Successor("research-9102", "127.0.0.1", port, 1.0),))
+            handing = asyncio.create_task(HandOver(agent)(LONG))
+            await asked.wait()
+            given_up, _ = await asyncio.wait((handing,), timeout=0.5)
+            assert agent.drain_left_s == 0.0
+            assert not given_up, "it is being done there"
+            slow.set()
+            assert await handing == Answer(DONE)
+
+    asyncio.run(program())
+
+
 def test_each_successor_gets_its_share() -> None:
     async def program() -> None:
         large, small = Neighbour(answer()), Neighbour(answer())
