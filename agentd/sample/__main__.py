@@ -21,7 +21,8 @@ import uvicorn
 
 from agentd.sample.app import make_app
 from agentd.sample.handover import HandOver
-from agentd.sample.work import TaskQueue
+from agentd.sample.journal import Journal
+from agentd.sample.work import Job, Step, TaskQueue
 from agentd.sdk import Agent
 
 log = logging.getLogger("agentd.sample")
@@ -92,18 +93,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         agent = Agent.from_env()
+        note = Journal(options.journal, agent) if options.journal else _note_nothing
         listener = socket.create_server(("127.0.0.1", agent.port), backlog=1024)
     except ValueError as error:
         log.error("%s", error)
         return 2
     except OSError as error:
-        log.error("cannot listen on 127.0.0.1:%d: %s", agent.port, error.strerror)
+        what = f"write {error.filename}" if error.filename else f"listen on 127.0.0.1:{agent.port}"
+        log.error("cannot %s: %s", what, error.strerror)
         return 1
-    queue = TaskQueue(agent, options.queue_max, options.speed, HandOver(agent))
+    queue = TaskQueue(agent, options.queue_max, options.speed, HandOver(agent), note)
     agent.on_drain(queue.offer)
     agent.on_resume(lambda: log.info("sample agent takes tasks again"))  # its door asks `agent.draining`
     asyncio.run(serve(agent, queue, listener, options.service_s))
     return 0
+
+
+def _note_nothing(_job: Job, _step: Step) -> None:
+    """Without a journal."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--speed", type=_positive, default=1.0, help="divide all service times by this (default: 1)")
     parser.add_argument("--queue-max", type=int, default=256, help="tasks that may wait (default: 256)")
+    parser.add_argument("--journal", metavar="FILE", help="append a line of JSON to FILE for each step of each task")
     return parser
 
 

@@ -1,6 +1,6 @@
 """The HTTP face of the sample agent.
 
-POST /task     {"service_s": 1.5, "cpu_s": 0}  ->  200 {"instance", "waited_s", "service_s"} when it is done
+POST /task     {"service_s": 1.5, "cpu_s": 0, "id": "7"}  ->  200 {"instance", "waited_s", "service_s", "id"} when done
                400 a body that cannot be read; 503 with Retry-After: offer the task to another agent.
                A task that still waits when a drain begins is done by a successor, whose answer this is then
 GET  /healthz  200 while tasks are taken, 503 while draining
@@ -22,6 +22,7 @@ from agentd.sdk import Agent
 
 BODY_BYTES_MAX = 64 * 1024
 TASK_SECONDS_MAX = 3600.0
+TASK_ID_MAX = 100
 RETRY_AFTER_S = 1
 
 
@@ -43,7 +44,8 @@ def make_app(agent: Agent, queue: TaskQueue, service_s: float) -> Starlette:
             return JSONResponse({"error": str(error)}, status_code=503, headers=headers)
         if isinstance(done, Answer):
             return Response(done.body, media_type="application/json")
-        return JSONResponse({"instance": agent.instance, "waited_s": done, "service_s": job.service_s})
+        answer = {"instance": agent.instance, "waited_s": done, "service_s": job.service_s}
+        return JSONResponse(answer | ({"id": job.id} if job.id else {}))
 
     async def healthz(_request: Request) -> JSONResponse:
         return JSONResponse({"draining": agent.draining}, status_code=503 if agent.draining else 200)
@@ -80,12 +82,17 @@ def read_job(body: bytes, service_s: float) -> Job:
         raise BadBody(f"cannot read the body as JSON: {error}") from error
     if not isinstance(fields, dict):
         raise BadBody("cannot read the body: expected a JSON object")
-    unknown = sorted(set(fields) - {"service_s", "cpu_s"})
+    unknown = sorted(set(fields) - {"service_s", "cpu_s", "id"})
     if unknown:
-        raise BadBody(f"unknown field {unknown[0]!r}: expected service_s, cpu_s")
+        raise BadBody(f"unknown field {unknown[0]!r}: expected service_s, cpu_s, id")
+    ident = fields.get("id", "")
+    if not isinstance(ident, str) or len(ident) > TASK_ID_MAX:
+        raise BadBody(
+            f"cannot use id {str(ident)[:TASK_ID_MAX]!r}: expected a text of at most {TASK_ID_MAX} characters"
+        )
     cpu_s = _seconds(fields, "cpu_s", 0.0)
     # A task that names its processor time alone does only that.
-    return Job(_seconds(fields, "service_s", 0.0 if cpu_s else service_s), cpu_s)
+    return Job(_seconds(fields, "service_s", 0.0 if cpu_s else service_s), cpu_s, ident)
 
 
 def _seconds(fields: dict[str, Any], name: str, default: float) -> float:

@@ -44,8 +44,7 @@ class HandOver:
             async with asyncio.timeout(self._agent.drain_left_s):
                 connection = await asyncio.open_connection(chosen.host, chosen.port, limit=HEAD_BYTES_MAX)
             # No timeout from here on: it may have begun there, and must not begin here too.
-            body = json.dumps({"service_s": job.service_s, "cpu_s": job.cpu_s}).encode()
-            response = await _post(*connection, chosen.host, body)
+            response = await _post(*connection, chosen.host, _body(job))
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             log.warning("cannot hand a task to %s: %s", chosen.id, error or type(error).__name__)
             return None
@@ -53,6 +52,11 @@ class HandOver:
             log.warning("cannot hand a task to %s: it answered %d", chosen.id, response.status)
             return None
         return Answer(response.body)
+
+
+def _body(job: Job) -> bytes:
+    fields: dict[str, object] = {"service_s": job.service_s, "cpu_s": job.cpu_s}
+    return json.dumps(fields | ({"id": job.id} if job.id else {})).encode()
 
 
 async def _post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, body: bytes) -> _Response:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 
 from agentd.sdk import Agent
 
@@ -22,10 +23,20 @@ class Turned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a task does: sleep `service_s` seconds, then burn `cpu_s` seconds of processor time."""
+    """What a task does: sleep `service_s` seconds, then burn `cpu_s` seconds of processor time. `id` is its name."""
 
     service_s: float
     cpu_s: float = 0.0
+    id: str = ""
+
+
+class Step(StrEnum):
+    """How far a job has come here."""
+
+    ACCEPTED = "accepted"
+    BEGUN = "begun"
+    DONE = "done"
+    HANDED_OVER = "handed_over"  # another agent has done it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +55,15 @@ class TaskQueue:
         queue_max: int,
         speed: float = 1.0,
         hand_over: Callable[[Job], Awaitable[Answer | None]] | None = None,
+        note: Callable[[Job, Step], None] = lambda _job, _step: None,
     ) -> None:
-        """`hand_over` has another agent do a job, and gives its answer; None: nobody took it."""
+        """`hand_over` has another agent do a job, and gives its answer, or None; `note` hears each step."""
         self._agent = agent
         self._queue_max = queue_max
         self._speed = speed
         self._free = agent.concurrency
         self._hand_over = hand_over
+        self._note = note
         self._accepted = 0  # and not begun
         # Jobs that wait for a slot, in order. True hands that of a finished job to the next, False: offer it to others.
         self._turns: deque[asyncio.Future[bool]] = deque()
@@ -82,15 +95,19 @@ class TaskQueue:
         begun = False
         self._count(1)
         try:
+            self._note(job, Step.ACCEPTED)
             answer = await self._wait(job)
             if answer is not None:
+                self._note(job, Step.HANDED_OVER)
                 return answer
             try:
                 waited_s = time.monotonic() - accepted_at
                 async with self._agent.task(queued_at=accepted_at):
                     begun = True
                     self._count(-1)  # only now: a job between the two would be nobody's
+                    self._note(job, Step.BEGUN)
                     await self._work(job)
+                    self._note(job, Step.DONE)
                 return waited_s
             finally:
                 self._release()

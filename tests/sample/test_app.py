@@ -24,6 +24,7 @@ def client(queue_max: int = 4) -> tuple[TestClient, TaskQueue, Agent]:
         (b'{"service_s": 1.5}', Job(1.5)),
         (b'{"service_s": 0}', Job(0.0)),
         (b'{"cpu_s": 0.5}', Job(0.0, 0.5)),
+        (b'{"service_s": 1, "id": "seven"}', Job(1.0, 0.0, "seven")),
         (b'{"service_s": 1, "cpu_s": 0.5}', Job(1.0, 0.5)),
     ],
 )
@@ -46,6 +47,8 @@ def test_bodies(body: bytes, job: Job) -> None:
         b'{"service_s": 1e9}',
         b'{"cpu_s": Infinity}',
         b'{"servise_s": 1}',
+        b'{"id": 7}',
+        b'{"id": "%s"}' % (b"7" * 101),
     ],
 )
 def test_a_bad_body_is_refused_with_the_reason(body: bytes) -> None:
@@ -63,6 +66,10 @@ def test_a_task_is_answered_when_it_is_done() -> None:
     assert answer.json() == {"instance": "research-9101", "waited_s": answer.json()["waited_s"], "service_s": 0.0}
     assert answer.json()["waited_s"] >= 0.0
     assert agent.in_flight == 0
+
+
+def test_a_task_that_has_a_name_is_answered_by_it() -> None:
+    assert client()[0].post("/task", json={"service_s": 0.0, "id": "seven"}).json()["id"] == "seven"
 
 
 def test_a_long_body_is_refused() -> None:

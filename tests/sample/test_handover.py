@@ -31,7 +31,7 @@ class Neighbour:
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
-        self.asked: list[dict[str, float]] = []
+        self.asked: list[dict[str, float | str]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -59,7 +59,8 @@ def test_a_successor_does_the_task_and_its_answer_is_passed_on() -> None:
             agent = Agent()
             agent._drain.begin(1, 30.0, (successor,))
             assert await HandOver(agent)(Job(1.5, 0.25)) == Answer(DONE)
-        assert neighbour.asked == [{"service_s": 1.5, "cpu_s": 0.25}]
+            assert await HandOver(agent)(Job(1.5, id="seven")) == Answer(DONE)
+        assert neighbour.asked == [{"service_s": 1.5, "cpu_s": 0.25}, {"service_s": 1.5, "cpu_s": 0.0, "id": "seven"}]
 
     asyncio.run(program())
 
