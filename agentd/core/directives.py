@@ -1,7 +1,8 @@
 """Directives: what an agent was told, in which answers it stands, and what the agent said of it.
 
 An instance has at most one directive at a time, the newest. It is repeated in every answer until the agent has
-acknowledged it. What a drain or its end means for the instance is `core.drain`.
+acknowledged it, and each agentd says it at least once: an acknowledgement that the last one was killed over has been
+answered, so that the agent would not repeat it by itself. What a drain or its end means for the instance is `core.drain`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def withdraw(instance: Instance) -> None:
 
 def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
     """What the next answer has to tell `instance`; None: nothing."""
-    if not instance.directive or instance.stage or instance.state not in LEAVING:
+    if not instance.directive or instance.state not in LEAVING:
+        return None
+    if instance.stage and instance.told:
         return None
     if instance.directive_kind is DirectiveKind.RESUME:
         return Directive(DirectiveKind.RESUME, instance.directive)

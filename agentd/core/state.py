@@ -105,7 +105,7 @@ class Instance:
     stage: Stage | None = None
     done_follows: bool = False
     asked_at: float = 0.0  # its time to answer counts from here
-    told: bool = False  # it was in an answer to a heartbeat
+    told: bool = False  # it was in an answer to a heartbeat, of this agentd
     resume_tried: bool = False  # taking it back was tried, in vain
     launched: bool = True  # False: pending, and the driver has not been asked yet
     retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself

@@ -243,6 +243,22 @@ def test_a_restart_of_agentd_repeats_what_was_not_acknowledged() -> None:
     assert world.instance(ELASTIC).state is State.DRAINING
 
 
+def test_a_done_of_which_agentd_died_is_asked_for_again() -> None:
+    world, agent = draining()
+    agent.done_follows = True
+    world.run_until(60.0)
+    saved, heard = dict(world.saved), len(agent.heard)
+    world.stop_delay_s = 1000.0
+    world.say(ELASTIC, Stage.DONE)
+    world.saved = saved  # it was answered, and agentd was killed before it was stored
+    world.reboot()
+    world.run_until(72.0)
+    assert world.instance(ELASTIC).state is State.DRAINING
+    assert [directive.id for directive in agent.heard[heard:]] == [agent.drains], "once, for it has an answer"
+    world.say(ELASTIC, Stage.DONE)
+    assert world.instance(ELASTIC).state is State.STOPPING
+
+
 def test_a_stop_at_the_deadline_that_agentd_was_killed_in_keeps_its_short_grace() -> None:
     world, _ = draining()
     world.stop_delay_s = 1000.0
