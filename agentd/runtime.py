@@ -45,7 +45,7 @@ from agentd.core.messages import (
     StoredRecord,
     Tick,
 )
-from agentd.core.model import Decision, FleetConfig, InstanceId, Running, StartFailure
+from agentd.core.model import Decision, Directive, DirectiveKind, FleetConfig, InstanceId, Running, StartFailure
 from agentd.core.views import FleetView
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
@@ -113,6 +113,7 @@ class Runtime:
         self._on_change = on_change
         self._prober = prober(controller.probed, self._take) if prober else None
         self._unsaved: list[_Unsaved] = []
+        self._unstored: set[InstanceId] = set()  # whose newest directive is not stored yet
         self._something_unsaved = asyncio.Event()
         self._stepped = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -144,14 +145,15 @@ class Runtime:
         outcome = self._step(beat)
         if outcome.rows or outcome.records or outcome.actions:
             self._keep(outcome)
-        assert outcome.reply is not None
-        return outcome.reply
+        reply = outcome.reply
+        assert reply is not None
+        return self._sayable(beat.instance, reply) if self._unstored and isinstance(reply, BeatReply) else reply
 
     def next_directive(self, instance: InstanceId) -> BeatReply | None:
         """What `instance` is to be told now; None: there is no such instance."""
         outcome = self._step(NextDirective(instance))
         self._keep(outcome)
-        return outcome.reply if isinstance(outcome.reply, BeatReply) else None
+        return self._sayable(instance, outcome.reply) if isinstance(outcome.reply, BeatReply) else None
 
     def on_directive(self, told: Callable[[InstanceId], None]) -> None:
         """Have `told` called with each instance that has a new directive, as soon as that is stored."""
@@ -282,6 +284,13 @@ class Runtime:
         """Take an event that nobody waits for."""
         self._keep(self._controller.step(event, self.clock.now()), finished)
 
+    def _sayable(self, instance: InstanceId, reply: BeatReply) -> BeatReply:
+        """`reply`, but without a directive that is not stored: an agentd killed now would leave an agent that drains
+        to one that counts on it."""
+        if instance not in self._unstored:
+            return reply
+        return BeatReply(Directive(DirectiveKind.CONTINUE), reply.interval_s)
+
     def _keep(self, outcome: Outcome, finished: tuple[str, ...] = (), done: asyncio.Future[None] | None = None) -> None:
         self._deadline_moved.set()
         self._stepped.set()
@@ -291,6 +300,7 @@ class Runtime:
             self._on_change()
         if outcome.rows or outcome.records or outcome.actions or finished or done:
             self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished, done))
+            self._unstored.update(outcome.directed)
             self._something_unsaved.set()
 
     async def _kept(self, outcome: Outcome) -> None:
@@ -339,6 +349,7 @@ class Runtime:
                 done=tuple(intent for item in work for intent in item.finished),
             )
         )
+        self._unstored = {instance for item in self._unsaved for instance in item.outcome.directed}
         self._decisions.extend(decision for item in work for decision in item.outcome.decisions)
         decisions = {decision.id: decision for decision in self._decisions}
         for record in stored:

@@ -2,7 +2,8 @@
 
 An instance has at most one directive at a time, the newest. It is repeated in every answer until the agent has
 acknowledged it, and each agentd says it at least once: an acknowledgement that the last one was killed over has been
-answered, so that the agent would not repeat it by itself. What a drain or its end means for the instance is `core.drain`.
+answered, so that the agent would not repeat it by itself. What a drain or its end means for the instance is
+`core.drain`.
 """
 
 from __future__ import annotations

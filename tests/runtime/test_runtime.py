@@ -13,6 +13,7 @@ from agentd import runtime as module
 from agentd.core.messages import (
     Beat,
     BeatReply,
+    Drain,
     EventType,
     Record,
     Restart,
@@ -20,6 +21,7 @@ from agentd.core.messages import (
     Shutdown,
 )
 from agentd.core.model import (
+    DirectiveKind,
     HealthCheck,
     StartFailure,
     State,
@@ -184,6 +186,31 @@ async def test_beats_are_answered_without_the_store(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert (agentd.store.gate.waiting, agentd.store.last_id) == (0, stored)
         assert agentd.runtime.view().instances[0].load == 0.6
+
+
+@asynchronous
+async def test_no_agent_hears_a_directive_that_the_next_agentd_would_not_know_of(tmp_path: Path) -> None:
+    pool = replace(POOL, health=HealthCheck.HEARTBEAT)
+    async with life(tmp_path, config=replace(FLEET, pools={POOL.name: pool})) as agentd:
+        await agentd.until(lambda: agentd.state() is State.STARTING)
+        incarnation = agentd.runtime.view().instances[0].incarnation
+
+        def told(seq: int) -> DirectiveKind:
+            reply = agentd.runtime.beat(Beat(CORE, incarnation, seq, load=0.5))
+            assert isinstance(reply, BeatReply)
+            unasked = agentd.runtime.next_directive(CORE)
+            assert unasked is not None and unasked.directive.kind is reply.directive.kind
+            return reply.directive.kind
+
+        assert told(1) is DirectiveKind.CONTINUE
+        await agentd.stored()
+        agentd.store.gate.shut()
+        asked = asyncio.create_task(agentd.runtime.submit(Drain(CORE, "alice", force=True)))
+        await agentd.until(lambda: agentd.state() is State.DRAINING and agentd.store.gate.waiting > 0)
+        assert told(2) is DirectiveKind.CONTINUE
+        agentd.store.gate.open()
+        await asked
+        assert told(3) is DirectiveKind.DRAIN
 
 
 # -- listings ---------------------------------------------------------------------------------------
