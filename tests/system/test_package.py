@@ -160,6 +160,13 @@ class TestContents:
         assert sources == compiled
         assert {path.name for path in site.iterdir()} & {"pip", "setuptools", "pytest", "mypy"} == set()
 
+    def test_it_brings_what_an_agent_in_any_language_is_made_from(self, suite: str, installed_base: FindBase) -> None:
+        root = installed_base(suite)
+        messages = {path.name for path in (root / "usr/share/agentd/proto/agentd/v1").iterdir()}
+        assert messages >= {"agent.proto", "common.proto"}
+        assert (root / "usr/share/doc/agentd/protocol.md").is_file()
+        assert (root / "usr/share/doc/agentd/examples/ruby_agent.rb").is_file()
+
     def test_shells_complete_its_commands(self, suite: str, installed_base: FindBase) -> None:
         root = installed_base(suite)
         script = (
