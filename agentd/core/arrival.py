@@ -228,6 +228,8 @@ def failed_start(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: f
     pool.start_failures += 1
     pool.backoff_until = now + START_BACKOFF.delay_s(pool.start_failures, 0.0)
     pool.start_failure = text or pool.start_failure
+    if pool.rolling is not None and (instance.purpose is Purpose.STAND_IN or instance.id in pool.rolling.away):
+        pool.rolling.trouble = f"{instance.id}: {text or 'it ends again and again'}"
     fleet.touch_pool(pool.name)
     if text:
         fleet.tell(EventType.START_FAILED, text, instance, decision=instance.decision)

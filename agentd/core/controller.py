@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rows, scaling, showing
+from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rolling, rows, scaling, showing
 from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
     Beat,
     BeatReply,
+    CancelRestart,
     Check,
     CheckReply,
     ConfigChanged,
@@ -39,6 +40,7 @@ from agentd.core.messages import (
     Reply,
     Restart,
     Restored,
+    RollingRestart,
     SetAutoscaling,
     SetTarget,
     Shutdown,
@@ -63,6 +65,7 @@ from agentd.core.views import FleetView
 _OfOne = (
     InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | InstanceStopped
 )
+_ByName = Restart | RollingRestart | CancelRestart | Drain
 
 
 def _go_on(config: FleetConfig) -> Outcome:
@@ -201,7 +204,7 @@ class Controller:
                 scaling.set_autoscaling(fleet, event, now)
             case Check():
                 return self._check(event, now)
-            case Restart() | Drain():
+            case _ if isinstance(event, _ByName):
                 return self._by_name(event, now)
             case Shutdown():
                 self._shutdown(event, now)
@@ -275,10 +278,11 @@ class Controller:
             fleet.touch(instance)
             if instance.state is State.READY:
                 fleet.tell(EventType.RECOVERED, "heard again", instance)
+                rolling.go_on(fleet, fleet.pools[instance.pool], now)
                 return True
         if instance.state is State.STARTING:
             arrival.ready(fleet, instance, now)
-            repair.restart_next(fleet, fleet.pools[instance.pool], now)
+            rolling.go_on(fleet, fleet.pools[instance.pool], now)
             return True
         return False
 
@@ -302,7 +306,7 @@ class Controller:
             case InstanceStarted():
                 arrival.started(fleet, event, now)
                 if pool is not None:
-                    repair.restart_next(fleet, pool, now)
+                    rolling.go_on(fleet, pool, now)
                 return  # a start leaves nothing else to repair, and 500 of them must not look at 500 instances each
             case StartFailed():
                 arrival.start_failed(fleet, event, now)
@@ -369,29 +373,20 @@ class Controller:
             return Refusal("UNKNOWN_POOL", f"no pool {event.pool!r} (there are {known})", "NOT_FOUND")
         return CheckReply(scaling.check(fleet, now, None if event.pool is None else (event.pool,)))
 
-    def _by_name(self, event: Restart | Drain, now: float) -> Reply:
-        """What a person wants of instances that they name; a pool that lacks one then gets it at once."""
-        reply = self._restart(event) if isinstance(event, Restart) else drain.asked_for(self._fleet, event, now)
-        repair.reconcile_all(self._fleet, now)
-        return reply
-
-    def _restart(self, event: Restart) -> Reply:
+    def _by_name(self, event: _ByName, now: float) -> Reply:
+        """What a person wants of what they name; a pool that lacks an instance then gets it at once."""
         fleet = self._fleet
-        if not fleet.config.enabled:
-            return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
-        for ident in event.instances:
-            instance = fleet.instances.get(ident)
-            if instance is None:
-                return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r}", "NOT_FOUND")
-            if fleet.pools[instance.pool].removed:
-                return Refusal("NOT_CONFIGURED", f"the pool of {ident} is not configured; agentd leaves it alone")
-        for ident in event.instances:
-            pool = fleet.pools[fleet.instances[ident].pool]
-            if ident not in pool.restart_queue and pool.restarting != ident:
-                pool.restart_queue.append(ident)
-                fleet.touch_pool(pool.name)
-                fleet.tell(EventType.RESTART, "asked for", fleet.instances[ident], actor=event.owner)
-        return Done()
+        match event:
+            case Restart():
+                reply = rolling.of_instances(fleet, event)
+            case RollingRestart():
+                reply = rolling.of_pool(fleet, event, now)
+            case CancelRestart():
+                reply = rolling.cancelled(fleet, event, now)
+            case Drain():
+                reply = drain.asked_for(fleet, event, now)
+        repair.reconcile_all(fleet, now)
+        return reply
 
     def _shutdown(self, event: Shutdown, now: float) -> None:
         fleet = self._fleet

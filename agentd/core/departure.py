@@ -124,7 +124,7 @@ def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
     directives.withdraw(instance)
     instance.retry_at = 0.0
     instance.launched = False
-    if instance.ever_ready and instance.purpose is not Purpose.CORE:
+    if instance.ever_ready and instance.purpose not in (Purpose.CORE, Purpose.STAND_IN):
         instance.purpose = Purpose.RESTART
     instance.forget_reports()
     fleet.move(instance, State.PENDING, now)

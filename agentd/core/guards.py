@@ -9,6 +9,7 @@ physics outranks policy.
     action in flight  action_in_flight     an earlier step in the same direction has not ended
     cooldown          up_cooldown, down_cooldown
     drain share       drain_share          so many of the pool drain already
+    rolling restart   rolling_restart      the pool is being restarted; fewer when that has ended
     start backoff     start_backoff        the last starts failed
     core              only_core_left       core agents are never let go
     ports             ports_exhausted
@@ -168,15 +169,22 @@ def _start_backoff(s: Situation) -> list[Bound]:
 
 
 def _drain_share(s: Situation) -> list[Bound]:
-    """Of those that take work, or finish it, a share may drain at once. Who is not ready yet has nothing to finish."""
+    """Only so many may drain at once. Who is not ready yet has nothing to finish."""
     if s.up or s.in_the_end:
         return []
-    draining = sum(1 for i in s.pool.instances.values() if i.state in LEAVING and not i.is_resuming)
-    size = draining + sum(1 for i in s.pool.committed() if i.state is State.READY)
-    most = max(1, int(size * s.pool.config.drain_share_max))
+    draining, most, size = planner.drain_share(s.pool)
     unready = sum(1 for victim in planner.victims(s.pool) if victim.state is not State.READY)
     text = f"at most {most} of {size} may drain at once" + ("; the others follow" if s.asked_for else "")
     return [(s.count - unready - max(0, most - draining), Limit("drain_share", text))]
+
+
+def _rolling(s: Situation) -> list[Bound]:
+    """Whom a rolling restart has just given a new process, nobody takes away; nor is anybody let go in its midst."""
+    rolling = s.pool.rolling
+    if s.up or s.in_the_end or rolling is None or not rolling.on:
+        return []
+    text = f"its restart is under way ({rolling.done} of {rolling.total}); fewer when that has ended"
+    return [(s.count, Limit("rolling_restart", text))]
 
 
 def _core(s: Situation) -> list[Bound]:
@@ -215,6 +223,7 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     _action_in_flight,
     _cooldown,
     _drain_share,
+    _rolling,
     _start_backoff,
     _core,
     _ports,

@@ -238,6 +238,27 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class RollingRestart:
+    """Give every instance of `pool` a new process, in place.
+
+    `max_unavailable`: how many may be away at once, 0: none, for one more stands in; None: 0 where that can be had,
+    else 1.
+    """
+
+    pool: PoolName
+    owner: str
+    max_unavailable: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRestart:
+    """End the rolling restart of `pool` after the present step."""
+
+    pool: PoolName
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Let one instance finish its work and stop. A core agent only with `force`, and it is started again in place."""
 
@@ -276,6 +297,8 @@ Event = (
     | SetAutoscaling
     | Check
     | Restart
+    | RollingRestart
+    | CancelRestart
     | Drain
     | Shutdown
 )
@@ -314,6 +337,11 @@ class EventType(StrEnum):
     EXIT = "exit"
     OOM_KILL = "oom_kill"
     RESTART = "restart"
+    ROLLING_BEGUN = "rolling_begun"
+    ROLLING_STEP = "rolling_step"
+    ROLLING_DONE = "rolling_done"
+    ROLLING_STOPPED = "rolling_stopped"
+    ROLLING_CANCELLED = "rolling_cancelled"
     START_FAILED = "start_failed"
     CRASH_LOOP = "crash_loop"
     LATE = "late"

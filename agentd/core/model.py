@@ -75,6 +75,14 @@ class DirectiveKind(StrEnum):
     SHUT_DOWN = "shut_down"  # finish your task and exit: you were superseded
 
 
+class RollingState(StrEnum):
+    """How a rolling restart stands."""
+
+    ROLLING = "rolling"
+    CANCELLED = "cancelled"  # it ends after the present step
+    STOPPED = "stopped"  # an instance did not become ready: the others are left as they are
+
+
 class Direction(StrEnum):
     UP = "up"
     DOWN = "down"

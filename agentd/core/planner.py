@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agentd.core.lifecycle import LEAVING
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, State
 from agentd.core.state import Fleet, Instance, Pool
@@ -32,6 +33,16 @@ def victims(pool: Pool) -> list[Instance]:
     candidates = [i for i in pool.committed() if not (i.is_core or i.replaces or i.again or i.is_resuming)]
     # Of those made in one step the last one is the youngest, and has the highest port.
     return sorted(candidates, key=lambda i: (_load(i), *_loss(i), -i.created_at, -i.port))
+
+
+def drain_share(pool: Pool) -> tuple[int, int, int]:
+    """How many of `pool` drain now, how many may at once, and of how many that is the share.
+
+    The share is of those that take work, or finish it.
+    """
+    draining = sum(1 for i in pool.instances.values() if i.state in LEAVING and not i.is_resuming)
+    size = draining + sum(1 for i in pool.committed() if i.state is State.READY)
+    return draining, max(1, int(size * pool.config.drain_share_max)), size
 
 
 def fits(pool: Pool, instance: Instance) -> bool:

@@ -2,14 +2,14 @@
 
 Level-triggered: each pass compares what is with what must be and needs no memory of what happened. Core
 agents exist; the unhealthy are replaced; every pool has its minimum; what no longer fits the configuration
-drains; what a person asked to restart is restarted one at a time.
+drains; what a person asked to restart is restarted (`core.rolling`).
 """
 
 from __future__ import annotations
 
 import heapq
 
-from agentd.core import arrival, capacity, departure, drain, planner
+from agentd.core import arrival, capacity, departure, drain, planner, rolling
 from agentd.core.capacity import NOTHING_PROMISED
 from agentd.core.health import missed_beats, set_alarm, start_deadline, wake_at
 from agentd.core.lifecycle import LEAVING
@@ -67,6 +67,7 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
         elif instance.state is State.FAILED and instance.retry_at and now >= instance.retry_at:
             departure.start_again(fleet, instance, now)
     if pool.removed:
+        rolling.abandon(fleet, pool)
         return
     used = fleet.used_ports()
     for agent in pool.config.core:
@@ -78,7 +79,7 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
             if silent and not instance.replaced_by:
                 _replace(fleet, pool, instance, now)
     _fill_to_minimum(fleet, pool, now)
-    restart_next(fleet, pool, now)
+    rolling.go_on(fleet, pool, now)
 
 
 def launch_waiting(fleet: Fleet) -> None:
@@ -135,7 +136,8 @@ def _replace(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:
     if now < pool.backoff_until:
         return
     roomy = all(more > 0 for more, _ in capacity.room(fleet, pool, NOTHING_PROMISED, now, memory_only=True))
-    successor = arrival.start_new(fleet, pool, Purpose.REPLACE, now) if roomy else None
+    purpose = instance.purpose if instance.purpose is Purpose.STAND_IN else Purpose.REPLACE
+    successor = arrival.start_new(fleet, pool, purpose, now) if roomy else None
     if successor is None:
         why = "no free port" if roomy else "no memory"
         fleet.tell(EventType.REPLACE, f"{reason}; {why} for both, stopping it first", instance)
@@ -159,23 +161,6 @@ def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
     for _ in range(missing):
         if arrival.start_new(fleet, pool, Purpose.MINIMUM, now) is None:
             return
-
-
-def restart_next(fleet: Fleet, pool: Pool, now: float) -> None:
-    """Go on with the restarts that a person asked for: the next one when the last is ready or has failed."""
-    if not (pool.restarting or pool.restart_queue) or pool.removed or not fleet.acts:
-        return
-    current = fleet.instances.get(pool.restarting) if pool.restarting else None
-    if current is not None and (current.again or current.state not in (State.READY, State.FAILED)):
-        return
-    pool.restarting = None
-    while pool.restart_queue and pool.restarting is None:
-        ident = pool.restart_queue.pop(0)
-        instance = fleet.instances.get(ident)
-        if instance is not None and instance.state not in LEAVING:
-            pool.restarting = ident
-            departure.begin(fleet, instance, Purpose.RESTART, now, reason="restart asked for", again=True)
-        fleet.touch_pool(pool.name)
 
 
 def _release(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:

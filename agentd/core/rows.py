@@ -20,10 +20,11 @@ from agentd.core.model import (
     InstanceId,
     PoolConfig,
     PoolName,
+    RollingState,
     State,
     Target,
 )
-from agentd.core.state import Fleet, Instance, Pool, Purpose
+from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
 
 CONTROLLER = "controller"
 
@@ -136,6 +137,8 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
     pool.conflicts = {int(port): until + shift for port, until in value["conflicts"].items()}
     pool.restart_queue = [InstanceId(name) for name in value["restart_queue"]]
     pool.restarting = value["restarting"]
+    rolling = value.get("rolling")
+    pool.rolling = Rolling(**rolling | {"state": RollingState(rolling["state"])}) if rolling else None
     pool.last_gist = value["last_gist"]
     pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
 
@@ -156,6 +159,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "conflicts": pool.conflicts,
         "restart_queue": pool.restart_queue,
         "restarting": pool.restarting,
+        "rolling": asdict(pool.rolling) if pool.rolling else None,
         "last_gist": pool.last_gist,
         "recheck_at": pool.recheck_at,
         # What is needed of the configuration to let go of what runs when it says nothing of the pool any more.

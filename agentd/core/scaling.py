@@ -115,7 +115,7 @@ def _preview(fleet: Fleet, wishes: dict[PoolName, int], now: float) -> Iterable[
 
 
 def _grant(decision: Decision, in_the_end: Decision) -> Grant:
-    """What a wish gets. One for fewer goes on by itself when only so many may drain at once: that is granted too."""
+    """What a wish gets. One for fewer that has to wait for other drains goes on by itself: that is granted too."""
     limits = tuple(f"{limit.code}: {limit.text}" for limit in decision.limits)
     granted = in_the_end.granted if _goes_on(decision) else decision.granted
     return Grant(decision.pool, decision.current, decision.wanted, granted, limits)
@@ -123,7 +123,7 @@ def _grant(decision: Decision, in_the_end: Decision) -> Grant:
 
 def _goes_on(decision: Decision) -> bool:
     asked_for = any(reason.code == "target" for reason in decision.reasons)
-    return asked_for and any(limit.code == "drain_share" for limit in decision.limits)
+    return asked_for and any(limit.code in ("drain_share", "rolling_restart") for limit in decision.limits)
 
 
 def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:

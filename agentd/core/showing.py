@@ -5,9 +5,9 @@ from __future__ import annotations
 from agentd.core import balancer, capacity, guards, planner
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
-from agentd.core.model import PoolName, State, Target
-from agentd.core.state import Fleet, Instance, Pool
-from agentd.core.views import FleetView, InstanceView, PoolView
+from agentd.core.model import PoolName, RollingState, State, Target
+from agentd.core.state import Fleet, Instance, Pool, Purpose
+from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 
 
 def fleet_view(fleet: Fleet, now: float) -> FleetView:
@@ -67,6 +67,7 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         bundled_agent=not config.command,
         cost_per_hour=config.cost_per_hour * len(pool.instances),
         start_failure=pool.start_failure,
+        rolling=rolling_view(pool),
     )
 
 
@@ -99,6 +100,46 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         labels=instance.labels,
         health=health,
     )
+
+
+def rolling_view(pool: Pool) -> RollingView | None:
+    """The restart of `pool`, if one is under way or has stopped."""
+    rolling = pool.rolling
+    if rolling is None:
+        return None
+    stand_in = next((i.id for i in pool.instances.values() if i.purpose is Purpose.STAND_IN), "")
+    return RollingView(
+        state=rolling.state,
+        owner=rolling.owner,
+        total=rolling.total,
+        done=rolling.done,
+        max_unavailable=rolling.max_unavailable,
+        away=tuple(rolling.away),
+        stand_in=stand_in,
+        text=rolling_text(pool),
+    )
+
+
+def rolling_text(pool: Pool) -> str:
+    """How far the restart of `pool` has come, and whom or what it waits for."""
+    rolling = pool.rolling
+    assert rolling is not None, f"broken invariant: {pool.name} is not being restarted"
+    if rolling.state is RollingState.STOPPED:
+        return f"restart stopped at {rolling.done} of {rolling.total}: {rolling.why}"
+    begun = rolling.total - len(rolling.left)
+    text = f"restarting {begun} of {rolling.total}"
+    if rolling.state is RollingState.CANCELLED:
+        text = f"restart {rolling.why} at {begun} of {rolling.total}"
+    waits = [i for i in pool.instances.values() if i.id in rolling.away]
+    if not waits:  # whoever stands in, or is missing for another reason
+        waits = [i for i in pool.instances.values() if i.state is not State.READY or i.missed]
+    return f"{text}, waiting for {', '.join(f'{i.id} to {_next_step(i)}' for i in waits)}" if waits else text
+
+
+def _next_step(instance: Instance) -> str:
+    if instance.state is State.DRAINING:
+        return "finish its work"
+    return "stop" if instance.state is State.STOPPING else "be ready"
 
 
 def endpoints(fleet: Fleet) -> dict[PoolName, tuple[Endpoint, ...]]:

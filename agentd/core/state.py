@@ -26,6 +26,7 @@ from agentd.core.model import (
     InstanceSpec,
     PoolConfig,
     PoolName,
+    RollingState,
     State,
     Target,
     Usage,
@@ -47,6 +48,7 @@ class Purpose(StrEnum):
     ASKED_FOR = "asked_for"
     REPLACE = "replace"
     RESTART = "restart"
+    STAND_IN = "stand_in"
     ADOPTED = "adopted"
     CONFIGURATION = "configuration"
     NOT_READY = "not_ready"
@@ -141,7 +143,9 @@ class Instance:
     @property
     def counts(self) -> bool:
         """It is committed capacity of its pool: ready, on its way (back) to it, failed, or not yet replaced."""
-        return not self.replaced_by and (self.state in lifecycle.COMMITTED or self.again or self.is_resuming)
+        if self.replaced_by or self.purpose is Purpose.STAND_IN:
+            return False  # one that stands in does not change what its pool has: those it stands in for count
+        return self.state in lifecycle.COMMITTED or self.again or self.is_resuming
 
     def forget_reports(self) -> None:
         """A new process begins: what the old one said is no longer true."""
@@ -152,6 +156,27 @@ class Instance:
         self.labels = {}
         self.turned_at = 0.0
         self.usage = None
+
+
+@dataclass(slots=True)
+class Rolling:
+    """A rolling restart of a pool, from when it is asked for until it has ended; `core.rolling` is its rule."""
+
+    owner: str
+    total: int
+    ready: int  # how many took work when it began
+    max_unavailable: int  # 0: one more is started first and stands in
+    left: dict[InstanceId, Incarnation]  # whose turn has not come, each with the process that it had
+    away: list[InstanceId] = field(default_factory=list)  # whose process has ended or is to end, and who is not back
+    done: int = 0  # have a new process and are back, or are gone
+    state: RollingState = RollingState.ROLLING
+    why: str = ""  # it was cancelled, or has stopped
+    trouble: str = ""  # what went wrong with a start in the pool, until that is looked at
+
+    @property
+    def on(self) -> bool:
+        """It goes on, to its end or to that of the present step."""
+        return self.state is not RollingState.STOPPED
 
 
 @dataclass(slots=True)
@@ -175,6 +200,7 @@ class Pool:
     conflicts: dict[int, float] = field(default_factory=dict)
     restart_queue: list[InstanceId] = field(default_factory=list)
     restarting: InstanceId | None = None
+    rolling: Rolling | None = None
     removed: bool = False  # no longer configured; goes with its last instance
     # The last evaluation, for people; and its gist, by which a repeated hold is known: current, wanted, limits.
     last_decision: Decision | None = None

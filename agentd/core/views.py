@@ -13,6 +13,7 @@ from agentd.core.model import (
     Incarnation,
     InstanceId,
     PoolName,
+    RollingState,
     State,
     Target,
 )
@@ -58,6 +59,23 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True)
+class RollingView:
+    """A rolling restart as people see it: of `total` instances `done` are restarted, and those `away` are not back.
+
+    `stand_in` is empty where nobody stands in (any more); `text` says all in a sentence.
+    """
+
+    state: RollingState
+    owner: str
+    total: int
+    done: int
+    max_unavailable: int
+    away: tuple[InstanceId, ...]
+    stand_in: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it. `count` is committed capacity: ready + starting + unhealthy not replaced."""
 
@@ -90,6 +108,7 @@ class PoolView:
     bundled_agent: bool
     cost_per_hour: float
     start_failure: str  # why the last start failed; empty since one succeeded
+    rolling: RollingView | None  # it is being restarted, or its restart has stopped
 
 
 @dataclass(frozen=True, slots=True)

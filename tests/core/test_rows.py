@@ -11,8 +11,17 @@ from fleets import RESEARCH, fleet, research
 
 from agentd.core import rows
 from agentd.core.messages import Stage
-from agentd.core.model import AutoscalingMode, DirectiveKind, HealthCheck, Incarnation, InstanceId, State, Target
-from agentd.core.state import Fleet, Instance, Pool, Purpose
+from agentd.core.model import (
+    AutoscalingMode,
+    DirectiveKind,
+    HealthCheck,
+    Incarnation,
+    InstanceId,
+    RollingState,
+    State,
+    Target,
+)
+from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
 
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
@@ -58,6 +67,9 @@ def filled_fleet() -> Fleet:
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
+    pool.rolling = Rolling("alice", 8, 7, 2, {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
+    pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED
+    pool.rolling.why = pool.rolling.trouble = "research-9103: not ready"
     pool.last_gist, pool.recheck_at = [1, 2, "up_cooldown"], 19.0
     made.mode, made.mode_is_persons = AutoscalingMode(False, "bob", "why", 20.0), True
     made.listed = made.shutting_down = True
