@@ -66,6 +66,7 @@ _WARNINGS = frozenset(
         EventType.VANISHED,
         EventType.PORT_CONFLICT,
         EventType.CONFIG_REJECTED,
+        EventType.ROLLING_STOPPED,
         EventType.STORE,
     }
 )

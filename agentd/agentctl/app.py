@@ -21,6 +21,7 @@ from agentd.agentctl import (
     explain,
     heartbeat,
     instances,
+    restart,
     scale,
     status,
 )
@@ -122,7 +123,7 @@ for _command in (
     events.events,
     endpoints.endpoints,
     instances.logs,
-    instances.restart,
+    restart.restart,
     drain.drain,
     heartbeat.heartbeat,
     daemon.reload,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import FOREVER_S, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.command import INTERRUPTED, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.following import follow, present
 from agentd.agentctl.terminal import show
 from agentd.agentctl.text import printable
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
     from agentd.v1 import control_pb2 as pb
 
-LOOK_EVERY_S = 0.3
 _ENDS = ("stop", "stop_forced")
 
 
@@ -36,8 +35,9 @@ def drain(session: Session, name: str, *, wait: bool, wait_s: float | None, forc
     if wait_s is not None and not wait:
         raise click.UsageError("--timeout is for --wait")
     with session.client() as client:
+        token = present(client) if wait else ""
         instance = client.drain(name, force=force)
-        ended = _wait(client, instance, FOREVER_S if wait_s is None else wait_s) if wait else None
+        ended = _wait(client, token, instance, wait_s) if wait else None
     if session.json:
         from agentd.agentctl.values import as_value
 
@@ -48,18 +48,18 @@ def drain(session: Session, name: str, *, wait: bool, wait_s: float | None, forc
         show([printable(f"{instance.id} has stopped: {ended.reason}")])
 
 
-def _wait(client: ControlClient, instance: pb.Instance, wait_s: float) -> pb.Event:
-    """The event with which this life of `instance` has ended."""
-    until = time.monotonic() + wait_s
-    while _is_there(client, instance):
-        left_s = until - time.monotonic()
-        if left_s <= 0.0:
-            raise Failure(f"{instance.id} still drains after {wait_s:g} s, and goes on")
-        time.sleep(min(LOOK_EVERY_S, left_s))
-    found = client.events(1, instance=instance.id, types=_ENDS)
-    if not found:
-        raise Failure(f"{instance.id} is gone, and no event says how")
-    return found[0]
+def _wait(client: ControlClient, token: str, instance: pb.Instance, wait_s: float | None) -> pb.Event:
+    """The event with which this life of `instance` has ended; `token` is from before it was asked to go."""
+    if not _is_there(client, instance):
+        found = client.events(1, instance=instance.id, types=_ENDS)
+        if not found:
+            raise Failure(f"{instance.id} is gone, and no event says how")
+        return found[0]
+    events = follow(client, token, pool=instance.pool, for_s=wait_s, what=f"the drain of {instance.id}")
+    try:
+        return next(event for event in events if event.instance == instance.id and event.type in _ENDS)
+    except KeyboardInterrupt:
+        raise Failure(f"the drain of {instance.id} goes on", INTERRUPTED) from None
 
 
 def _is_there(client: ControlClient, instance: pb.Instance) -> bool:

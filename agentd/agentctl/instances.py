@@ -1,4 +1,4 @@
-"""Commands about instances: ps, logs, restart."""
+"""Commands about instances: ps and logs."""
 
 from __future__ import annotations
 
@@ -149,20 +149,3 @@ def find_instance(client: ControlClient, name: str) -> str:
     if is_instance_id(name):
         return name
     return next((one.id for one in client.instances() if one.core_name == name), name)
-
-
-@click.command(cls=Command, examples=("agentctl restart research-9101", "agentctl restart researcher"))
-@click.argument("name", metavar="ID|POOL|NAME")
-@click.pass_obj
-def restart(session: Session, name: str) -> None:
-    """Restart an instance in place, or all of a pool.
-
-    An instance is named by its id, a core agent also by its name. It finishes its work first, and keeps its
-    id and port. This is also the way out of the state failed.
-    """
-    with session.client() as client:
-        restarted = client.restart(name)
-    if session.json:
-        show_json({"instances": restarted})
-    else:
-        show([f"restarting {', '.join(restarted)}" if restarted else f"nothing to restart: {name} has no instances"])

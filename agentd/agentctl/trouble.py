@@ -38,7 +38,15 @@ def pool_lines(pool: pb.Pool, instances: Iterable[pb.Instance], width: int) -> l
         why = printable(f"the last start failed: {pool.start_failure}")
         lines += wrapped(why, width=width, first="  ", rest="    ")
     style = "bad" if broken or pool.failed else "warn"
-    return [styled(line, style) for line in lines]
+    return [*_rolling_lines(pool, width), *(styled(line, style) for line in lines)]
+
+
+def _rolling_lines(pool: pb.Pool, width: int) -> list[str]:
+    """How far the pool's restart is, or why it has stopped."""
+    if not pool.HasField("rolling"):
+        return []
+    lines = wrapped(printable(f"{pool.name}: {pool.rolling.text}"), width=width, rest="  ")
+    return [styled(line, "bad" if pool.rolling.state == "stopped" else "") for line in lines]
 
 
 def _broken(pool: pb.Pool, instances: Iterable[pb.Instance]) -> list[tuple[str, pb.Instance]]:

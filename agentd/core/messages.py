@@ -239,11 +239,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class RollingRestart:
-    """Give every instance of `pool` a new process, in place.
-
-    `max_unavailable`: how many may be away at once, 0: none, for one more stands in; None: 0 where that can be had,
-    else 1.
-    """
+    """Restart all of `pool` in place; `max_unavailable` away at once, 0: one more stands in, None: 0 if possible."""
 
     pool: PoolName
     owner: str

@@ -62,7 +62,7 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
             return Refusal("NO_STAND_IN", f"nobody can stand in: {why}; with max_unavailable 1 one is away at a time")
         away_max = 1 if why else 0
     left = {instance.id: instance.incarnation for instance in members}
-    pool.rolling = Rolling(event.owner, len(left), ready, away_max, left)
+    pool.rolling = Rolling(event.owner, len(left), ready, away_max, why, left)
     how = f"{away_max} at a time" + (f", nobody stands in: {why}" if why else "")
     if not away_max:
         stand_in = _stand_in(pool) or arrival.start_new(fleet, pool, Purpose.STAND_IN, now)

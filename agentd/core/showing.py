@@ -117,6 +117,7 @@ def rolling_view(pool: Pool) -> RollingView | None:
         away=tuple(rolling.away),
         stand_in=stand_in,
         text=rolling_text(pool),
+        no_stand_in=rolling.no_stand_in,
     )
 
 

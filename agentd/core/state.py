@@ -166,6 +166,7 @@ class Rolling:
     total: int
     ready: int  # how many took work when it began
     max_unavailable: int  # 0: one more is started first and stands in
+    no_stand_in: str  # why nobody does, where people did not ask for that
     left: dict[InstanceId, Incarnation]  # whose turn has not come, each with the process that it had
     away: list[InstanceId] = field(default_factory=list)  # whose process has ended or is to end, and who is not back
     done: int = 0  # have a new process and are back, or are gone

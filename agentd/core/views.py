@@ -62,7 +62,8 @@ class InstanceView:
 class RollingView:
     """A rolling restart as people see it: of `total` instances `done` are restarted, and those `away` are not back.
 
-    `stand_in` is empty where nobody stands in (any more); `text` says all in a sentence.
+    `stand_in` is empty where nobody stands in (any more), `no_stand_in` says why where people did not ask for that;
+    `text` is how far it has come and what it waits for.
     """
 
     state: RollingState
@@ -73,6 +74,7 @@ class RollingView:
     away: tuple[InstanceId, ...]
     stand_in: str
     text: str
+    no_stand_in: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,18 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from agentd.about import About
-from agentd.core.messages import Check, CheckReply, Drain, EventType, Restart, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.messages import (
+    CancelRestart,
+    Check,
+    CheckReply,
+    Drain,
+    EventType,
+    Restart,
+    RollingRestart,
+    SetAutoscaling,
+    SetTarget,
+    TargetReply,
+)
 from agentd.core.model import InstanceId, PoolName
 from agentd.core.views import FleetView
 from agentd.errors import Refused
@@ -235,9 +246,36 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
 
     @_once
     async def Restart(self, request: pb.RestartRequest, context: _Context) -> pb.RestartResponse:
-        idents = self._resolve(request.name)
-        await self._runtime.submit(Restart(idents, await self._owner(request, context)))
-        return pb.RestartResponse(instances=list(idents))
+        owner = await self._owner(request, context)
+        pools = [pool.name for pool in self._runtime.view().pools]
+        found = [] if request.rolling else self._named(request.name)
+        if not found and request.name in pools:
+            return await self._restart_pool(request, PoolName(request.name), owner)
+        if request.rolling:
+            raise Refused(
+                "UNKNOWN_POOL", f"no pool {request.name!r} (there are {', '.join(pools)})", status="NOT_FOUND"
+            )
+        if not found:
+            raise _unknown(request.name, "instance, core agent or pool")
+        if request.cancel or request.HasField("max_unavailable"):
+            text = f"{request.name} is an instance: max_unavailable and cancel are for a pool"
+            raise Refused("NOT_A_POOL", text, status="INVALID_ARGUMENT")
+        await self._runtime.submit(Restart(tuple(found), owner))
+        return pb.RestartResponse(instances=found)
+
+    async def _restart_pool(self, request: pb.RestartRequest, name: PoolName, owner: str) -> pb.RestartResponse:
+        if request.cancel:
+            await self._runtime.submit(CancelRestart(name, owner))
+        else:
+            has = request.HasField("max_unavailable")
+            most = _at_most("max_unavailable", request.max_unavailable, COUNT_MAX) if has else None
+            await self._runtime.submit(RollingRestart(name, owner, most))
+        view = self._runtime.view()
+        rolling = next((pool.rolling for pool in view.pools if pool.name == name), None)
+        if rolling is None:  # nothing was there, or nothing is left to do
+            return pb.RestartResponse()
+        members = [item.id for item in view.instances if item.pool == name and item.id != rolling.stand_in]
+        return pb.RestartResponse(instances=members, restart=convert.rolling(rolling))
 
     @_once
     async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
@@ -272,13 +310,6 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         return await asyncio.to_thread(identity.user_name, peer.uid)
 
     # -- names ----------------------------------------------------------------------------------
-
-    def _resolve(self, name: str) -> tuple[InstanceId, ...]:
-        """The instances that a person means by `name`: an id, a core agent's name, or a pool."""
-        found = self._named(name) or [item.id for item in self._runtime.view().instances if item.pool == name]
-        if not found:
-            raise _unknown(name, "instance, core agent or pool")
-        return tuple(found)
 
     async def _resolve_log(self, logs: Logs, name: str) -> InstanceId:
         """The instance whose log is meant by `name`: it may be gone, what it wrote is not."""

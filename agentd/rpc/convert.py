@@ -26,7 +26,7 @@ from agentd.core.model import (
     Successor,
     parse_instance_id,
 )
-from agentd.core.views import FleetView, InstanceView, PoolView
+from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 from agentd.rpc import errors
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
@@ -286,6 +286,21 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         bundled_agent=view.bundled_agent,
         cost_per_hour=view.cost_per_hour,
         start_failure=view.start_failure,
+        rolling=rolling(view.rolling) if view.rolling else None,
+    )
+
+
+def rolling(view: RollingView) -> control_pb2.RollingRestart:
+    return control_pb2.RollingRestart(
+        state=view.state.value,
+        owner=view.owner,
+        total=view.total,
+        done=view.done,
+        max_unavailable=view.max_unavailable,
+        away=view.away,
+        stand_in=view.stand_in,
+        text=view.text,
+        no_stand_in=view.no_stand_in,
     )
 
 

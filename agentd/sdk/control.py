@@ -182,14 +182,18 @@ class ControlClient:
         with self._translated():
             return list(self._stub.ListEvents(request, timeout=self._timeout_s).events)
 
-    def watch_events(self, resume_token: str = "", *, pool: str = "") -> Iterator[pb.Event]:
+    def watch_events(self, resume_token: str = "", *, pool: str = "", for_s: float | None = None) -> Iterator[pb.Event]:
         """Events as they happen, after the one that carried `resume_token`; empty: from now on.
 
+        `for_s` > 0: no longer than that; None: without end.
+
         Raises:
-            ControlError: code OUT_OF_RANGE when the token is too old, or this reader too slow.
+            ControlError: code OUT_OF_RANGE when the token is too old, or this reader too slow; DEADLINE_EXCEEDED when
+                `for_s` have passed.
         """
         with self._translated():
-            stream = self._stub.WatchEvents(pb.WatchEventsRequest(resume_token=resume_token, pool=pool))
+            request = pb.WatchEventsRequest(resume_token=resume_token, pool=pool)
+            stream = self._stub.WatchEvents(request, timeout=for_s)
             try:
                 for answer in stream:
                     yield answer.event
@@ -222,11 +226,25 @@ class ControlClient:
             finally:
                 stream.cancel()  # type: ignore[no-untyped-call]
 
-    def restart(self, name: str) -> list[str]:
-        """Restart an instance, a core agent by its name, or a pool; the ids of what is restarted."""
-        request = pb.RestartRequest(request_id=_request_id(), name=name, owner=self._owner)
+    def restart(
+        self, name: str, *, rolling: bool = False, max_unavailable: int | None = None, cancel: bool = False
+    ) -> pb.RestartResponse:
+        """Restart an instance, a core agent by its name, or all of a pool; each in place.
+
+        Where a core agent has the name of a pool, `rolling` has the pool meant. `max_unavailable` (0 or more) of a pool
+        may be away at once; None: as few as possible. `cancel` ends the restart of a pool that is under way after its
+        present step; a second one is refused meanwhile, with the reason RESTART_UNDER_WAY.
+        """
+        request = pb.RestartRequest(
+            request_id=_request_id(),
+            name=name,
+            owner=self._owner,
+            rolling=rolling,
+            max_unavailable=max_unavailable,
+            cancel=cancel,
+        )
         with self._translated():
-            return list(self._stub.Restart(request, timeout=self._timeout_s).instances)
+            return self._stub.Restart(request, timeout=self._timeout_s)
 
     def drain(self, name: str, *, force: bool = False) -> pb.Instance:
         """Let an instance, or a core agent by its name, finish its work and stop; the instance as it is now.

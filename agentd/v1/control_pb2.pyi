@@ -198,6 +198,7 @@ class Pool(_message.Message):
     BUNDLED_AGENT_FIELD_NUMBER: _builtins.int
     COST_PER_HOUR_FIELD_NUMBER: _builtins.int
     START_FAILURE_FIELD_NUMBER: _builtins.int
+    ROLLING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready + starting + unhealthy not yet replaced."""
@@ -237,6 +238,10 @@ class Pool(_message.Message):
     def next(self) -> Global___Decision:
         """What an evaluation now would do."""
 
+    @_builtins.property
+    def rolling(self) -> Global___RollingRestart:
+        """Absent: nobody has asked for a restart of the pool, or it has ended."""
+
     def __init__(
         self,
         *,
@@ -268,16 +273,73 @@ class Pool(_message.Message):
         bundled_agent: _builtins.bool = ...,
         cost_per_hour: _builtins.float = ...,
         start_failure: _builtins.str = ...,
+        rolling: Global___RollingRestart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "headroom", b"headroom", "load", b"load", "next", b"next", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class RollingRestart(_message.Message):
+    """A restart of a pool, one instance after the other, each in place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    STAND_IN_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    NO_STAND_IN_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """rolling; cancelled: it ends after the present step; stopped: an instance did not become ready, and the others are
+    left as they are.
+    """
+    owner: _builtins.str
+    total: _builtins.int
+    done: _builtins.int
+    """How many have a new process and are ready, or are gone."""
+    max_unavailable: _builtins.int
+    """How many may be away at once. 0: none, for one more instance was started first and stands in."""
+    stand_in: _builtins.str
+    """The instance that stands in: no part of the pool's count, and gone when all is over. Empty: there is none."""
+    text: _builtins.str
+    """How far it has come and what it waits for, in a sentence."""
+    no_stand_in: _builtins.str
+    """Why nobody stands in, where nobody asked for that."""
+    @_builtins.property
+    def away(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose process has ended or is to end, and who is not ready again."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        total: _builtins.int = ...,
+        done: _builtins.int = ...,
+        max_unavailable: _builtins.int = ...,
+        away: _abc.Iterable[_builtins.str] | None = ...,
+        stand_in: _builtins.str = ...,
+        text: _builtins.str = ...,
+        no_stand_in: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "done", b"done", "max_unavailable", b"max_unavailable", "no_stand_in", b"no_stand_in", "owner", b"owner", "stand_in", b"stand_in", "state", b"state", "text", b"text", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollingRestart: _TypeAlias = RollingRestart  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):
@@ -1172,22 +1234,38 @@ class RestartRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    ROLLING_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     name: _builtins.str
     """An instance id, the name of a core agent, or a pool."""
     owner: _builtins.str
+    rolling: _builtins.bool
+    """`name` is a pool, also where a core agent has that name. The other fields below need it."""
+    max_unavailable: _builtins.int
+    """How many of the pool may be away at once. 0: none, refused where no other instance can stand in. Absent: 0 where one
+    can, else 1.
+    """
+    cancel: _builtins.bool
+    """End the restart of the pool that is under way after its present step."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
         owner: _builtins.str = ...,
+        rolling: _builtins.bool = ...,
+        max_unavailable: _builtins.int | None = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_unavailable", b"_max_unavailable", "max_unavailable", b"max_unavailable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner", b"owner", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_unavailable", b"_max_unavailable", "cancel", b"cancel", "max_unavailable", b"max_unavailable", "name", b"name", "owner", b"owner", "request_id", b"request_id", "rolling", b"rolling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_unavailable: _TypeAlias = _typing.Literal["max_unavailable"]  # noqa: Y015
+    _WhichOneofArgType__max_unavailable: _TypeAlias = _typing.Literal["_max_unavailable", b"_max_unavailable"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_unavailable) -> _WhichOneofReturnType__max_unavailable | None: ...
 
 Global___RestartRequest: _TypeAlias = RestartRequest  # noqa: Y015
 
@@ -1196,16 +1274,24 @@ class RestartResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is restarted."""
+
+    @_builtins.property
+    def restart(self) -> Global___RollingRestart:
+        """Of a pool: how it goes about it."""
+
     def __init__(
         self,
         *,
         instances: _abc.Iterable[_builtins.str] | None = ...,
+        restart: Global___RollingRestart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "restart", b"restart"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -166,7 +166,8 @@ class ControlServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Restart(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Give an instance, or all of a pool one after the other, a new process in place.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

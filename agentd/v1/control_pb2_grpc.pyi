@@ -50,6 +50,7 @@ class ControlServiceStub:
     ReadLogs: _grpc.UnaryStreamMultiCallable[_control_pb2.ReadLogsRequest, _control_pb2.ReadLogsResponse]
     """What an instance has written."""
     Restart: _grpc.UnaryUnaryMultiCallable[_control_pb2.RestartRequest, _control_pb2.RestartResponse]
+    """Give an instance, or all of a pool one after the other, a new process in place."""
     Drain: _grpc.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]
     """Let one instance finish its work and stop. What its pool must have besides is started as always."""
     Reload: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]
@@ -76,6 +77,7 @@ class ControlServiceAsyncStub(ControlServiceStub):
     ReadLogs: _aio.UnaryStreamMultiCallable[_control_pb2.ReadLogsRequest, _control_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """What an instance has written."""
     Restart: _aio.UnaryUnaryMultiCallable[_control_pb2.RestartRequest, _control_pb2.RestartResponse]  # type: ignore[assignment]
+    """Give an instance, or all of a pool one after the other, a new process in place."""
     Drain: _aio.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]  # type: ignore[assignment]
     """Let one instance finish its work and stop. What its pool must have besides is started as always."""
     Reload: _aio.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]  # type: ignore[assignment]
@@ -158,7 +160,8 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _control_pb2.RestartRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.RestartResponse, _abc.Awaitable[_control_pb2.RestartResponse]]: ...
+    ) -> _typing.Union[_control_pb2.RestartResponse, _abc.Awaitable[_control_pb2.RestartResponse]]:
+        """Give an instance, or all of a pool one after the other, a new process in place."""
 
     @_abc_1.abstractmethod
     def Drain(

@@ -191,6 +191,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "bundled_agent": pool.bundled_agent,
         "cost_per_hour": pool.cost_per_hour,
         "start_failure": pool.start_failure,
+        "rolling": None if pool.rolling is None else asdict(pool.rolling),
     }
 
 

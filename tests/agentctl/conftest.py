@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.grants = [pb.Grant(pool="research", current=2, wanted=4, granted=4)]
         self.past = [event(n) for n in range(1, 6)]
         self.streams: list[list[pb.Event] | Any] = []
-        self.looks_left = 1
+        self.restarted = pb.RestartResponse(instances=["research-9101"])
+        self.gone = False
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
         self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
@@ -61,9 +63,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
 
     def ListInstances(self, request: Any, context: Any) -> Any:
         self._take("ListInstances", request, context)
-        if any(one.state == common_pb2.INSTANCE_STATE_DRAINING for one in self.status.instances):
-            self.looks_left -= 1
-        if self.looks_left < 0:
+        if self.gone:
             left = [one for one in self.status.instances if one.state != common_pb2.INSTANCE_STATE_DRAINING]
             del self.status.instances[:]
             self.status.instances.extend(left)
@@ -101,9 +101,17 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         return pb.ListEventsResponse(events=wanted[: request.limit or 100])
 
     def WatchEvents(self, request: Any, context: Any) -> Any:
-        """Each call plays the next of `streams`: events, or a status to end with; then the stream ends."""
+        """Each call plays the next of `streams`: events, or a status to end with; then the stream ends.
+
+        An event of the type "endless" keeps it open.
+        """
         self._take("WatchEvents", request, context)
         for one in self.streams.pop(0) if self.streams else []:
+            if isinstance(one, pb.Event) and one.type == "endless":
+                ended = threading.Event()
+                context.add_callback(ended.set)
+                ended.wait()
+                return
             if not isinstance(one, pb.Event):
                 context.abort_with_status(one)
             yield pb.WatchEventsResponse(event=one)
@@ -124,7 +132,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         yield from self.changes
 
     def Drain(self, request: Any, context: Any) -> Any:
-        """The instance drains, for as many looks at the instances as `looks_left` says."""
+        """The instance drains, and is no longer there when `gone`."""
         self._take("Drain", request, context)
         for one in self.status.instances:
             if request.name in (one.id, one.core_name):
@@ -134,7 +142,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
 
     def Restart(self, request: Any, context: Any) -> Any:
         self._take("Restart", request, context)
-        return pb.RestartResponse(instances=["research-9002", "research-9101"])
+        return self.restarted
 
     def Reload(self, request: Any, context: Any) -> Any:
         self._take("Reload", request, context)

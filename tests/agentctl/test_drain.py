@@ -22,12 +22,18 @@ def test_it_asks_and_returns(ctl: Callable[..., Any], daemon: Any) -> None:
 
 def test_with_wait_it_says_how_the_instance_has_ended(ctl: Callable[..., Any], daemon: Any) -> None:
     reason = "alice asked for it; deadline of 120 s passed; 2 tasks in flight and 0 queued were cut"
-    daemon.fake.past.append(daemon.event(6, type="stop", instance=ELASTIC, reason=reason))
+    daemon.fake.streams = [
+        [
+            daemon.event(6, type="stop", instance="research-9102", reason="somebody else"),
+            daemon.event(7, type="drain", instance=ELASTIC, reason="alice asked for it"),
+            daemon.event(8, type="stop", instance=ELASTIC, reason=reason),
+        ]
+    ]
     assert ctl("drain", ELASTIC, "--wait").out == f"{ELASTIC} has stopped: {reason}\n"
 
 
 def test_as_json_it_is_the_instance_and_its_end(ctl: Callable[..., Any], daemon: Any) -> None:
-    daemon.fake.past.append(daemon.event(6, type="stop_forced", instance=ELASTIC, reason="killed"))
+    daemon.fake.streams = [[daemon.event(6, type="stop_forced", instance=ELASTIC, reason="killed")]]
     found = json.loads(ctl("drain", ELASTIC, "--wait", "-o", "json").out)
     assert (found["instance"]["id"], found["instance"]["state"]) == (ELASTIC, "draining")
     assert (found["ended"]["type"], found["ended"]["reason"]) == ("stop_forced", "killed")
@@ -36,9 +42,35 @@ def test_as_json_it_is_the_instance_and_its_end(ctl: Callable[..., Any], daemon:
 
 
 def test_waiting_in_vain_is_told_and_the_drain_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
-    daemon.fake.looks_left = 1_000
+    daemon.fake.streams = [[daemon.event(6, type="endless")]]
     result = ctl("drain", ELASTIC, "--wait", "--timeout", "0.1s")
-    assert (result.code, result.err) == (1, f"agentctl: {ELASTIC} still drains after 0.1 s, and goes on\n")
+    text = f"agentctl: the drain of {ELASTIC} is still under way after 0.1 s, and goes on\n"
+    assert (result.code, result.err) == (1, text)
+
+
+def test_nothing_that_happens_before_it_listens_is_missed(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.streams = [[daemon.event(6, type="stop", instance=ELASTIC, reason="done")]]
+    ctl("drain", ELASTIC, "--wait")
+    newest, asked, _, watched = daemon.fake.requests
+    assert [type(one).__name__ for one in (newest, asked, watched)] == [
+        "ListEventsRequest",
+        "DrainRequest",
+        "WatchEventsRequest",
+    ]
+    assert watched.resume_token == daemon.fake.past[-1].resume_token
+
+
+def test_one_that_is_gone_at_once_has_its_end_among_the_past_events(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.gone = True
+    daemon.fake.past.append(daemon.event(6, type="stop", instance=ELASTIC, reason="done"))
+    assert ctl("drain", ELASTIC, "--wait").out == f"{ELASTIC} has stopped: done\n"
+
+
+def test_when_agentd_stops_meanwhile_the_drain_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.streams = [[]]
+    result = ctl("drain", ELASTIC, "--wait")
+    text = f"agentctl: agentd is stopping; the drain of {ELASTIC} goes on when it is back\n"
+    assert (result.code, result.err) == (3, text)
 
 
 def test_a_core_agent_is_refused_and_forced(ctl: Callable[..., Any], daemon: Any) -> None:
@@ -52,7 +84,7 @@ def test_a_core_agent_is_refused_and_forced(ctl: Callable[..., Any], daemon: Any
 
 
 def test_an_end_of_which_no_event_tells_is_said(ctl: Callable[..., Any], daemon: Any) -> None:
-    daemon.fake.past = list[pb.Event]()
+    daemon.fake.past, daemon.fake.gone = list[pb.Event](), True
     result = ctl("drain", ELASTIC, "--wait")
     assert (result.code, result.err) == (1, f"agentctl: {ELASTIC} is gone, and no event says how\n")
 

@@ -1,4 +1,4 @@
-"""ps, logs and restart."""
+"""ps and logs."""
 
 from __future__ import annotations
 
@@ -104,13 +104,6 @@ def test_lines_survive_any_cut() -> None:
     data = "über\nπ".encode()
     assert list(log_lines(bytes([byte]) for byte in data)) == ["über", "π"]
     assert list(log_lines([b"\xff\n"])) == ["\ufffd"]
-
-
-def test_restart_names_what_is_restarted(ctl: Callable[..., Any], daemon: Any) -> None:
-    assert ctl("restart", "research").out == "restarting research-9002, research-9101\n"
-    assert daemon.fake.requests[0].name == "research"
-    assert daemon.fake.requests[0].request_id
-    assert json.loads(ctl("restart", "research", "-o", "json").out) == {"instances": ["research-9002", "research-9101"]}
 
 
 def test_an_instance_without_health_check_has_no_beat(ctl: Callable[..., Any], daemon: Any) -> None:

@@ -206,6 +206,7 @@ def test_where_nobody_can_stand_in_one_is_away_at_a_time_and_the_answer_says_why
     assert refused.text.startswith(f"nobody can stand in: {why}")
     assert roll(world) == Done()
     assert rolling(world).max_unavailable == 1
+    assert rolling(world).no_stand_in.startswith(why)
     world.run_until(200.0)
     assert all(processes(world)[ident] != before[ident] for ident in before)
     assert min(seen) == 2

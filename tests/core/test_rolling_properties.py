@@ -75,8 +75,8 @@ class Watched(Chaos):
         how(ident)
 
     def _look(self, event: Event) -> None:
-        members = self.members()
-        ready = sum(view.state is State.READY and not view.missed_beats for view in members.values())
+        members = self._fleet.pools[RESEARCH].instances
+        ready = sum(each.state is State.READY and not each.missed for each in members.values())
         back = [
             ident
             for ident, incarnation in self.dead.items()
@@ -172,7 +172,10 @@ def play(given: Given, story: list[Any]) -> None:
         world.check_stored()
     for agent in world.agents.values():
         agent.ignorant, agent.in_flight, agent.queue_length = False, 0, 0
-    world.run_until(world.now + 1_500.0)
+    for _ in range(50):
+        if world.pool().rolling is None:
+            break
+        world.run_until(world.now + 30.0)
     assert world.pool().rolling is None, world.pool().rolling
     after = {ident: view.incarnation for ident, view in world.members().items()}
     assert all(after.get(ident) != incarnation for ident, incarnation in before.items())

@@ -67,7 +67,7 @@ def filled_fleet() -> Fleet:
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
-    pool.rolling = Rolling("alice", 8, 7, 2, {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
+    pool.rolling = Rolling("alice", 8, 7, 2, "no port", {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
     pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED
     pool.rolling.why = pool.rolling.trouble = "research-9103: not ready"
     pool.last_gist, pool.recheck_at = [1, 2, "up_cooldown"], 19.0

@@ -106,7 +106,7 @@ def test_check_auto_restart_and_reload(fleet: Fleet) -> None:
     assert fleet.status()["autoscaling"]["reason"] == "a test"
 
     before = fleet.ps()
-    assert fleet.ctl("restart", "researcher") == {"instances": [researcher]}
+    assert fleet.ctl("restart", "researcher") == {"instances": [researcher], "restart": None, "ended": None}
     fleet.event("restart", instance=researcher, count=2)  # asked for, and done
     after = fleet.ready(primary, researcher)
     assert after[researcher]["incarnation"] != before[researcher]["incarnation"]

@@ -132,7 +132,7 @@ def test_a_fixed_program_is_brought_back_by_restart(fleet: Fleet) -> None:
     core = f"research-{fleet.ports[1]}"
     fleet.event("crash_loop", instance=core)
     fixed.touch()
-    assert fleet.ctl("restart", "researcher") == {"instances": [core]}
+    assert fleet.ctl("restart", "researcher")["instances"] == [core]
     after = fleet.ready(core)
     fleet.until("it stays", lambda: fleet.ps()[core]["state_age_s"] > 0.5)
     assert pids(fleet.ps()) == pids(after)

@@ -145,15 +145,47 @@ async def test_a_check_answers_with_its_decisions(tmp_path: Path) -> None:
     [
         ("research-9101", ["research-9101"]),
         ("researcher", ["research-9002"]),
-        ("research", ["research-9002", "research-9101", "research-9102"]),
     ],
 )
 @asynchronous
-async def test_a_restart_takes_an_id_a_core_agents_name_or_a_pool(name: str, meant: list[str], tmp_path: Path) -> None:
+async def test_a_restart_takes_an_id_or_a_core_agents_name(name: str, meant: list[str], tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
         answer = await agentd.control.Restart(pb.RestartRequest(name=name, owner="alice"))
         assert list(answer.instances) == meant
+        assert not answer.HasField("restart")
         assert agentd.instance(meant[0]).state is State.DRAINING
+
+
+@asynchronous
+async def test_a_restart_of_a_pool_says_how_it_goes_about_it_and_shows_in_the_status(tmp_path: Path) -> None:
+    members = ["research-9002", "research-9101", "research-9102"]
+    async with serving(tmp_path) as agentd:
+        answer = await agentd.control.Restart(pb.RestartRequest(name="research", owner="alice"))
+        assert list(answer.instances) == members
+        assert (answer.restart.state, answer.restart.owner) == ("rolling", "alice")
+        assert (answer.restart.total, answer.restart.done, answer.restart.max_unavailable) == (3, 0, 0)
+        assert answer.restart.stand_in == "research-9103"
+        status = (await agentd.control.GetStatus(pb.GetStatusRequest())).status
+        assert status.pools[0].rolling.total == 3
+        again = agentd.control.Restart(pb.RestartRequest(name="research", rolling=True, max_unavailable=1))
+        error = await refused(again, PRECONDITION, "RESTART_UNDER_WAY")
+        assert "restarting 0 of 3" in error.text
+        answer = await agentd.control.Restart(pb.RestartRequest(name="research", rolling=True, cancel=True))
+        assert answer.restart.state in ("", "cancelled"), "nobody had gone yet"
+
+
+@asynchronous
+async def test_a_restart_takes_no_options_of_a_pool_for_an_instance(tmp_path: Path) -> None:
+    def asked(name: str, **options: Any) -> Any:
+        return agentd.control.Restart(pb.RestartRequest(name=name, **options))
+
+    async with serving(tmp_path) as agentd:
+        await refused(asked("researcher", max_unavailable=1), INVALID, "NOT_A_POOL")
+        await refused(asked("research-9101", cancel=True), INVALID, "NOT_A_POOL")
+        await refused(asked("researcher", rolling=True), NOT_FOUND, "UNKNOWN_POOL")
+        await refused(asked("research", cancel=True), PRECONDITION, "NO_RESTART")
+        await refused(asked("research", max_unavailable=100_001), INVALID, "OUT_OF_BOUNDS")
+        assert {view.state for view in agentd.runtime.view().instances} == {State.READY}
 
 
 @asynchronous

@@ -29,16 +29,18 @@ from agentd.core.model import (
     HealthCheck,
     HostSample,
     Incarnation,
+    InstanceId,
     Limit,
     PoolConfig,
     PoolName,
     Reason,
+    RollingState,
     State,
     Target,
     Watched,
     instance_id,
 )
-from agentd.core.views import FleetView, Headroom, InstanceView, PoolView
+from agentd.core.views import FleetView, Headroom, InstanceView, PoolView, RollingView
 from agentd.errors import Refused
 
 MIB = 1024 * 1024
@@ -131,6 +133,17 @@ def pool_view(name: str, count: int, next_: Decision, **changes: Any) -> PoolVie
         bundled_agent=False,
         cost_per_hour=0.0,
         start_failure="",
+        rolling=RollingView(
+            state=RollingState.ROLLING,
+            owner="alice",
+            total=3,
+            done=1,
+            max_unavailable=0,
+            away=(InstanceId("research-9101"),),
+            stand_in="research-9103",
+            text="restarting 2 of 3, waiting for research-9101 to be ready",
+            no_stand_in="",
+        ),
     )
     return replace(view, **changes)
 

@@ -174,6 +174,17 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "bundled_agent": False,
         "cost_per_hour": 0.0,
         "start_failure": "",
+        "rolling": {
+            "state": "rolling",
+            "owner": "alice",
+            "total": 3,
+            "done": 1,
+            "max_unavailable": 0,
+            "away": ["research-9101"],
+            "stand_in": "research-9103",
+            "text": "restarting 2 of 3, waiting for research-9101 to be ready",
+            "no_stand_in": "",
+        },
     }
     assert pools["testing"]["target"] == {
         "count": 3,

@@ -9,6 +9,7 @@ const RETRY_MS = 3000;
 const SCALING = new Set(["scale_up", "scale_down", "replace"]);
 const TONES = {
   scale_up: "good", scale_down: "good", ready: "good", recovered: "good", adopt: "good", resume: "good",
+  rolling_done: "good", rolling_cancelled: "warn", rolling_stopped: "bad",
   replace: "warn", exit: "warn", restart: "warn", late: "warn", hold: "warn", drain: "warn",
   start_failed: "bad", crash_loop: "bad", stop_forced: "bad", vanished: "bad", port_conflict: "bad",
   config_rejected: "bad", store: "bad",

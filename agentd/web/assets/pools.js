@@ -130,6 +130,7 @@ function fillLimit(row, limit) {
 
 function smallPrint(pool) {
   const parts = [];
+  if (pool.rolling) parts.push(pool.rolling.text);
   if (pool.target) {
     const until = pool.target.expires_in_s === null ? "until changed" : `for ${age(pool.target.expires_in_s)} more`;
     parts.push(`${pool.target.owner} set ${pool.target.count} ${until}: ${pool.target.reason || "no reason given"}`);
