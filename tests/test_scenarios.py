@@ -18,6 +18,8 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     auto on|off                    a person switches scaling
     check                          evaluate now
     restart ID ...                 a person restarts instances
+    roll POOL [MAX_UNAVAILABLE]    a person restarts a pool
+    cancel POOL                    a person ends that after the present step
     reload                         a new `config` block follows
     show                           every instance: id, state, load
 """
@@ -37,11 +39,13 @@ from world import World
 
 from agentd import config
 from agentd.core.messages import (
+    CancelRestart,
     Check,
     ConfigChanged,
     HostSampled,
     Refusal,
     Restart,
+    RollingRestart,
     SetAutoscaling,
     SetTarget,
     TargetReply,
@@ -201,6 +205,14 @@ class Story:
 
     def do_restart(self, world: World, words: list[str]) -> None:
         world.step(Restart(tuple(InstanceId(word) for word in words), "alice"))
+
+    def do_roll(self, world: World, words: list[str]) -> list[str]:
+        most = int(words[1]) if len(words) > 1 else None
+        reply = world.step(RollingRestart(PoolName(words[0]), "alice", most))
+        return [f"refused: {reply.text}"] if isinstance(reply, Refusal) else []
+
+    def do_cancel(self, world: World, words: list[str]) -> None:
+        world.step(CancelRestart(PoolName(words[0]), "alice"))
 
     def do_reload(self, world: World, _: list[str]) -> None:
         """The `config` block that follows does it."""
