@@ -39,6 +39,7 @@ MESSAGE_IDS: Mapping[EventType, str] = {
     EventType.WARNING: "e791453d93bf483cb8e38bdafaeff69a",
     EventType.HOST_STOPPING: "9324e1c755224d658dd056fa9f4e5d28",
     EventType.HOLD: "f8140ba59b6b4561be0aa774f89ff01a",
+    EventType.EFFECT: "5f0b6d1c3e6a4b0e9b6f0c2f4d7a81e3",
     EventType.PORT_CONFLICT: "d7d2a2dbb1a74ed49c5e2c4fbd38da2e",
     EventType.TARGET: "28bc8e16bf914620afe7385169b5229e",
     EventType.TARGET_EXPIRED: "8000086f92194fb79d14a887d933e7d9",

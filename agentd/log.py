@@ -50,6 +50,7 @@ _AUTOSCALER = frozenset(
         EventType.SCALE_DOWN,
         EventType.REPLACE,
         EventType.HOLD,
+        EventType.EFFECT,
         EventType.TARGET,
         EventType.TARGET_EXPIRED,
         EventType.AUTOSCALING,

@@ -344,6 +344,7 @@ class Runtime:
             Batch(
                 records=tuple((item.wall, record) for item in work for record in item.outcome.records),
                 decisions=tuple(decision for item in work for decision in item.outcome.decisions),
+                effects=tuple(effect for item in work for effect in item.outcome.effects),
                 rows=rows,
                 intents=intents,
                 done=tuple(intent for item in work for intent in item.finished),

@@ -269,6 +269,7 @@ class Store:
             store_schema.put_intents(file, {key: kept.intents.get(key) for key in intents})
             store_schema.put_events(file, kept.unwritten())
             store_schema.put_decisions(file, kept.decisions)
+            store_schema.put_effects(file, kept.effects)
             store_schema.put_meta(file, epoch=self._saved.epoch, saved_at=now, last_id=self._last_id)
             store_schema.prune(file, "events", self._bounds.events_max)
             store_schema.prune(file, "decisions", self._bounds.decisions_max)
@@ -339,7 +340,7 @@ class Store:
             lambda file: unwritten + store_schema.select_decisions(file, pool, limit),
             unwritten,
         )
-        return found[: max(0, limit)]
+        return [self._kept.told(made) for made in found[: max(0, limit)]]
 
     def _add_metrics(self, metrics: Sequence[Metric], now: tuple[float, float]) -> None:
         def add(file: sqlite3.Connection) -> int:

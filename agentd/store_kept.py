@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from agentd.core.effects import Effect
 from agentd.core.messages import EventType, Record, StoredRecord
 from agentd.core.model import Decision
 from agentd.store_schema import Intent
@@ -29,6 +30,7 @@ class Batch:
     rows: Mapping[str, str | None] = field(default_factory=dict)
     intents: tuple[Intent, ...] = ()
     done: tuple[str, ...] = ()
+    effects: tuple[Effect, ...] = ()  # of these decisions or of earlier ones
 
 
 class Kept:
@@ -37,7 +39,7 @@ class Kept:
     Changed by the writer thread alone.
 
     Invariant: a row or intent whose key is in no `changed_*` set, a record with an id up to `stored_id` and a
-    decision that is not in `decisions` is in the file as it is here.
+    decision or effect that is not in `decisions` or `effects` is in the file as it is here.
     """
 
     def __init__(self, pending_max: int) -> None:
@@ -49,6 +51,7 @@ class Kept:
         self.stored_id = 0
         self.decisions: deque[tuple[int, Decision]] = deque(maxlen=pending_max)
         self.decision_seq = 0
+        self.effects: deque[Effect] = deque(maxlen=pending_max)
         self.lost = 0
 
     def take(self, batch: Batch, records: Sequence[StoredRecord]) -> None:
@@ -71,6 +74,7 @@ class Kept:
         for decision in batch.decisions:
             self.decision_seq += 1
             self.decisions.append((self.decision_seq, decision))
+        self.effects.extend(batch.effects)
 
     def unwritten(self) -> Iterator[StoredRecord]:
         """Records that are not in the file, newest first."""
@@ -79,10 +83,17 @@ class Kept:
                 return
             yield stored
 
+    def told(self, decision: Decision) -> Decision:
+        """`decision` with its effect, where that is not in the file yet."""
+        found = (effect for effect in self.effects if (effect.decision, effect.pool) == (decision.id, decision.pool))
+        effect = next(found, None)
+        return decision if effect is None else replace(decision, effect=effect)
+
     def written(self) -> None:
         self.changed_rows.clear()
         self.changed_intents.clear()
         self.decisions.clear()
+        self.effects.clear()
         self.stored_id = max(self.stored_id, self.records[-1].id if self.records else 0)
         while len(self.records) > WRITTEN_MAX:
             self.records.popleft()

@@ -14,10 +14,11 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from agentd.core.effects import Effect, restored
 from agentd.core.messages import EventType, Record, StoredRecord
 from agentd.core.model import Decision, InstanceId, Limit, PoolName, Reason
 from agentd.errors import StateDirError
@@ -52,11 +53,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         " in_flight REAL, PRIMARY KEY (pool, wall)) WITHOUT ROWID",
         "CREATE INDEX metric_means_by_wall ON metric_means (wall)",
     ),
+    (
+        "ALTER TABLE decisions ADD COLUMN effect TEXT NOT NULL DEFAULT ''",  # known later than the rest
+        "CREATE INDEX decisions_by_id ON decisions (id)",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
 EVENT_COLUMNS = "id, wall, type, pool, instance, decision, actor, reason"
-DECISION_COLUMNS = "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims"
+DECISION_COLUMNS = "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect"
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -330,8 +335,16 @@ def _event(row: tuple[int, float, str, str, str, str, str, str]) -> StoredRecord
 def put_decisions(connection: sqlite3.Connection, decisions: Iterable[tuple[int, Decision]]) -> None:
     """Store decisions under their sequence numbers; storing one twice is the same as once."""
     connection.executemany(
-        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (_decision_row(seq, made) for seq, made in decisions),
+    )
+
+
+def put_effects(connection: sqlite3.Connection, effects: Iterable[Effect]) -> None:
+    """Put down what earlier decisions have brought; a decision that is no longer kept is passed over."""
+    connection.executemany(
+        "UPDATE decisions SET effect = ? WHERE id = ? AND pool = ?",
+        ((_effect_text(effect), _text(effect.decision), _text(effect.pool)) for effect in effects),
     )
 
 
@@ -360,11 +373,12 @@ def _decision_row(seq: int, made: Decision) -> tuple[object, ...]:
         _json([[limit.code, limit.text, limit.until] for limit in made.limits]),
         _text(made.counterfactual),
         _json(list(made.victims)),
+        "" if made.effect is None else _effect_text(made.effect),
     )
 
 
-def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, str, str]) -> Decision:
-    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims = row
+def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str]) -> Decision:
+    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect = row
     return Decision(
         id=number,
         pool=PoolName(pool),
@@ -377,7 +391,12 @@ def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, s
         limits=tuple(Limit(*limit) for limit in json.loads(limits)),
         counterfactual=counterfactual,
         victims=tuple(InstanceId(victim) for victim in json.loads(victims)),
+        effect=restored(json.loads(effect)) if effect else None,
     )
+
+
+def _effect_text(effect: Effect) -> str:
+    return _json(asdict(effect))
 
 
 def _json(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.effects import effect_lines, starts_text
 from agentd.agentctl.explain_instance import story_lines, tell
 from agentd.agentctl.instances import find_instance, is_instance_id
 from agentd.agentctl.status import limit_text, outcome, target_text, tasks_max
@@ -44,7 +45,8 @@ def explain(session: Session, name: str, history: int) -> None:
     """Tell why a pool has the size it has, and what would change it; or why an instance runs.
 
     Of a pool first what an evaluation now would decide: the reasons with their numbers, the limits that hold
-    it, and what would have to be different. Then the decisions before, newest first.
+    it, and what would have to be different. Then the decisions before, newest first; below each that scaled,
+    when that is known, what it brought: helped, made it worse, or unclear.
 
     Of an instance, named by its id or a core agent's name: why it was started, how it has ended, and the
     decisions that it was part of.
@@ -95,6 +97,9 @@ def explain_lines(answer: pb.ExplainResponse, status: pb.Status, *, now: float) 
     if answer.decisions:
         lines += ["", styled("HISTORY", "dim")]
         lines += [line for decision in answer.decisions for line in _past(decision, width, now)]
+    if pool.measuring:
+        text = f"what {pool.measuring} brings is being measured"
+        lines += wrapped(printable(text), width=width, first="  ", rest="    ")
     return lines
 
 
@@ -111,6 +116,8 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
         f"an instance takes {size(pool.footprint_bytes)} ({footprint})"
         + (f"; headroom: {pool.headroom.text}" if pool.headroom.text else ""),
     ]
+    if starts := starts_text(pool):
+        facts.append(starts)
     if pool.up_cooldown_s or pool.down_cooldown_s:
         facts.append(f"cooldown: up for {duration(pool.up_cooldown_s)}, down for {duration(pool.down_cooldown_s)}")
     if pool.HasField("target"):
@@ -144,6 +151,7 @@ def _past(decision: pb.Decision, width: int, now: float) -> list[str]:
     if decision.victims:
         links.append(f"retires {', '.join(decision.victims)}")
     text = f"{outcome(decision)}: {'; '.join(links)}" if links else outcome(decision)
-    return wrapped(
+    lines = wrapped(
         printable(f"{moment(decision.wall, now=now)}  {text} [{decision.id}]"), width=width, first="  ", rest="    "
     )
+    return lines + (effect_lines(decision.effect, width) if decision.HasField("effect") else [])

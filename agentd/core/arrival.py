@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import departure, planner
+from agentd.core import departure, planner, starts, validation
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -73,6 +73,8 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
             departure.stop(fleet, instance, now)
         return
     again = instance.state is not State.PENDING
+    if again:
+        instance.requested_at = 0.0  # the driver's doing: that is no start of ours
     instance.restarts += again
     instance.forget_reports()
     instance.started_at = instance.heard_at = now
@@ -99,6 +101,7 @@ def ready(fleet: Fleet, instance: Instance, now: float) -> None:
         # The cooldown counts from the decision, and only a scale-up that came about is charged.
         pool.last_up_at = max(pool.last_up_at or instance.created_at, instance.created_at)
     instance.ever_ready = True
+    starts.ended(pool, instance, now)
     pool.start_failures = 0
     pool.start_failure = ""
     pool.backoff_until = 0.0
@@ -212,6 +215,8 @@ def held(fleet: Fleet, event: InstanceHeld, now: float) -> None:
 def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
     """Compare what runs with what is known: adopt, notice what has vanished. The first listing opens the house."""
     first = not fleet.listed
+    if first:
+        validation.restarted(fleet, now)
     fleet.listed = True
     fleet.touch_self()
     found = {observed.id: observed for observed in event.observed}
@@ -226,6 +231,7 @@ def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
 def failed_start(fleet: Fleet, pool: Pool, instance: Instance, text: str, now: float) -> None:
     """Put the pool's next start off. Costs no cooldown."""
     pool.start_failures += 1
+    pool.starts_failed += 1
     pool.backoff_until = now + START_BACKOFF.delay_s(pool.start_failures, 0.0)
     pool.start_failure = text or pool.start_failure
     if pool.rolling is not None and (instance.purpose is Purpose.STAND_IN or instance.id in pool.rolling.away):
@@ -310,6 +316,7 @@ def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
         fleet.pools = {pool: fleet.pools[pool] for pool in sorted(fleet.pools)}
         fleet.touch_pool(name)
+        fleet.touch_history(name)
     pool = fleet.pools[name]
     held = pool.removed
     instance = fleet.add(pool, port, State.HELD if held else State.STARTING, Purpose.ADOPTED, now)

@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import arrival, departure, directives, drain, metrics, relief, repair, rolling, rows, scaling, showing
+from agentd.core import (
+    arrival,
+    departure,
+    directives,
+    drain,
+    metrics,
+    relief,
+    repair,
+    rolling,
+    rows,
+    scaling,
+    showing,
+    validation,
+)
 from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
@@ -93,7 +106,7 @@ class Controller:
             reply = self._next_directive(event.instance, now)
         else:
             reply = self._dispatch(event, now)
-        repair.launch_waiting(self._fleet)
+        repair.launch_waiting(self._fleet, now)
         self._due = self._next_deadline()
         return self._outcome(reply)
 
@@ -182,6 +195,7 @@ class Controller:
             case HostSampled(sample=sample):
                 fleet.host, fleet.host_at = sample, now
                 metrics.learn_usage(fleet, sample, now)
+                validation.observe(fleet, now)
                 repair.reconcile_all(fleet, now)
                 relief.relieve(fleet, now)
             case Restored():
@@ -340,6 +354,7 @@ class Controller:
         for instance in fleet.instances.values():
             instance.heard_at = instance.started_at = now
             instance.missed = 0
+            instance.requested_at = 0.0  # who is starting may have been ready for long
             instance.load = None  # nothing is known of now
             instance.asked_at, instance.told = now, False
             instance.wake_at = 0.0
@@ -350,14 +365,15 @@ class Controller:
     def _reconfigure(self, config: FleetConfig, now: float) -> None:
         """Take over `config`: deadlines may come sooner now, and a pool may be asked for its health in another way."""
         fleet = self._fleet
-        health = {pool.name: pool.config.health for pool in fleet.pools.values()}
+        before = {pool.name: pool.config for pool in fleet.pools.values()}
         fleet.apply_config(config)
+        validation.reconfigured(fleet, before, now)
         self._go_on = _go_on(config)
         if fleet.next_check is not None:
             fleet.next_check = min(fleet.next_check, now + config.check_interval_s)
         for instance in list(fleet.instances.values()):
             kind = fleet.pools[instance.pool].config.health
-            if kind is not health[instance.pool]:
+            if kind is not before[instance.pool].health:
                 instance.heard_at, instance.missed = now, 0  # silence counts anew
                 fleet.touch(instance)
                 if kind is HealthCheck.NONE and instance.state is State.STARTING:
@@ -420,6 +436,7 @@ class Controller:
             actions=tuple(fleet.actions),
             records=tuple(fleet.records),
             decisions=tuple(fleet.decisions),
+            effects=tuple(fleet.effects),
             directed=tuple(fleet.directed),
             rows=rows.take_changed(fleet),
             reply=reply,
@@ -427,5 +444,6 @@ class Controller:
         fleet.actions.clear()
         fleet.records.clear()
         fleet.decisions.clear()
+        fleet.effects.clear()
         fleet.directed.clear()
         return outcome

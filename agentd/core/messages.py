@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agentd.core.effects import Effect
 from agentd.core.model import (
     Decision,
     Directive,
@@ -353,6 +354,7 @@ class EventType(StrEnum):
     WARNING = "warning"
     HOST_STOPPING = "host_stopping"
     HOLD = "hold"
+    EFFECT = "effect"  # what a scaling has brought
     PORT_CONFLICT = "port_conflict"
     TARGET = "target"
     TARGET_EXPIRED = "target_expired"
@@ -433,6 +435,7 @@ class Outcome:
     actions: tuple[Action, ...] = ()
     records: tuple[Record, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    effects: tuple[Effect, ...] = ()  # of earlier decisions
     directed: tuple[InstanceId, ...] = ()  # those that have a new directive
     rows: Mapping[str, str | None] = field(default_factory=dict)  # changed state, key -> JSON or None
     reply: Reply | None = None

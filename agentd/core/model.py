@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
+from agentd.core.effects import Effect
+
 InstanceId = NewType("InstanceId", str)
 PoolName = NewType("PoolName", str)
 Incarnation = NewType("Incarnation", str)
@@ -416,7 +418,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One evaluation of one pool: what is, what was wanted, what was granted, and why."""
+    """One evaluation of one pool: what is, what was wanted, what was granted, and why; later what a scaling brought."""
 
     id: str
     pool: PoolName
@@ -429,6 +431,7 @@ class Decision:
     limits: tuple[Limit, ...] = ()
     counterfactual: str = ""
     victims: tuple[InstanceId, ...] = ()
+    effect: Effect | None = None
 
     @property
     def direction(self) -> Direction:

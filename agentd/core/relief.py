@@ -5,7 +5,7 @@ Looked at with each reading of the host. One instance at a time: the next readin
 
 from __future__ import annotations
 
-from agentd.core import departure, planner
+from agentd.core import departure, planner, validation
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType
 from agentd.core.metrics import totals
@@ -32,6 +32,7 @@ def relieve(fleet: Fleet, now: float) -> None:
     )  # fmt: skip
     fleet.decisions.append(decision)
     pool.last_decision = decision
+    validation.begin(fleet, pool, decision, now)
     fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
     departure.begin(fleet, victim, Purpose.RELIEF, now, reason=reason, decision=decision.id)
 

@@ -82,7 +82,7 @@ def reconcile(fleet: Fleet, pool: Pool, now: float) -> None:
     rolling.go_on(fleet, pool, now)
 
 
-def launch_waiting(fleet: Fleet) -> None:
+def launch_waiting(fleet: Fleet, now: float) -> None:
     """Hand pending instances to the driver, as many as may be on their way at once; core agents first.
 
     Those that wait longest are next; of those that came together the ones of the pool with the highest priority.
@@ -98,7 +98,7 @@ def launch_waiting(fleet: Fleet) -> None:
     room = max(0, fleet.config.starting_max - len(fleet.coming) - len(core))
     elastic = heapq.nsmallest(room, (instance for instance in waiting if not instance.is_core), key=turn)
     for instance in (*core, *elastic):
-        fleet.launch(instance, instance.decision)
+        fleet.launch(instance, instance.decision, now)
 
 
 def deadline(fleet: Fleet) -> float | None:

@@ -1,4 +1,4 @@
-"""The fleet's form in the store: one row of JSON for the controller, each pool and each instance.
+"""The fleet's form in the store: one row of JSON for the controller, each pool, its history, and each instance.
 
 Everything that decides later behaviour is in the rows, so that a fleet loaded from them goes on exactly as the
 one that wrote them. What is learned anew within seconds is not: the host, and what each instance uses of it.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from agentd.core import trial
 from agentd.core.messages import Stage
 from agentd.core.model import (
     STOP_GRACE_S_DEFAULT,
@@ -43,7 +44,7 @@ _CONTROLLER_FIELDS = (
     "wall_offset",
 )
 _TIMES = ("since", "created_at", "started_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at")
+_TIMES_OR_ZERO = ("wake_at", "requested_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at")
 
 
 def take_changed(fleet: Fleet) -> dict[str, str | None]:
@@ -55,7 +56,8 @@ def take_changed(fleet: Fleet) -> dict[str, str | None]:
 
 def snapshot(fleet: Fleet) -> dict[str, str]:
     """All rows, instances in the order in which they were made."""
-    keys = [CONTROLLER, *(f"pool/{n}" for n in fleet.pools), *(f"instance/{i}" for i in fleet.instances)]
+    pools = [key for name in fleet.pools for key in (f"pool/{name}", f"history/{name}")]
+    keys = [CONTROLLER, *pools, *(f"instance/{i}" for i in fleet.instances)]
     rows = {key: _row(fleet, key) for key in keys}
     return {key: row for key, row in rows.items() if row is not None}
 
@@ -81,6 +83,9 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         kind, _, name = key.partition("/")
         if kind == "pool" and (name in fleet.pools or name in populated):
             _load_pool(fleet, PoolName(name), json.loads(rows[key]), shift)
+    for name, pool in fleet.pools.items():
+        if f"history/{name}" in rows:
+            pool.history = trial.load(json.loads(rows[f"history/{name}"]))
     for name in populated - set(fleet.pools):
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
     for instance in sorted(loaded, key=lambda i: i.created_at):
@@ -100,6 +105,9 @@ def _row(fleet: Fleet, key: str) -> str | None:
     elif kind == "pool":
         pool = fleet.pools.get(PoolName(name))
         value = _pool_row(pool) if pool else None
+    elif kind == "history":
+        pool = fleet.pools.get(PoolName(name))
+        value = trial.row(pool.history) if pool else None
     else:
         instance = fleet.instances.get(InstanceId(name))
         if instance:
@@ -131,6 +139,8 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
         target = Target(**value["target"])
         expires = None if target.expires is None else target.expires + shift
         pool.target = Target(target.count, target.owner, target.reason, expires)
+    pool.start_times_s = value.get("start_times_s", [])
+    pool.starts_failed = value.get("starts_failed", 0)
     pool.footprint_bytes = value["footprint_bytes"]
     pool.footprint_learned = value["footprint_learned"]
     pool.footprint_cores = value["footprint_cores"]
@@ -153,6 +163,8 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "start_failure": pool.start_failure,
         "backoff_until": pool.backoff_until,
         "target": asdict(pool.target) if pool.target else None,
+        "start_times_s": pool.start_times_s,
+        "starts_failed": pool.starts_failed,
         "footprint_bytes": pool.footprint_bytes,
         "footprint_learned": pool.footprint_learned,
         "footprint_cores": pool.footprint_cores,

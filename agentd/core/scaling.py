@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, departure, drain, guards, planner
+from agentd.core import arrival, departure, drain, guards, planner, validation
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
@@ -137,6 +137,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
         case Direction.UP:
             more = decision.granted - decision.current
             back = drain.reclaimable(fleet, pool, now)[:more]
+            validation.begin(fleet, pool, decision, now, [draining.id for draining in back])
             for draining in back:
                 drain.take_back(fleet, draining, now, reason=reason, decision=decision.id)
             for _ in range(more - len(back)):
@@ -145,6 +146,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
                 instance.reason = reason
         case Direction.DOWN:
             pool.down_in_steps = _goes_on(decision)
+            validation.begin(fleet, pool, decision, now)
             fleet.touch_pool(pool.name)
             for ident in decision.victims:
                 victim = fleet.instances[ident]

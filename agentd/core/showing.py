@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import balancer, capacity, guards, planner
+from agentd.core import balancer, capacity, guards, planner, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
@@ -68,6 +68,9 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         cost_per_hour=config.cost_per_hour * len(pool.instances),
         start_failure=pool.start_failure,
         rolling=rolling_view(pool),
+        start_times=starts.learned(pool),
+        effect=pool.history.last,
+        measuring=pool.history.trial.decision if pool.history.trial else "",
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from agentd.core import lifecycle
+from agentd.core.effects import Effect
 from agentd.core.health import Alarms
 from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Stage, Start
 from agentd.core.model import (
@@ -32,6 +33,7 @@ from agentd.core.model import (
     Usage,
     instance_id,
 )
+from agentd.core.trial import History
 
 NO_INCARNATION = Incarnation("")
 FOOTPRINT_BYTES_DEFAULT = 100 * 1024 * 1024
@@ -77,6 +79,7 @@ class Instance:
     incarnation: Incarnation = NO_INCARNATION
     pid: int = 0
     cause: str = ""
+    requested_at: float = 0.0  # when the driver was asked to start it; 0: its start is over, or is not timed
     started_at: float = 0.0
     ever_ready: bool = False
     restarts: int = 0
@@ -193,6 +196,8 @@ class Pool:
     start_failures: int = 0
     start_failure: str = ""  # why the last start failed, until one succeeds
     backoff_until: float = 0.0
+    start_times_s: list[float] = field(default_factory=list)  # the last ones, newest at the end
+    starts_failed: int = 0
     target: Target | None = None
     footprint_bytes: int = FOOTPRINT_BYTES_DEFAULT
     footprint_learned: bool = False
@@ -206,6 +211,7 @@ class Pool:
     # The last evaluation, for people; and its gist, by which a repeated hold is known: current, wanted, limits.
     last_decision: Decision | None = None
     last_gist: list[int | str] = field(default_factory=list)
+    history: History = field(default_factory=History)
     recheck_at: float = 0.0  # when a person's target that was held is looked at again; 0: at the next check
 
     @property
@@ -247,6 +253,7 @@ class Fleet:
         self.directed: list[InstanceId] = []
         self.records: list[Record] = []
         self.decisions: list[Decision] = []
+        self.effects: list[Effect] = []
         self.changed: dict[str, None] = {}
         self.apply_config(config)
 
@@ -268,6 +275,7 @@ class Fleet:
                 self.pools[name].removed = False
             else:
                 self.pools[name] = Pool(config=config.pools[name])
+                self.touch_history(name)
             self.touch_pool(name)
         for name, pool in list(self.pools.items()):
             if name not in config.pools:
@@ -282,6 +290,7 @@ class Fleet:
     def drop_pool(self, name: PoolName) -> None:
         del self.pools[name]
         self.changed[f"pool/{name}"] = None
+        self.touch_history(name)
 
     # -- instances ------------------------------------------------------------------------------
 
@@ -321,10 +330,11 @@ class Fleet:
         if instance.state not in lifecycle.ON_ITS_WAY or not instance.launched:
             self.coming.pop(instance.id, None)
 
-    def launch(self, instance: Instance, decision: str) -> None:
+    def launch(self, instance: Instance, decision: str, now: float) -> None:
         """Ask the driver to start `instance`, which waits in `pending`."""
         assert instance.state is State.PENDING, f"broken invariant: {instance.id} is {instance.state}, not pending"
         instance.launched = True
+        instance.requested_at = now
         self._index(instance)
         self.touch(instance)
         self.actions.append(Start(self.spec(instance), decision))
@@ -368,6 +378,9 @@ class Fleet:
 
     def touch_pool(self, name: PoolName) -> None:
         self.changed[f"pool/{name}"] = None
+
+    def touch_history(self, name: PoolName) -> None:
+        self.changed[f"history/{name}"] = None
 
     def touch_self(self) -> None:
         self.changed["controller"] = None

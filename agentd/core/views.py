@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agentd.core.effects import Effect
 from agentd.core.model import (
     AutoscalingMode,
     Decision,
@@ -26,6 +27,19 @@ class Headroom:
     instances: int | None
     resource: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """What a pool's last starts took, from asking the driver to ready; None: none is known.
+
+    `counted`: how many the quantiles are of. `failed`: starts that never came to that, as long as the pool is known.
+    """
+
+    p50_s: float | None = None
+    p95_s: float | None = None
+    counted: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,9 @@ class PoolView:
     cost_per_hour: float
     start_failure: str  # why the last start failed; empty since one succeeded
     rolling: RollingView | None  # it is being restarted, or its restart has stopped
+    start_times: StartTimes
+    effect: Effect | None  # what the last scaling that was judged has brought
+    measuring: str  # the decision whose effect is being measured; empty: none is
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
+from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
@@ -287,6 +288,14 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         cost_per_hour=view.cost_per_hour,
         start_failure=view.start_failure,
         rolling=rolling(view.rolling) if view.rolling else None,
+        start_times=control_pb2.StartTimes(
+            p50_s=view.start_times.p50_s,
+            p95_s=view.start_times.p95_s,
+            counted=view.start_times.counted,
+            failed=view.start_times.failed,
+        ),
+        effect=effects.effect(view.effect) if view.effect else None,
+        measuring=view.measuring,
     )
 
 
@@ -379,6 +388,7 @@ def decision(made: Decision, now: float) -> control_pb2.Decision:
         ],
         counterfactual=made.counterfactual,
         victims=list(made.victims),
+        effect=effects.effect(made.effect) if made.effect else None,
     )
 
 

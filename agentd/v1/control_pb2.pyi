@@ -199,6 +199,9 @@ class Pool(_message.Message):
     COST_PER_HOUR_FIELD_NUMBER: _builtins.int
     START_FAILURE_FIELD_NUMBER: _builtins.int
     ROLLING_FIELD_NUMBER: _builtins.int
+    START_TIMES_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    MEASURING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready + starting + unhealthy not yet replaced."""
@@ -230,6 +233,8 @@ class Pool(_message.Message):
     """Cost of all its instances."""
     start_failure: _builtins.str
     """Why its last start failed; empty since one succeeded."""
+    measuring: _builtins.str
+    """The decision whose effect is being measured; empty: none is."""
     @_builtins.property
     def target(self) -> Global___Target: ...
     @_builtins.property
@@ -241,6 +246,12 @@ class Pool(_message.Message):
     @_builtins.property
     def rolling(self) -> Global___RollingRestart:
         """Absent: nobody has asked for a restart of the pool, or it has ended."""
+
+    @_builtins.property
+    def start_times(self) -> Global___StartTimes: ...
+    @_builtins.property
+    def effect(self) -> Global___Effect:
+        """What the last of its scalings that was judged has brought. Absent: none was."""
 
     def __init__(
         self,
@@ -274,10 +285,13 @@ class Pool(_message.Message):
         cost_per_hour: _builtins.float = ...,
         start_failure: _builtins.str = ...,
         rolling: Global___RollingRestart | None = ...,
+        start_times: Global___StartTimes | None = ...,
+        effect: Global___Effect | None = ...,
+        measuring: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "start_times", b"start_times", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
@@ -340,6 +354,46 @@ class RollingRestart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollingRestart: _TypeAlias = RollingRestart  # noqa: Y015
+
+@_typing.final
+class StartTimes(_message.Message):
+    """What a pool's last starts took, from asking the driver to ready."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_S_FIELD_NUMBER: _builtins.int
+    P95_S_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    p50_s: _builtins.float
+    """Absent: no start is known."""
+    p95_s: _builtins.float
+    counted: _builtins.int
+    """How many starts the quantiles are of, at most 50."""
+    failed: _builtins.int
+    """Starts that failed or were not ready in time, as long as the pool is known."""
+    def __init__(
+        self,
+        *,
+        p50_s: _builtins.float | None = ...,
+        p95_s: _builtins.float | None = ...,
+        counted: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_p50_s", b"_p50_s", "_p95_s", b"_p95_s", "p50_s", b"p50_s", "p95_s", b"p95_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p50_s", b"_p50_s", "_p95_s", b"_p95_s", "counted", b"counted", "failed", b"failed", "p50_s", b"p50_s", "p95_s", b"p95_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__p50_s: _TypeAlias = _typing.Literal["p50_s"]  # noqa: Y015
+    _WhichOneofArgType__p50_s: _TypeAlias = _typing.Literal["_p50_s", b"_p50_s"]  # noqa: Y015
+    _WhichOneofReturnType__p95_s: _TypeAlias = _typing.Literal["p95_s"]  # noqa: Y015
+    _WhichOneofArgType__p95_s: _TypeAlias = _typing.Literal["_p95_s", b"_p95_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p50_s) -> _WhichOneofReturnType__p50_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p95_s) -> _WhichOneofReturnType__p95_s | None: ...
+
+Global___StartTimes: _TypeAlias = StartTimes  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):
@@ -710,6 +764,7 @@ class Decision(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     COUNTERFACTUAL_FIELD_NUMBER: _builtins.int
     VICTIMS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pool: _builtins.str
     wall: _builtins.float
@@ -723,6 +778,10 @@ class Decision(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]: ...
     @_builtins.property
     def victims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def effect(self) -> Global___Effect:
+        """What it brought, where it scaled. Absent: not judged yet, or nothing to judge."""
+
     def __init__(
         self,
         *,
@@ -736,14 +795,220 @@ class Decision(_message.Message):
         limits: _abc.Iterable[Global___Limit] | None = ...,
         counterfactual: _builtins.str = ...,
         victims: _abc.Iterable[_builtins.str] | None = ...,
+        effect: Global___Effect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterfactual", b"counterfactual", "current", b"current", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "reasons", b"reasons", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterfactual", b"counterfactual", "current", b"current", "effect", b"effect", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "reasons", b"reasons", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Effect(_message.Message):
+    """What a scaling brought: its pool before and after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    WALL_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PER_AGENT_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    decision: _builtins.str
+    wall: _builtins.float
+    """When that was decided."""
+    verdict: _builtins.str
+    """helped, made_it_worse or unclear: at equal demand per ready agent."""
+    reason: _builtins.str
+    @_builtins.property
+    def before(self) -> Global___Measured:
+        """Plain means, absent without a sample. The demand may have been another one."""
+
+    @_builtins.property
+    def after(self) -> Global___Measured: ...
+    @_builtins.property
+    def per_agent(self) -> Global___Comparison:
+        """At equal demand per ready agent; absent where that cannot be had."""
+
+    @_builtins.property
+    def whole(self) -> Global___Comparison:
+        """At equal demand on the whole pool."""
+
+    def __init__(
+        self,
+        *,
+        decision: _builtins.str = ...,
+        wall: _builtins.float = ...,
+        verdict: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        before: Global___Measured | None = ...,
+        after: Global___Measured | None = ...,
+        per_agent: Global___Comparison | None = ...,
+        whole: Global___Comparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "per_agent", b"per_agent", "whole", b"whole"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "decision", b"decision", "per_agent", b"per_agent", "reason", b"reason", "verdict", b"verdict", "wall", b"wall", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
+@_typing.final
+class Measured(_message.Message):
+    """Means over one window of samples; what nobody reported is absent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    DEMAND_PER_AGENT_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    RESPONSE_TIME_P50_S_FIELD_NUMBER: _builtins.int
+    RESPONSE_TIME_P95_S_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_PER_AGENT_FIELD_NUMBER: _builtins.int
+    QUEUE_LENGTH_FIELD_NUMBER: _builtins.int
+    CPU_USED_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_PRESSURE_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_PRESSURE_PERCENT_FIELD_NUMBER: _builtins.int
+    IO_PRESSURE_PERCENT_FIELD_NUMBER: _builtins.int
+    samples: _builtins.int
+    ready: _builtins.float
+    """Ready agents."""
+    demand_per_agent: _builtins.float
+    """Arrivals per second, where agents count what they have done; else tasks in flight or queued."""
+    load: _builtins.float
+    response_time_p50_s: _builtins.float
+    response_time_p95_s: _builtins.float
+    throughput_per_agent: _builtins.float
+    """Tasks done per second."""
+    queue_length: _builtins.float
+    """Of the whole pool."""
+    cpu_used_cores: _builtins.float
+    """Of the host."""
+    memory_used_bytes: _builtins.float
+    cpu_pressure_percent: _builtins.float
+    memory_pressure_percent: _builtins.float
+    io_pressure_percent: _builtins.float
+    def __init__(
+        self,
+        *,
+        samples: _builtins.int = ...,
+        ready: _builtins.float = ...,
+        demand_per_agent: _builtins.float | None = ...,
+        load: _builtins.float | None = ...,
+        response_time_p50_s: _builtins.float | None = ...,
+        response_time_p95_s: _builtins.float | None = ...,
+        throughput_per_agent: _builtins.float | None = ...,
+        queue_length: _builtins.float | None = ...,
+        cpu_used_cores: _builtins.float | None = ...,
+        memory_used_bytes: _builtins.float | None = ...,
+        cpu_pressure_percent: _builtins.float | None = ...,
+        memory_pressure_percent: _builtins.float | None = ...,
+        io_pressure_percent: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent", "_cpu_used_cores", b"_cpu_used_cores", "_demand_per_agent", b"_demand_per_agent", "_io_pressure_percent", b"_io_pressure_percent", "_load", b"_load", "_memory_pressure_percent", b"_memory_pressure_percent", "_memory_used_bytes", b"_memory_used_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_throughput_per_agent", b"_throughput_per_agent", "cpu_pressure_percent", b"cpu_pressure_percent", "cpu_used_cores", b"cpu_used_cores", "demand_per_agent", b"demand_per_agent", "io_pressure_percent", b"io_pressure_percent", "load", b"load", "memory_pressure_percent", b"memory_pressure_percent", "memory_used_bytes", b"memory_used_bytes", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "throughput_per_agent", b"throughput_per_agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent", "_cpu_used_cores", b"_cpu_used_cores", "_demand_per_agent", b"_demand_per_agent", "_io_pressure_percent", b"_io_pressure_percent", "_load", b"_load", "_memory_pressure_percent", b"_memory_pressure_percent", "_memory_used_bytes", b"_memory_used_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_throughput_per_agent", b"_throughput_per_agent", "cpu_pressure_percent", b"cpu_pressure_percent", "cpu_used_cores", b"cpu_used_cores", "demand_per_agent", b"demand_per_agent", "io_pressure_percent", b"io_pressure_percent", "load", b"load", "memory_pressure_percent", b"memory_pressure_percent", "memory_used_bytes", b"memory_used_bytes", "queue_length", b"queue_length", "ready", b"ready", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "samples", b"samples", "throughput_per_agent", b"throughput_per_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_pressure_percent: _TypeAlias = _typing.Literal["cpu_pressure_percent"]  # noqa: Y015
+    _WhichOneofArgType__cpu_pressure_percent: _TypeAlias = _typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_used_cores: _TypeAlias = _typing.Literal["cpu_used_cores"]  # noqa: Y015
+    _WhichOneofArgType__cpu_used_cores: _TypeAlias = _typing.Literal["_cpu_used_cores", b"_cpu_used_cores"]  # noqa: Y015
+    _WhichOneofReturnType__demand_per_agent: _TypeAlias = _typing.Literal["demand_per_agent"]  # noqa: Y015
+    _WhichOneofArgType__demand_per_agent: _TypeAlias = _typing.Literal["_demand_per_agent", b"_demand_per_agent"]  # noqa: Y015
+    _WhichOneofReturnType__io_pressure_percent: _TypeAlias = _typing.Literal["io_pressure_percent"]  # noqa: Y015
+    _WhichOneofArgType__io_pressure_percent: _TypeAlias = _typing.Literal["_io_pressure_percent", b"_io_pressure_percent"]  # noqa: Y015
+    _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
+    _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
+    _WhichOneofReturnType__memory_pressure_percent: _TypeAlias = _typing.Literal["memory_pressure_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_pressure_percent: _TypeAlias = _typing.Literal["_memory_pressure_percent", b"_memory_pressure_percent"]  # noqa: Y015
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__queue_length: _TypeAlias = _typing.Literal["queue_length"]  # noqa: Y015
+    _WhichOneofArgType__queue_length: _TypeAlias = _typing.Literal["_queue_length", b"_queue_length"]  # noqa: Y015
+    _WhichOneofReturnType__response_time_p50_s: _TypeAlias = _typing.Literal["response_time_p50_s"]  # noqa: Y015
+    _WhichOneofArgType__response_time_p50_s: _TypeAlias = _typing.Literal["_response_time_p50_s", b"_response_time_p50_s"]  # noqa: Y015
+    _WhichOneofReturnType__response_time_p95_s: _TypeAlias = _typing.Literal["response_time_p95_s"]  # noqa: Y015
+    _WhichOneofArgType__response_time_p95_s: _TypeAlias = _typing.Literal["_response_time_p95_s", b"_response_time_p95_s"]  # noqa: Y015
+    _WhichOneofReturnType__throughput_per_agent: _TypeAlias = _typing.Literal["throughput_per_agent"]  # noqa: Y015
+    _WhichOneofArgType__throughput_per_agent: _TypeAlias = _typing.Literal["_throughput_per_agent", b"_throughput_per_agent"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_pressure_percent) -> _WhichOneofReturnType__cpu_pressure_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_used_cores) -> _WhichOneofReturnType__cpu_used_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_per_agent) -> _WhichOneofReturnType__demand_per_agent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_pressure_percent) -> _WhichOneofReturnType__io_pressure_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_pressure_percent) -> _WhichOneofReturnType__memory_pressure_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_length) -> _WhichOneofReturnType__queue_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__response_time_p50_s) -> _WhichOneofReturnType__response_time_p50_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__response_time_p95_s) -> _WhichOneofReturnType__response_time_p95_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throughput_per_agent) -> _WhichOneofReturnType__throughput_per_agent | None: ...
+
+Global___Measured: _TypeAlias = Measured  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """After against before at equal demand, with the interval that the change lies in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    RELATIVE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """response_time_p50, work_per_agent or load. More is worse."""
+    demand: _builtins.str
+    """What demand was measured by: arrivals or work."""
+    relative: _builtins.bool
+    """The change is a ratio (-0.3: 30 % less); otherwise it has the unit of the metric."""
+    change: _builtins.float
+    low: _builtins.float
+    high: _builtins.float
+    before: _builtins.int
+    """How many samples of each window were compared."""
+    after: _builtins.int
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        demand: _builtins.str = ...,
+        relative: _builtins.bool = ...,
+        change: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        before: _builtins.int = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "change", b"change", "demand", b"demand", "high", b"high", "low", b"low", "metric", b"metric", "relative", b"relative"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class ListInstancesRequest(_message.Message):

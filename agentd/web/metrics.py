@@ -78,6 +78,26 @@ def _pools(page: _Page, view: FleetView) -> None:
         "How many more the host can carry.",
         {pool.name: pool.headroom.instances for pool in view.pools},
     )
+    page.many(
+        "agentd_pool_start_seconds",
+        "Time from asking for an agent's start to ready, of the last 50 starts.",
+        (
+            ({"pool": pool.name, "quantile": name}, value)
+            for pool in view.pools
+            for name, value in (("0.5", pool.start_times.p50_s), ("0.95", pool.start_times.p95_s))
+        ),
+    )
+    page.many(
+        "agentd_pool_starts_failed_total",
+        "Starts that failed or were not ready in time.",
+        (({"pool": pool.name}, pool.start_times.failed) for pool in view.pools),
+        "counter",
+    )
+    page.many(
+        "agentd_pool_effect",
+        "1 for the verdict on the last scaling that was judged.",
+        (({"pool": pool.name, "verdict": pool.effect.verdict.value}, 1) for pool in view.pools if pool.effect),
+    )
     page.many("agentd_pool_limited", "1 for each limit in force.", _limits(view.pools))
 
 

@@ -86,6 +86,7 @@ def decision(made: Decision, now: float) -> JsonObject:
         ],
         "counterfactual": made.counterfactual,
         "victims": list(made.victims),
+        "effect": None if made.effect is None else asdict(made.effect),
     }
 
 
@@ -192,6 +193,9 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "cost_per_hour": pool.cost_per_hour,
         "start_failure": pool.start_failure,
         "rolling": None if pool.rolling is None else asdict(pool.rolling),
+        "start_times": asdict(pool.start_times),
+        "effect": None if pool.effect is None else asdict(pool.effect),
+        "measuring": pool.measuring,
     }
 
 

@@ -43,8 +43,10 @@ _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
         "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name", "turned_at", "asked_at",
+        "requested_at",
     },
     "pool": {"footprint_cores", "restarting"},
+    "history": {"samples", "marks", "sampled_at", "rounds"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 from fleets import RESEARCH, fleet, research
 
 from agentd.core import rows
+from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.messages import Stage
 from agentd.core.model import (
     AutoscalingMode,
@@ -22,6 +23,7 @@ from agentd.core.model import (
     Target,
 )
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
+from agentd.core.trial import History, Mark, Sample, Trial
 
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
@@ -30,6 +32,7 @@ POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision"}
 MOVED = {
     "since",
     "created_at",
+    "requested_at",
     "started_at",
     "heard_at",
     "beat_at",
@@ -58,12 +61,28 @@ def filled_instance() -> Instance:
     return Instance(**values)
 
 
+def history() -> History:
+    sample = Sample(1.0, 2, arrivals=3.5, response_time_p50_s=0.25, io_pressure_percent=6.0)
+    comparison = Comparison(Metric.RESPONSE_TIME, Demand.ARRIVALS, True, -0.3, -0.5, -0.1, 20, 18)
+    measured = Measured(samples=20, ready=2.0, load=0.5)
+    return History(
+        samples=[sample],
+        marks={IDENT: Mark(Incarnation("abc"), 7.0, 8, None)},
+        sampled_at=9.0,
+        trial=Trial("1-2", 10.0, True, (IDENT,), (IDENT,), (sample, sample), 11.0, 12.0),
+        rounds=3,
+        last=Effect("1-1", RESEARCH, 5.0, Verdict.HELPED, "why", measured, measured, comparison, None),
+    )
+
+
 def filled_fleet() -> Fleet:
     made = Fleet(fleet(), epoch=1)
     pool = made.pools[RESEARCH]
     pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
     pool.last_resume_at, pool.down_in_steps = 13.0, True
     pool.start_failure = "spawn_failed: no memory"
+    pool.start_times_s, pool.starts_failed = [1.5, 2.25], 4
+    pool.history = history()
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")

@@ -40,7 +40,7 @@ from agentd.core.model import (
     Watched,
     instance_id,
 )
-from agentd.core.views import FleetView, Headroom, InstanceView, PoolView, RollingView
+from agentd.core.views import FleetView, Headroom, InstanceView, PoolView, RollingView, StartTimes
 from agentd.errors import Refused
 
 MIB = 1024 * 1024
@@ -144,6 +144,9 @@ def pool_view(name: str, count: int, next_: Decision, **changes: Any) -> PoolVie
             text="restarting 2 of 3, waiting for research-9101 to be ready",
             no_stand_in="",
         ),
+        start_times=StartTimes(),
+        effect=None,
+        measuring="",
     )
     return replace(view, **changes)
 

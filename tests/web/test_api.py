@@ -30,6 +30,7 @@ HELD_DECISION = {
     ],
     "counterfactual": "shrinks in 212 s if the load stays below 0.25",
     "victims": [],
+    "effect": None,
 }
 
 
@@ -185,6 +186,9 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
             "text": "restarting 2 of 3, waiting for research-9101 to be ready",
             "no_stand_in": "",
         },
+        "start_times": {"p50_s": None, "p95_s": None, "counted": 0, "failed": 0},
+        "effect": None,
+        "measuring": "",
     }
     assert pools["testing"]["target"] == {
         "count": 3,

@@ -138,6 +138,8 @@ function smallPrint(pool) {
   parts.push(pool.policy);
   if (pool.core) parts.push(`${pool.core} core`);
   parts.push(`${bytes(pool.footprint_bytes)} each${pool.footprint_learned ? "" : " (assumed)"}`);
+  if (pool.start_times.p50_s !== null) parts.push(`starts in ${duration(pool.start_times.p50_s)}`);
+  if (pool.effect) parts.push(`last scaling: ${pool.effect.verdict.replaceAll("_", " ")}`);
   const room = pool.headroom.instances;
   if (room !== null) parts.push(room > 0 ? `host has room for ${room} more` : pool.headroom.text || "host has no room");
   if (pool.up_cooldown_s > 0) parts.push(`may grow in ${age(pool.up_cooldown_s)}`);
