@@ -74,7 +74,7 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
         return
     again = instance.state is not State.PENDING
     if again:
-        instance.requested_at = 0.0  # the driver's doing: that is no start of ours
+        instance.requested_at = None  # the driver's doing: that is no start of ours
     instance.restarts += again
     instance.forget_reports()
     instance.started_at = instance.heard_at = now

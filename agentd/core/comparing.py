@@ -28,7 +28,7 @@ GROUP = 6
 GROUPS_MIN = 3
 SAMPLES_MIN = 8
 # The part of the windows' difference that demand must leave unexplained: below it the windows hardly overlap.
-UNEXPLAINED_MIN_RATIO = 0.1
+UNEXPLAINED_MIN_RATIO = 0.3
 # A correlation below this is not believed: it would widen the interval without end.
 RELIABILITY_MIN_RATIO = 0.2
 # Student's t, two-sided 99 %, for 1, 2, ... degrees of freedom. More are not used: windows are short.

@@ -354,7 +354,7 @@ class Controller:
         for instance in fleet.instances.values():
             instance.heard_at = instance.started_at = now
             instance.missed = 0
-            instance.requested_at = 0.0  # who is starting may have been ready for long
+            instance.requested_at = None  # who is starting may have been ready for long
             instance.load = None  # nothing is known of now
             instance.asked_at, instance.told = now, False
             instance.wake_at = 0.0

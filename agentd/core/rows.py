@@ -44,7 +44,7 @@ _CONTROLLER_FIELDS = (
     "wall_offset",
 )
 _TIMES = ("since", "created_at", "started_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "requested_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at")
+_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at")
 
 
 def take_changed(fleet: Fleet) -> dict[str, str | None]:
@@ -193,5 +193,7 @@ def _load_instance(value: dict[str, Any], shift: float) -> Instance:
         value[name] += shift
     for name in _TIMES_OR_ZERO:
         value[name] = value[name] + shift if value.get(name) else 0.0
+    if value.get("requested_at") is not None:
+        value["requested_at"] += shift
     known = {f.name for f in fields(Instance)}
     return Instance(**{name: item for name, item in value.items() if name in known})

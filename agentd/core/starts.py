@@ -19,10 +19,10 @@ STARTS_MAX = 50
 
 def ended(pool: Pool, instance: Instance, now: float) -> None:
     """`instance` is ready: its start counts, where agentd has seen all of it."""
-    if instance.requested_at:
+    if instance.requested_at is not None:
         pool.start_times_s.append(round(now - instance.requested_at, 3))
         del pool.start_times_s[:-STARTS_MAX]
-    instance.requested_at = 0.0
+    instance.requested_at = None
 
 
 def learned(pool: Pool) -> StartTimes:

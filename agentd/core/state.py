@@ -79,7 +79,7 @@ class Instance:
     incarnation: Incarnation = NO_INCARNATION
     pid: int = 0
     cause: str = ""
-    requested_at: float = 0.0  # when the driver was asked to start it; 0: its start is over, or is not timed
+    requested_at: float | None = None  # when the driver was asked to start it, while that start is timed
     started_at: float = 0.0
     ever_ready: bool = False
     restarts: int = 0

@@ -67,6 +67,8 @@ class Agent:
     seq: int = 0
     queue_length: int | None = None
     in_flight: int | None = None
+    tasks_completed: int | None = None
+    response_time_p50_s: float | None = None
     acknowledge: list[Acknowledgement] = field(default_factory=list)
     ignorant: bool = False
     done_follows: bool = False
@@ -303,6 +305,8 @@ class World:
             load=agent.load,
             queue_length=agent.queue_length,
             in_flight=agent.in_flight,
+            tasks_completed=agent.tasks_completed,
+            response_time_p50_s=agent.response_time_p50_s,
             acks=done,
         )
         reply = self.step(beat)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.messages import EventType, Record
 from agentd.core.model import Decision, InstanceId, Limit, PoolName, Reason
 from agentd.store import Bounds, Store
@@ -52,6 +53,12 @@ def decision(number: int, pool: PoolName = RESEARCH) -> Decision:
         counterfactual="with 310 MiB more: 4",
         victims=(InstanceId("research-9101"),),
     )
+
+
+def effect(of: str, pool: PoolName = RESEARCH) -> Effect:
+    window = Measured(samples=24, ready=3.0, load=0.5, memory_used_bytes=1e9)
+    change = Comparison(Metric.RESPONSE_TIME, Demand.ARRIVALS, True, -0.3, -0.5, -0.1, 20, 18)
+    return Effect(of, pool, 7.5, Verdict.HELPED, "response time -30 %", window, window, change, None)
 
 
 def damage(path: Path, offset: int) -> None:

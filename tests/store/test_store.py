@@ -7,16 +7,17 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import decision, open_store, record
+from store_samples import decision, effect, open_store, record
 
 from agentd.core.messages import SCALING_EVENTS, EventType, Record
 from agentd.core.model import InstanceId, PoolName
 from agentd.errors import StateDirError
 from agentd.store import Batch, Bounds, Intent, Saved
-from agentd.store_schema import PRUNE_ROWS_MAX, SCHEMA_VERSION
+from agentd.store_schema import APPLICATION_ID, MIGRATIONS, PRUNE_ROWS_MAX, SCHEMA_VERSION
 
 NOBODY = 65534
 
@@ -214,3 +215,40 @@ def test_an_event_takes_less_than_a_kibibyte_on_disk(path: Path) -> None:
 
     asyncio.run(main())
     assert path.stat().st_size / 5_000 < 1_024, "with a decision for each event"
+
+
+def test_what_a_decision_brought_is_put_down_later_and_outlives_a_restart(path: Path) -> None:
+    made = effect("d-1")
+
+    async def main() -> None:
+        store = open_store(path)
+        await store.write(Batch(decisions=(decision(1), decision(2))))
+        await store.write(Batch(effects=(made,)))
+        assert [one.effect for one in await store.decisions("", 10)] == [None, made]
+        await store.write(Batch(decisions=(decision(3),), effects=(effect("d-3"), effect("d-99"))))
+        await store.close()
+        again = open_store(path)
+        assert [one.effect for one in await again.decisions("", 10)] == [effect("d-3"), None, made]
+        await again.close()
+
+    asyncio.run(main())
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        for statement in MIGRATIONS[0]:
+            file.execute(statement)
+        file.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        file.execute("PRAGMA user_version=1")
+        values = (1, "d-1", "research", 1.5, 2.5, 2, 4, 3, "[]", "[]", "", "[]")
+        file.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * 12)})", values)
+        file.commit()
+
+    async def main() -> None:
+        store = open_store(path)
+        await store.write(Batch(effects=(effect("d-1"),)))
+        (kept,) = await store.decisions("", 10)
+        assert (kept.id, kept.effect) == ("d-1", effect("d-1"))
+        await store.close()
+
+    asyncio.run(main())

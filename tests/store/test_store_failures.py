@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from store_samples import RESEARCH, damage, decision, files_end_at, fill, open_store, record
+from store_samples import RESEARCH, damage, decision, effect, files_end_at, fill, open_store, record
 
 from agentd.core.model import InstanceId
 from agentd.store import Batch, Bounds, Intent, Metric, Store
@@ -127,11 +127,14 @@ def test_an_io_error_degrades_and_the_recovery_loses_nothing(path: Path) -> None
             assert [one.id for one in await store.events(limit=2)] == [3, 2]
             assert [one.id for one in await store.events_after(1, 10)] == [2, 3]
             assert [made.id for made in await store.decisions("", 1)] == ["d-2"]
+            await store.write(Batch(effects=(effect("d-1"), effect("d-2"))))
+            assert [made.effect for made in await store.decisions("", 1)] == [effect("d-2")]
             await store.add_metrics((Metric(1.0, RESEARCH, 1, 1, 0.5, 0, 0),))
         await store.retry()
         assert store.degraded is None
         assert [one.id for one in await store.events(limit=10)] == [3, 2, 1]
         assert [made.id for made in await store.decisions("", 10)] == ["d-2", "d-1"]
+        assert [made.effect for made in await store.decisions("", 10)] == [effect("d-2"), effect("d-1")]
         await store.close()
         again = open_store(path)
         assert again.load().rows == {"a": "2", "c": "1"}

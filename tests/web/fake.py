@@ -11,6 +11,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from agentd.clock import SystemClock
+from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.messages import (
     Check,
     CheckReply,
@@ -49,6 +50,18 @@ NOW = 5000.0
 WALL = 1708612345.67
 ConnectAs = Callable[[int | None], TestClient]
 HOSTILE = '<img src=x onerror="document.title=1">'
+
+
+HELPED = Effect(
+    decision="d-research-1",
+    pool="research",
+    wall=WALL,
+    verdict=Verdict.HELPED,
+    reason="response time -31 % (-42 % to -18 %) at equal demand per agent",
+    before=Measured(samples=41, ready=3.0, load=0.88, response_time_p50_s=2.5),
+    after=Measured(samples=24, ready=4.0, load=0.7, response_time_p50_s=1.5),
+    per_agent=Comparison(Metric.RESPONSE_TIME, Demand.ARRIVALS, True, -0.31, -0.42, -0.18, 30, 22),
+)
 
 
 @dataclass
@@ -213,6 +226,9 @@ def rich_pools() -> tuple[PoolView, ...]:
             queue_length=17,
             in_flight=6,
             headroom=Headroom(0, "memory", "310 MiB short of one more"),
+            start_times=StartTimes(1.25, 4.0, 12, 2),
+            effect=HELPED,
+            measuring="d-research-2",
             up_cooldown_s=42.0,
             bundled_agent=True,
         ),

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling, StoredRecord
 from agentd.errors import AgentdError, Refused
 from agentd.web.app import ASSETS, HTTP_STATUS
-from tests.web.fake import WALL, ConnectAs, FakeRuntime
+from tests.web.fake import HELPED, WALL, ConnectAs, FakeRuntime
 
 HELD_DECISION = {
     "id": "d-execution-1",
@@ -449,3 +449,26 @@ def test_discovery_of_an_unknown_pool_names_the_known_ones(client: TestClient) -
     assert response.status_code == 404
     text = "no pool 'reserch' (there are primary, research, execution, analysis, planning, testing)"
     assert response.json()["error"]["message"] == text
+
+
+def test_what_a_scaling_brought_is_shown_with_pool_and_decision(client: TestClient, runtime: FakeRuntime) -> None:
+    pools = {pool["name"]: pool for pool in client.get("/status").json()["pools"]}
+    shown = pools["research"]["effect"]
+    assert pools["research"]["measuring"] == "d-research-2"
+    assert pools["research"]["start_times"] == {"p50_s": 1.25, "p95_s": 4.0, "counted": 12, "failed": 2}
+    assert pools["execution"]["effect"] is None
+    assert (shown["verdict"], shown["decision"], shown["whole"]) == ("helped", "d-research-1", None)
+    assert shown["per_agent"] == {
+        "metric": "response_time_p50",
+        "demand": "arrivals",
+        "relative": True,
+        "change": -0.31,
+        "low": -0.42,
+        "high": -0.18,
+        "before": 30,
+        "after": 22,
+    }
+    assert (shown["before"]["response_time_p50_s"], shown["after"]["queue_length"]) == (2.5, None)
+    made = next(each for each in runtime.history if each.pool == "research")
+    runtime.history = [replace(made, effect=HELPED)]
+    assert client.get("/explain/research").json()["latest"]["effect"] == shown
