@@ -13,11 +13,13 @@ choice between those who are there is made here, by agentd's weights and by what
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A task that failed on an endpoint goes back there after a pause, which grows with its failures.
+_PAUSE_FIRST_S = 0.1
+_PAUSE_MAX_S = 2.0
+# What an error tells of earlier ones.
+_TOLD_MAX = 10
 _CAUSE_MAX = 200
 
 
@@ -94,14 +101,15 @@ class Endpoints:
         """Endpoints of `pool`; empty: of all pools.
 
         `address` is where agentd serves, in gRPC syntax; empty: $AGENTD_ENDPOINT, which agents have, else where its
-        control socket is found. `timeout_s` bounds the wait for an endpoint while there is none. `chance` and `clock`
-        are for tests.
+        control socket is found. `timeout_s` bounds a task's waiting for an endpoint that takes it. `chance` and
+        `clock` are for tests.
         """
         self.pool = pool
         self.timeout_s = timeout_s
         self._address = address
         self._clock = clock
         self._changed = threading.Condition()  # guards all below
+        self._chance = chance
         self._picker = Picker(chance)
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self._trouble = "agentd has not answered yet"
@@ -121,7 +129,7 @@ class Endpoints:
         Entering waits while there is none, and raises NoEndpointError after `timeout_s`, or at once where agentd says
         that there is no such pool.
         """
-        return Pick(self, _Tries(1))
+        return Pick(self, _Tries(1, self.timeout_s))
 
     @overload
     def call(self, work: Callable[[Endpoint], Awaitable[T]], *, attempts: int = 3) -> Coroutine[Any, Any, T]: ...
@@ -132,17 +140,18 @@ class Endpoints:
     def call(self, work: Callable[[Endpoint], Any], *, attempts: int = 3) -> Any:
         """Do one task: `work(endpoint)`, and where that raises an OSError or `Retry`, again with another endpoint.
 
-        Within `async with`, `work` is a coroutine function and the call is awaited. The same endpoint is never tried
-        twice in a row. An agent that died may have begun the task: `work` must be such that this does no harm. A
-        TimeoutError is the task's own error, for the agent may still be at work on it.
+        Within `async with`, `work` is a coroutine function and the call is awaited. An agent that died may have begun
+        the task: `work` must be such that this does no harm. A TimeoutError is the task's own error, for the agent may
+        still be at work on it. An endpoint that was tried is not tried again at once. A refused connection and `Retry`
+        are no attempts: the task goes from endpoint to endpoint until one takes it.
 
         Raises:
-            NoEndpointError: `attempts` endpoints failed, or there was none to try; its cause is the last error.
+            NoEndpointError: `attempts` endpoints failed, or none took it in time; its cause is the last error.
             ValueError: `attempts` is below 1.
         """
         if attempts < 1:
             raise ValueError(f"cannot try {attempts} times: attempts must be at least 1")
-        tries = _Tries(attempts)
+        tries = _Tries(attempts, self.timeout_s)
         return self._call_async(work, tries) if self._asynchronous else self._call(work, tries)
 
     def _call(self, work: Callable[[Endpoint], T], tries: _Tries) -> T:
@@ -154,7 +163,7 @@ class Endpoints:
             except TimeoutError:
                 raise  # it may still be done there
             except (OSError, Retry) as error:
-                tries.failed(pick, error)
+                tries.failed(pick, error, self._chance())
 
     async def _call_async(self, work: Callable[[Endpoint], Awaitable[T]], tries: _Tries) -> T:
         while True:
@@ -165,7 +174,7 @@ class Endpoints:
             except TimeoutError:
                 raise  # it may still be done there
             except (OSError, Retry) as error:
-                tries.failed(pick, error)
+                tries.failed(pick, error, self._chance())
 
     # -- the context -----------------------------------------------------------------------------
 
@@ -198,51 +207,48 @@ class Endpoints:
     # -- waiting ---------------------------------------------------------------------------------
 
     def _wait(self, tries: _Tries) -> Member:
-        until = time.monotonic() + self.timeout_s
         with self._changed:
             while (member := self._take(tries)) is None:
-                left_s = until - time.monotonic()
-                if left_s <= 0.0:
-                    raise self._too_late(tries) from tries.error
-                self._changed.wait(left_s)
+                began = time.monotonic()
+                self._changed.wait(tries.wait_s())
+                tries.left_s -= time.monotonic() - began
             return member
 
     async def _wait_async(self, tries: _Tries) -> Member:
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                while True:
-                    waiter = (loop, loop.create_future())
-                    with self._changed:
-                        if (member := self._take(tries)) is not None:
-                            return member
-                        self._waiters.add(waiter)
-                    try:
-                        await waiter[1]
-                    finally:
-                        with self._changed:
-                            self._waiters.discard(waiter)
-        except TimeoutError:
+        while True:
+            waiter = (loop, loop.create_future())
             with self._changed:
-                raise self._too_late(tries) from tries.error
+                if (member := self._take(tries)) is not None:
+                    return member
+                self._waiters.add(waiter)
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(tries.wait_s()):
+                    await waiter[1]
+            except TimeoutError:
+                pass
+            finally:
+                with self._changed:
+                    self._waiters.discard(waiter)
+            tries.left_s -= time.monotonic() - began
 
     def _take(self, tries: _Tries) -> Member | None:
         """An endpoint, if there is one now.
 
         Raises:
-            NoEndpointError: waiting is of no use.
+            NoEndpointError: waiting is of no use, or has been long enough.
         """
         if self._watcher is None:
             raise RuntimeError("cannot pick: enter Endpoints first, with `with` or `async with`")
-        member = self._picker.pick(self._clock(), tries.last)
+        member = self._picker.pick(self._clock(), tries.avoid())
         if member is None and self._hopeless:
             raise NoEndpointError(self._trouble + tries.story) from tries.error
+        if member is None and tries.left_s <= 0.0:
+            what = f"no endpoint besides {tries.tried}" if tries.tried else "no endpoint"
+            where = f"of {self.pool or 'any pool'} within {self.timeout_s:g} s"
+            raise NoEndpointError(f"{what} {where}: {self._trouble}{tries.story}") from tries.error
         return member
-
-    def _too_late(self, tries: _Tries) -> NoEndpointError:
-        what = f"no endpoint besides {tries.last.endpoint.id}" if tries.last else "no endpoint"
-        where = self.pool or "any pool"
-        return NoEndpointError(f"{what} of {where} within {self.timeout_s:g} s: {self._trouble}{tries.story}")
 
     def _release(self, member: Member, worked: bool | None) -> None:
         with self._changed:
@@ -285,29 +291,58 @@ class Endpoints:
 
 
 class _Tries:
-    """One task on its way from endpoint to endpoint: where it failed last, and why each time."""
+    """One task on its way from endpoint to endpoint: where it may not go yet, why, and how long it may still wait."""
 
-    def __init__(self, attempts: int) -> None:
-        self.last: Member | None = None
+    def __init__(self, attempts: int, wait_s: float) -> None:
+        self.left_s = wait_s
         self.error: Exception | None = None
         self._attempts = attempts
-        self._failures: list[str] = []
+        self._failures = 0
+        self._begun = 0  # of these, where it may have been begun
+        self._story: deque[str] = deque(maxlen=_TOLD_MAX)
+        self._not_before: dict[Member, float] = {}  # monotonic
 
     @property
     def story(self) -> str:
-        return f"; before that: {'; '.join(self._failures)}" if self._failures else ""
+        return f"; before that: {'; '.join(self._story)}" if self._story else ""
 
-    def failed(self, pick: Pick, error: Exception) -> None:
-        """The endpoint of `pick` did not do it.
+    @property
+    def tried(self) -> str:
+        """The endpoints that it waits to try again."""
+        return ", ".join(member.endpoint.id for member in self._not_before)
+
+    def avoid(self) -> Collection[Member]:
+        """Where it failed a moment ago."""
+        now = time.monotonic()
+        self._not_before = {member: at for member, at in self._not_before.items() if at > now}
+        return self._not_before.keys()
+
+    def wait_s(self) -> float:
+        """How long to wait for news at the most."""
+        return max(0.0, min([self.left_s, *(at - time.monotonic() for at in self._not_before.values())]))
+
+    def failed(self, pick: Pick, error: Exception, chance: float) -> None:
+        """The endpoint of `pick` did not do it, and is not asked again for a while that is spread by `chance`.
 
         Raises:
             NoEndpointError: it was the last attempt.
         """
         assert pick.member is not None, "work began on it"
-        self.last, self.error = pick.member, error
-        self._failures.append(f"{pick.member.endpoint.id}: {error!r}"[:_CAUSE_MAX])
-        if len(self._failures) >= self._attempts:
-            raise NoEndpointError(f"{self._attempts} attempts failed: {'; '.join(self._failures)}") from error
+        self.error = error
+        self._failures += 1
+        self._begun += _may_have_begun(error)
+        pause_s = min(_PAUSE_MAX_S, _PAUSE_FIRST_S * 2.0 ** min(self._failures - 1, 10))
+        self._not_before[pick.member] = time.monotonic() + pause_s * (0.5 + 0.5 * chance)
+        self._story.append(f"{pick.member.endpoint.id}: {error!r}"[:_CAUSE_MAX])
+        if self._begun >= self._attempts:
+            raise NoEndpointError(f"{self._attempts} attempts failed: {'; '.join(self._story)}") from error
+
+
+def _may_have_begun(error: Exception) -> bool:
+    """Whether the agent may have begun the task: it had the connection, and did not say no."""
+    reason = getattr(error, "reason", error)  # where urllib has it
+    refused = isinstance(reason, ConnectionRefusedError) or getattr(reason, "errno", None) == errno.ECONNREFUSED
+    return not (refused or isinstance(error, Retry))
 
 
 def _endpoint(message: pb.InstanceEndpoint) -> Endpoint:

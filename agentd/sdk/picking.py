@@ -90,9 +90,9 @@ class Picker:
             else:
                 self._members[each.id] = Member(each)
 
-    def pick(self, now: float, avoid: Member | None = None) -> Member | None:
-        """Take an endpoint for one task, any but `avoid`; None: there is none. To be followed by `release`."""
-        ready = [one for one in self._members.values() if one.endpoint.weight > 0.0 and one is not avoid]
+    def pick(self, now: float, avoid: Collection[Member] = ()) -> Member | None:
+        """Take an endpoint for one task, any but those in `avoid`; None: there is none. To be followed by `release`."""
+        ready = [one for one in self._members.values() if one.endpoint.weight > 0.0 and one not in avoid]
         able = [one for one in ready if one.ejected_until <= now]
         if not able:
             if not ready:

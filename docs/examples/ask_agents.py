@@ -21,7 +21,7 @@ def ask(endpoint: Endpoint) -> str:
             raise Retry(f"{endpoint.id} takes nothing now") from error
         raise RuntimeError(f"{endpoint.id} answered {error.code}: {error.read(200)!r}") from error
     except http.client.HTTPException as error:
-        raise Retry(f"{endpoint.id} stopped in the middle of its answer") from error
+        raise ConnectionError(f"{endpoint.id} stopped in the middle of its answer") from error
 
 
 def main(pool: str, tasks: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import random
 import threading
+import urllib.error
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -104,27 +106,89 @@ async def test_coroutines_go_elsewhere_likewise(make: Any) -> None:
 
 
 def test_after_the_last_attempt_it_is_told_what_went_wrong_each_time(make: Any) -> None:
-    work = Work({9101: ConnectionRefusedError("nobody"), 9102: ConnectionResetError("gone")})
+    work = Work({9101: BrokenPipeError("closed"), 9102: ConnectionResetError("gone")})
     with make(9101, 9102) as endpoints, pytest.raises(NoEndpointError) as raised:
         endpoints.call(work, attempts=3)
     text = str(raised.value)
     assert text.startswith("3 attempts failed: research-910")
-    assert "research-9101: ConnectionRefusedError('nobody')" in text
+    assert "research-9101: BrokenPipeError('closed')" in text
     assert "research-9102: ConnectionResetError('gone')" in text
     assert isinstance(raised.value.__cause__, OSError)
     assert len(work.asked) == 3
     assert work.asked[0] == work.asked[2] != work.asked[1]
 
 
-def test_the_only_endpoint_is_not_asked_twice_in_a_row(make: Any) -> None:
-    work = Work({9101: ConnectionRefusedError("nobody")})
+class Busy(Work):
+    """Work that every agent turns away, or that none is there for, until it has been offered so often."""
+
+    def __init__(self, times: int, error: Exception) -> None:
+        super().__init__()
+        self.times = times
+        self.error = error
+
+    def __call__(self, endpoint: Endpoint) -> str:
+        answer = super().__call__(endpoint)
+        if len(self.asked) <= self.times:
+            raise self.error
+        return answer
+
+
+NOT_BEGUN = [
+    Retry("full"),
+    ConnectionRefusedError("nobody"),
+    OSError(errno.ECONNREFUSED, "nobody"),
+    urllib.error.URLError(ConnectionRefusedError("nobody")),
+]
+
+
+@pytest.mark.parametrize("error", NOT_BEGUN, ids=repr)
+def test_a_task_that_nobody_takes_now_waits_until_somebody_does(make: Any, error: Exception) -> None:
+    work = Busy(4, error)
+    with make(9101, 9102) as endpoints:
+        assert endpoints.call(work, attempts=1).startswith("http://127.0.0.1:910")
+    assert len(work.asked) == 5
+    assert set(work.asked[:2]) == {9101, 9102}, "first it is offered to all"
+
+
+@asynchronous
+async def test_that_of_a_coroutine_likewise(make: Any) -> None:
+    work = Busy(4, Retry("full"))
+    async with make(9101, 9102) as endpoints:
+        await endpoints.call(work.later, attempts=1)
+        assert not endpoints._waiters
+    assert len(work.asked) == 5
+
+
+def test_it_does_not_wait_for_ever(make: Any) -> None:
+    work = Busy(1000, Retry("full"))
+    with make(9101, timeout_s=0.3) as endpoints:
+        until_known(endpoints, 9101)
+        with pytest.raises(NoEndpointError) as raised:
+            endpoints.call(work)
+    assert len(work.asked) >= 2
+    assert "no endpoint besides research-9101 of research within 0.3 s" in str(raised.value)
+    assert "before that: research-9101: Retry('full')" in str(raised.value)
+
+
+def test_the_only_endpoint_is_not_asked_again_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentd.sdk.endpoints._PAUSE_FIRST_S", 3600.0)
+    monkeypatch.setattr("agentd.sdk.endpoints._PAUSE_MAX_S", 3600.0)
+    work = Work({9101: ConnectionResetError("gone")})
     with make(9101, timeout_s=0.01) as endpoints:
         until_known(endpoints, 9101)
         with pytest.raises(NoEndpointError) as raised:
             endpoints.call(work)
     assert work.asked == [9101]
     assert "no endpoint besides research-9101 of research within 0.01 s" in str(raised.value)
-    assert "before that: research-9101: ConnectionRefusedError('nobody')" in str(raised.value)
+    assert "before that: research-9101: ConnectionResetError('gone')" in str(raised.value)
+
+
+def test_but_after_a_pause_it_is(make: Any) -> None:
+    """A connection that was kept, and closed meanwhile, is reset: the next one is not."""
+    work = Busy(2, ConnectionResetError("gone"))
+    with make(9101) as endpoints:
+        assert endpoints.call(work) == "http://127.0.0.1:9101"
+    assert work.asked == [9101] * 3
 
 
 def test_a_new_process_of_the_same_instance_is_another_endpoint(make: Any, discovery: Any, make_endpoint: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def picker(*endpoints: Endpoint, seed: int = 1) -> Picker:
     return made
 
 
-def take(chosen: Picker, now: float = 0.0, avoid: Member | None = None) -> Member:
+def take(chosen: Picker, now: float = 0.0, avoid: Collection[Member] = ()) -> Member:
     member = chosen.pick(now, avoid)
     assert member is not None
     return member
@@ -86,12 +87,12 @@ def test_who_drains_gets_nothing_from_that_moment_on() -> None:
 def test_who_is_to_be_avoided_is_avoided_even_alone() -> None:
     chosen = picker(endpoint(9101), endpoint(9102))
     first = take(chosen)
-    assert all(take(chosen, avoid=first) is not first for _ in range(50))
+    assert all(take(chosen, avoid={first}) is not first for _ in range(50))
     alone = picker(endpoint(9101))
     only = take(alone)
-    assert alone.pick(0.0, only) is None
+    assert alone.pick(0.0, {only}) is None
     alone.learn([endpoint(9101, incarnation="b")], snapshot=False)
-    assert alone.pick(0.0, only) is not None, "another process"
+    assert alone.pick(0.0, {only}) is not None, "another process"
 
 
 def test_a_change_names_the_removed_and_a_snapshot_does_not() -> None:
@@ -188,7 +189,7 @@ def test_whoever_takes_tasks_can_be_picked_whatever_has_happened(steps: list[Any
             known.pop(values[0], None)
             chosen.learn([], [f"research-{values[0]}"], snapshot=False)
         elif step == "pick":
-            member = chosen.pick(now, held[-1] if values[0] and held else None)
+            member = chosen.pick(now, held[-1:] if values[0] else ())
             held += [member] if member else []
         elif step == "release" and held:
             chosen.release(held.pop(values[0] % len(held)), now, worked=values[1])
