@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
-SCRIPTS = ("agent_memory", "evaluate", "fleet", "heartbeats", "peers", "reaction", "sandbox", "status")
+SCRIPTS = (
+    "agent_memory", "drain", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling", "sandbox", "status",
+)  # fmt: skip
 
 
 def run(script: str, *options: str) -> str:
@@ -79,3 +81,18 @@ def test_peers_measures_agentd_alone_where_nothing_may_be_installed(tmp_path: Pa
     found = figures("peers", tmp_path / "report.json", *small)
     assert found["2: start, agentd"] > 0
     assert found["2: back, agentd"] > 0
+
+
+@pytest.mark.host
+def test_rolling_compares_a_client_with_itself(tmp_path: Path) -> None:
+    found = figures("rolling", tmp_path / "report.json", "--rounds", "2", "--agents", "2", "--rate", "20")
+    assert found["p99 through a restart"] > 0
+    assert found["ratio of p99"] > 0
+    assert found["tasks lost"] == found["tasks begun twice"] == 0
+
+
+@pytest.mark.host
+def test_drain_tells_all_watchers(tmp_path: Path) -> None:
+    found = figures("drain", tmp_path / "report.json", "--rounds", "1", "--drains", "3", "--watchers", "4")
+    assert found["drain to gone for 4 watchers, p50"] > 0
+    assert found["ratio of p50"] > 0
