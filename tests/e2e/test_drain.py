@@ -6,10 +6,13 @@ import http.client
 import signal
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from e2e_fleet import PATIENT, SAMPLE, Fleet, call, pids, set_load
+
+from agentd.sdk.endpoints import Endpoint, Endpoints
 
 pytestmark = pytest.mark.host
 # Heartbeats every half second, and patience with those that a busy machine delays.
@@ -99,3 +102,42 @@ def test_an_agent_is_taken_back_in_the_middle_of_its_task(fleet: Fleet) -> None:
     assert [event["instance"] for event in fleet.events("resume")] == [second]
     assert len(fleet.events("scale_up")) == 1
     assert fleet.events("stop", "stop_forced") == []
+
+
+def test_what_a_deadline_cuts_is_told_and_done_by_another(fleet: Fleet) -> None:
+    pool = fleet.elastic(2, 5, command=SAMPLE, min=2, drain_timeout_sec=1, stop_grace_sec=0.5)
+    fleet.configure({"research": pool}, rules=RULES)
+    fleet.start()
+    fleet.ready(*(f"research-{fleet.ports[number]}" for number in (2, 3)))
+    asked: list[str] = []
+
+    def work(endpoint: Endpoint) -> str:
+        asked.append(endpoint.id)
+        _, answer = call(endpoint.port, "POST", "/task", {"service_s": 0.0 if asked[1:] else 600.0})
+        return str(answer["instance"])
+
+    with Endpoints("research", address=fleet.address) as endpoints, ThreadPoolExecutor(1) as thread:
+        task = thread.submit(endpoints.call, work)
+        fleet.until("it works", lambda: asked and fleet.ps()[asked[0]]["in_flight"] == 1)
+        fleet.ctl("drain", asked[0])
+        assert task.result() == asked[1] != asked[0]
+    reason = fleet.event("stop_forced", instance=asked[0])["reason"]
+    assert "deadline of 1 s passed; 1 task in flight and 0 queued were cut" in reason
+
+
+def test_a_drain_that_ends_while_agentd_is_away_is_known_to_the_next(fleet: Fleet) -> None:
+    fleet.configure({"research": fleet.elastic(2, 5, command=SAMPLE, drain_timeout_sec=600)}, rules=RULES)
+    fleet.start()
+    first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
+    fleet.ready(first)
+    answers: list[tuple[int, Any]] = []
+    task = offer(fleet.ports[2], 2.0, answers)
+    fleet.until("it works", lambda: fleet.ps()[first]["in_flight"] == 1)
+    fleet.ctl("drain", first)
+    fleet.until("its door is closed", lambda: call(fleet.ports[2], "GET", "/healthz")[0] == 503)
+    fleet.kill()
+    task.join()
+    assert answers[0][0] == 200
+    fleet.start()
+    fleet.ready(second)
+    assert "cut" not in fleet.event("stop", instance=first)["reason"]
