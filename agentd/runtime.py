@@ -285,8 +285,10 @@ class Runtime:
         self._keep(self._controller.step(event, self.clock.now()), finished)
 
     def _sayable(self, instance: InstanceId, reply: BeatReply) -> BeatReply:
-        """`reply`, but without a directive that is not stored: an agentd killed now would leave an agent that drains
-        to one that counts on it."""
+        """`reply`, without a directive that is not stored yet.
+
+        Were agentd killed now, the agent would drain, and the next agentd count on it.
+        """
         if instance not in self._unstored:
             return reply
         return BeatReply(Directive(DirectiveKind.CONTINUE), reply.interval_s)

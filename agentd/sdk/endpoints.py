@@ -248,6 +248,7 @@ class Endpoints:
             what = f"no endpoint besides {tries.tried}" if tries.tried else "no endpoint"
             where = f"of {self.pool or 'any pool'} within {self.timeout_s:g} s"
             raise NoEndpointError(f"{what} {where}: {self._trouble}{tries.story}") from tries.error
+        tries.take()
         return member
 
     def _release(self, member: Member, worked: bool | None) -> None:
@@ -298,7 +299,8 @@ class _Tries:
         self.error: Exception | None = None
         self._attempts = attempts
         self._failures = 0
-        self._begun = 0  # of these, where it may have been begun
+        self._counted = 0  # of these, the attempts
+        self._taken_at = 0.0
         self._story: deque[str] = deque(maxlen=_TOLD_MAX)
         self._not_before: dict[Member, float] = {}  # monotonic
 
@@ -317,6 +319,10 @@ class _Tries:
         self._not_before = {member: at for member, at in self._not_before.items() if at > now}
         return self._not_before.keys()
 
+    def take(self) -> None:
+        """Another try begins."""
+        self._taken_at = time.monotonic()
+
     def wait_s(self) -> float:
         """How long to wait for news at the most."""
         return max(0.0, min([self.left_s, *(at - time.monotonic() for at in self._not_before.values())]))
@@ -329,12 +335,17 @@ class _Tries:
         """
         assert pick.member is not None, "work began on it"
         self.error = error
+        now = time.monotonic()
+        begun = _may_have_begun(error)
+        if not begun:
+            self.left_s -= now - self._taken_at
+        # Refusals may take their time; when the wait is over, they count too.
+        self._counted += begun or self.left_s <= 0.0
         self._failures += 1
-        self._begun += _may_have_begun(error)
         pause_s = min(_PAUSE_MAX_S, _PAUSE_FIRST_S * 2.0 ** min(self._failures - 1, 10))
-        self._not_before[pick.member] = time.monotonic() + pause_s * (0.5 + 0.5 * chance)
+        self._not_before[pick.member] = now + pause_s * (0.5 + 0.5 * chance)
         self._story.append(f"{pick.member.endpoint.id}: {error!r}"[:_CAUSE_MAX])
-        if self._begun >= self._attempts:
+        if self._counted >= self._attempts:
             raise NoEndpointError(f"{self._attempts} attempts failed: {'; '.join(self._story)}") from error
 
 

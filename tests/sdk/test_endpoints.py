@@ -170,6 +170,21 @@ def test_it_does_not_wait_for_ever(make: Any) -> None:
     assert "before that: research-9101: Retry('full')" in str(raised.value)
 
 
+def test_agents_that_take_their_time_to_refuse_are_no_way_round_that(make: Any) -> None:
+    asked: list[int] = []
+
+    def refused(endpoint: Endpoint) -> str:
+        asked.append(endpoint.port)
+        threading.Event().wait(0.2)  # longer than the pause before it is asked again
+        raise Retry("full")
+
+    with make(9101, 9102, 9103, timeout_s=0.3) as endpoints:
+        until_known(endpoints, 9101, 9102, 9103)
+        with pytest.raises(NoEndpointError, match="2 attempts failed"):
+            endpoints.call(refused, attempts=2)
+    assert len(asked) >= 2
+
+
 def test_the_only_endpoint_is_not_asked_again_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentd.sdk.endpoints._PAUSE_FIRST_S", 3600.0)
     monkeypatch.setattr("agentd.sdk.endpoints._PAUSE_MAX_S", 3600.0)
