@@ -93,7 +93,7 @@ class Client:
 
     @property
     def given(self) -> int:
-        """Tasks that have come to an end, or are under way at the most."""
+        """Tasks that have come to an end, good or bad."""
         return len(self.answered) + len(self.failed)
 
     def start(self) -> None:
@@ -104,7 +104,8 @@ class Client:
 
     def finish(self) -> None:
         """Give no more tasks than is enough, and wait for those that are under way."""
-        self._enough.set()
+        with self._lock:
+            self._enough.set()
         for thread in self._threads:
             thread.join()
 
@@ -134,8 +135,8 @@ class Client:
         while True:
             with self._lock:
                 number = next(self._numbers)
-            if self._enough.is_set() and number > self._tasks_min:
-                return
+                if self._enough.is_set() and number > self._tasks_min:
+                    return
             yield number
 
 
