@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -100,6 +101,18 @@ def test_a_second_term_drops_nothing() -> None:
         client.join(30)
         assert [status for status, _fields in answers] == [200]
         assert process.wait(30) == 0
+
+
+def test_a_term_that_comes_when_all_is_done_is_no_failure() -> None:
+    with sample() as (process, port):
+        process.send_signal(signal.SIGTERM)
+        while is_open(port):
+            pass
+        # From now on there is no moment at which the next one may not find it at its very end.
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+        assert process.returncode == 0
 
 
 def test_a_second_interrupt_drops_what_is_left() -> None:
