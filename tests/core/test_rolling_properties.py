@@ -90,6 +90,8 @@ class Watched(Chaos):
 def _die(world: Watched, number: int, restart_in_s: float) -> None:
     if world.agents:
         ident = sorted(world.agents)[number % len(world.agents)]
+        if world.members()[ident].state is State.STOPPING:
+            restart_in_s = -1.0  # what a driver stops it does not start again
         world.die(ident, lambda name: world.exit(name, restart_in_s=restart_in_s))
 
 
@@ -177,6 +179,7 @@ def play(given: Given, story: list[Any]) -> None:
             break
         world.run_until(world.now + 30.0)
     assert world.pool().rolling is None, world.pool().rolling
+    world.run_until(world.now + 60.0)  # who died at last is back
     after = {ident: view.incarnation for ident, view in world.members().items()}
     assert all(after.get(ident) != incarnation for ident, incarnation in before.items())
     assert world.pool().ready >= given.size
