@@ -165,7 +165,7 @@ class Sessions:
                     continue
                 try:
                     await session.context.write(
-                        agent_pb2.SessionResponse(replies=replies, controller_epoch=self._epoch)
+                        agent_pb2.SessionResponse(replies=replies, controller_epoch=self._epoch, unasked=True)
                     )
                 except (asyncio.InvalidStateError, aio.InternalError):  # it has ended meanwhile
                     return

@@ -273,6 +273,7 @@ class Agent:
                 drain_left_s=lambda: self.drain_left_s,
             ),
             notifier=self._notifier,
+            watched=self._drain.loop,
         )
         self._reporter.start()
         return self

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 
-def error_reason(call: grpc.Call) -> str:
+def error_reason(call: grpc.Call | grpc.aio.AioRpcError) -> str:
     """The reason of the google.rpc.ErrorInfo in a failed call's details; empty where there is none."""
-    for key, value in call.trailing_metadata() or ():
+    metadata: Any = call.trailing_metadata() or ()
+    for key, value in metadata:
         if key != "grpc-status-details-bin":
             continue
         # Only errors need these modules; most programs never meet one.

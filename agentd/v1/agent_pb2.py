@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from agentd.v1 import common_pb2 as agentd_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61gentd/v1/agent.proto\x12\tagentd.v1\x1a\x16\x61gentd/v1/common.proto\":\n\x0eSessionRequest\x12(\n\nheartbeats\x18\x01 \x03(\x0b\x32\x14.agentd.v1.Heartbeat\"W\n\x0fSessionResponse\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.agentd.v1.HeartbeatReply\x12\x18\n\x10\x63ontroller_epoch\x18\x02 \x01(\x04\"<\n\x10HeartbeatRequest\x12(\n\nheartbeats\x18\x01 \x03(\x0b\x32\x14.agentd.v1.Heartbeat\"\x9f\x04\n\tHeartbeat\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.agentd.v1.InstanceRef\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x11\n\x04load\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cqueue_length\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tin_flight\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0ftasks_completed\x18\x06 \x01(\x04H\x03\x88\x01\x01\x12 \n\x13response_time_p50_s\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13response_time_p95_s\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x30\n\x06labels\x18\t \x03(\x0b\x32 .agentd.v1.Heartbeat.LabelsEntry\x12(\n\x04\x61\x63ks\x18\x0c \x03(\x0b\x32\x1a.agentd.v1.Acknowledgement\x12%\n\x08\x65ndpoint\x18\x0b \x01(\x0b\x32\x13.agentd.v1.Endpoint\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_loadB\x0f\n\r_queue_lengthB\x0c\n\n_in_flightB\x12\n\x10_tasks_completedB\x16\n\x14_response_time_p50_sB\x16\n\x14_response_time_p95_sJ\x04\x08\n\x10\x0bR\x0f\x64irectives_done\"\xc8\x01\n\x0f\x41\x63knowledgement\x12\n\n\x02id\x18\x01 \x01(\x04\x12/\n\x05stage\x18\x02 \x01(\x0e\x32 .agentd.v1.Acknowledgement.Stage\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x14\n\x0c\x64one_follows\x18\x04 \x01(\x08\"T\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_ACCEPTED\x10\x01\x12\x0e\n\nSTAGE_DONE\x10\x02\x12\x10\n\x0cSTAGE_FAILED\x10\x03\"Y\n\x11HeartbeatResponse\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.agentd.v1.HeartbeatReply\x12\x18\n\x10\x63ontroller_epoch\x18\x02 \x01(\x04\"\x87\x01\n\x0eHeartbeatReply\x12\'\n\tdirective\x18\x01 \x01(\x0b\x32\x14.agentd.v1.Directive\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.agentd.v1.Refusal\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\"8\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xe4\x01\n\tDirective\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.agentd.v1.Directive.Kind\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12(\n\nsuccessors\x18\x04 \x03(\x0b\x32\x14.agentd.v1.Successor\"d\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_CONTINUE\x10\x01\x12\x0e\n\nKIND_DRAIN\x10\x02\x12\x12\n\x0eKIND_SHUT_DOWN\x10\x03\x12\x0f\n\x0bKIND_RESUME\x10\x04\"T\n\tSuccessor\x12\x10\n\x08instance\x18\x01 \x01(\t\x12%\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x13.agentd.v1.Endpoint\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x32\x9c\x01\n\x0c\x41gentService\x12\x46\n\tHeartbeat\x12\x1b.agentd.v1.HeartbeatRequest\x1a\x1c.agentd.v1.HeartbeatResponse\x12\x44\n\x07Session\x12\x19.agentd.v1.SessionRequest\x1a\x1a.agentd.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61gentd/v1/agent.proto\x12\tagentd.v1\x1a\x16\x61gentd/v1/common.proto\":\n\x0eSessionRequest\x12(\n\nheartbeats\x18\x01 \x03(\x0b\x32\x14.agentd.v1.Heartbeat\"h\n\x0fSessionResponse\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.agentd.v1.HeartbeatReply\x12\x18\n\x10\x63ontroller_epoch\x18\x02 \x01(\x04\x12\x0f\n\x07unasked\x18\x03 \x01(\x08\"<\n\x10HeartbeatRequest\x12(\n\nheartbeats\x18\x01 \x03(\x0b\x32\x14.agentd.v1.Heartbeat\"\xcf\x04\n\tHeartbeat\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.agentd.v1.InstanceRef\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x11\n\x04load\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cqueue_length\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tin_flight\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0ftasks_completed\x18\x06 \x01(\x04H\x03\x88\x01\x01\x12 \n\x13response_time_p50_s\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13response_time_p95_s\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x30\n\x06labels\x18\t \x03(\x0b\x32 .agentd.v1.Heartbeat.LabelsEntry\x12(\n\x04\x61\x63ks\x18\x0c \x03(\x0b\x32\x1a.agentd.v1.Acknowledgement\x12%\n\x08\x65ndpoint\x18\x0b \x01(\x0b\x32\x13.agentd.v1.Endpoint\x12\x1b\n\x0eloop_blocked_s\x18\r \x01(\x01H\x06\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_loadB\x0f\n\r_queue_lengthB\x0c\n\n_in_flightB\x12\n\x10_tasks_completedB\x16\n\x14_response_time_p50_sB\x16\n\x14_response_time_p95_sB\x11\n\x0f_loop_blocked_sJ\x04\x08\n\x10\x0bR\x0f\x64irectives_done\"\xc8\x01\n\x0f\x41\x63knowledgement\x12\n\n\x02id\x18\x01 \x01(\x04\x12/\n\x05stage\x18\x02 \x01(\x0e\x32 .agentd.v1.Acknowledgement.Stage\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x14\n\x0c\x64one_follows\x18\x04 \x01(\x08\"T\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_ACCEPTED\x10\x01\x12\x0e\n\nSTAGE_DONE\x10\x02\x12\x10\n\x0cSTAGE_FAILED\x10\x03\"Y\n\x11HeartbeatResponse\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.agentd.v1.HeartbeatReply\x12\x18\n\x10\x63ontroller_epoch\x18\x02 \x01(\x04\"\x87\x01\n\x0eHeartbeatReply\x12\'\n\tdirective\x18\x01 \x01(\x0b\x32\x14.agentd.v1.Directive\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.agentd.v1.Refusal\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\"8\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xe4\x01\n\tDirective\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.agentd.v1.Directive.Kind\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12(\n\nsuccessors\x18\x04 \x03(\x0b\x32\x14.agentd.v1.Successor\"d\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_CONTINUE\x10\x01\x12\x0e\n\nKIND_DRAIN\x10\x02\x12\x12\n\x0eKIND_SHUT_DOWN\x10\x03\x12\x0f\n\x0bKIND_RESUME\x10\x04\"T\n\tSuccessor\x12\x10\n\x08instance\x18\x01 \x01(\t\x12%\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x13.agentd.v1.Endpoint\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x32\x9c\x01\n\x0c\x41gentService\x12\x46\n\tHeartbeat\x12\x1b.agentd.v1.HeartbeatRequest\x1a\x1c.agentd.v1.HeartbeatResponse\x12\x44\n\x07Session\x12\x19.agentd.v1.SessionRequest\x1a\x1a.agentd.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,29 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONREQUEST']._serialized_start=60
   _globals['_SESSIONREQUEST']._serialized_end=118
   _globals['_SESSIONRESPONSE']._serialized_start=120
-  _globals['_SESSIONRESPONSE']._serialized_end=207
-  _globals['_HEARTBEATREQUEST']._serialized_start=209
-  _globals['_HEARTBEATREQUEST']._serialized_end=269
-  _globals['_HEARTBEAT']._serialized_start=272
-  _globals['_HEARTBEAT']._serialized_end=815
-  _globals['_HEARTBEAT_LABELSENTRY']._serialized_start=639
-  _globals['_HEARTBEAT_LABELSENTRY']._serialized_end=684
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=818
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1018
-  _globals['_ACKNOWLEDGEMENT_STAGE']._serialized_start=934
-  _globals['_ACKNOWLEDGEMENT_STAGE']._serialized_end=1018
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1020
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1109
-  _globals['_HEARTBEATREPLY']._serialized_start=1112
-  _globals['_HEARTBEATREPLY']._serialized_end=1247
-  _globals['_REFUSAL']._serialized_start=1249
-  _globals['_REFUSAL']._serialized_end=1305
-  _globals['_DIRECTIVE']._serialized_start=1308
-  _globals['_DIRECTIVE']._serialized_end=1536
-  _globals['_DIRECTIVE_KIND']._serialized_start=1436
-  _globals['_DIRECTIVE_KIND']._serialized_end=1536
-  _globals['_SUCCESSOR']._serialized_start=1538
-  _globals['_SUCCESSOR']._serialized_end=1622
-  _globals['_AGENTSERVICE']._serialized_start=1625
-  _globals['_AGENTSERVICE']._serialized_end=1781
+  _globals['_SESSIONRESPONSE']._serialized_end=224
+  _globals['_HEARTBEATREQUEST']._serialized_start=226
+  _globals['_HEARTBEATREQUEST']._serialized_end=286
+  _globals['_HEARTBEAT']._serialized_start=289
+  _globals['_HEARTBEAT']._serialized_end=880
+  _globals['_HEARTBEAT_LABELSENTRY']._serialized_start=685
+  _globals['_HEARTBEAT_LABELSENTRY']._serialized_end=730
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=883
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1083
+  _globals['_ACKNOWLEDGEMENT_STAGE']._serialized_start=999
+  _globals['_ACKNOWLEDGEMENT_STAGE']._serialized_end=1083
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1085
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1174
+  _globals['_HEARTBEATREPLY']._serialized_start=1177
+  _globals['_HEARTBEATREPLY']._serialized_end=1312
+  _globals['_REFUSAL']._serialized_start=1314
+  _globals['_REFUSAL']._serialized_end=1370
+  _globals['_DIRECTIVE']._serialized_start=1373
+  _globals['_DIRECTIVE']._serialized_end=1601
+  _globals['_DIRECTIVE_KIND']._serialized_start=1501
+  _globals['_DIRECTIVE_KIND']._serialized_end=1601
+  _globals['_SUCCESSOR']._serialized_start=1603
+  _globals['_SUCCESSOR']._serialized_end=1687
+  _globals['_AGENTSERVICE']._serialized_start=1690
+  _globals['_AGENTSERVICE']._serialized_end=1846
 # @@protoc_insertion_point(module_scope)

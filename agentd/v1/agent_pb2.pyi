@@ -48,8 +48,11 @@ class SessionResponse(_message.Message):
 
     REPLIES_FIELD_NUMBER: _builtins.int
     CONTROLLER_EPOCH_FIELD_NUMBER: _builtins.int
+    UNASKED_FIELD_NUMBER: _builtins.int
     controller_epoch: _builtins.int
     """Counts up with every start of agentd."""
+    unasked: _builtins.bool
+    """It answers no request: agentd has something to say in between."""
     @_builtins.property
     def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartbeatReply]:
         """One for each heartbeat of a request, in order; or one for each instance that has a new directive."""
@@ -59,10 +62,11 @@ class SessionResponse(_message.Message):
         *,
         replies: _abc.Iterable[Global___HeartbeatReply] | None = ...,
         controller_epoch: _builtins.int = ...,
+        unasked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_epoch", b"controller_epoch", "replies", b"replies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_epoch", b"controller_epoch", "replies", b"replies", "unasked", b"unasked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +129,7 @@ class Heartbeat(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ACKS_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    LOOP_BLOCKED_S_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts up from 1 with every heartbeat of one incarnation."""
     load: _builtins.float
@@ -138,6 +143,8 @@ class Heartbeat(_message.Message):
     response_time_p50_s: _builtins.float
     """Response times of the tasks finished in the last interval, seconds."""
     response_time_p95_s: _builtins.float
+    loop_blocked_s: _builtins.float
+    """For how long the agent's event loop has stood still, seconds; absent while it runs, or where the agent has none."""
     @_builtins.property
     def instance(self) -> _common_pb2.InstanceRef: ...
     @_builtins.property
@@ -166,15 +173,18 @@ class Heartbeat(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         acks: _abc.Iterable[Global___Acknowledgement] | None = ...,
         endpoint: _common_pb2.Endpoint | None = ...,
+        loop_blocked_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "load", b"load", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "acks", b"acks", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "labels", b"labels", "load", b"load", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "seq", b"seq", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "acks", b"acks", "endpoint", b"endpoint", "in_flight", b"in_flight", "instance", b"instance", "labels", b"labels", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "seq", b"seq", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_flight: _TypeAlias = _typing.Literal["in_flight"]  # noqa: Y015
     _WhichOneofArgType__in_flight: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight"]  # noqa: Y015
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
+    _WhichOneofReturnType__loop_blocked_s: _TypeAlias = _typing.Literal["loop_blocked_s"]  # noqa: Y015
+    _WhichOneofArgType__loop_blocked_s: _TypeAlias = _typing.Literal["_loop_blocked_s", b"_loop_blocked_s"]  # noqa: Y015
     _WhichOneofReturnType__queue_length: _TypeAlias = _typing.Literal["queue_length"]  # noqa: Y015
     _WhichOneofArgType__queue_length: _TypeAlias = _typing.Literal["_queue_length", b"_queue_length"]  # noqa: Y015
     _WhichOneofReturnType__response_time_p50_s: _TypeAlias = _typing.Literal["response_time_p50_s"]  # noqa: Y015
@@ -187,6 +197,8 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_flight) -> _WhichOneofReturnType__in_flight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loop_blocked_s) -> _WhichOneofReturnType__loop_blocked_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_length) -> _WhichOneofReturnType__queue_length | None: ...
     @_typing.overload

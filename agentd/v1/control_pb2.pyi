@@ -502,6 +502,7 @@ class Instance(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     OOM_KILLS_FIELD_NUMBER: _builtins.int
+    LOOP_BLOCKED_S_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pool: _builtins.str
     core_name: _builtins.str
@@ -527,6 +528,8 @@ class Instance(_message.Message):
     """heartbeat, http, grpc or none."""
     oom_kills: _builtins.int
     """How often the kernel killed it for want of memory."""
+    loop_blocked_s: _builtins.float
+    """For how long its event loop has stood still; absent while it runs."""
     @_builtins.property
     def endpoint(self) -> _common_pb2.Endpoint: ...
     @_builtins.property
@@ -558,10 +561,11 @@ class Instance(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         health: _builtins.str = ...,
         oom_kills: _builtins.int = ...,
+        loop_blocked_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "in_flight", b"in_flight", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "memory_bytes", b"memory_bytes", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "in_flight", b"in_flight", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "memory_bytes", b"memory_bytes", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "age_s", b"age_s", "cause", b"cause", "core_name", b"core_name", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "health", b"health", "id", b"id", "in_flight", b"in_flight", "incarnation", b"incarnation", "labels", b"labels", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "memory_bytes", b"memory_bytes", "missed_beats", b"missed_beats", "oom_kills", b"oom_kills", "pid", b"pid", "pool", b"pool", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "restarts", b"restarts", "state", b"state", "state_age_s", b"state_age_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "age_s", b"age_s", "cause", b"cause", "core_name", b"core_name", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "health", b"health", "id", b"id", "in_flight", b"in_flight", "incarnation", b"incarnation", "labels", b"labels", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "memory_bytes", b"memory_bytes", "missed_beats", b"missed_beats", "oom_kills", b"oom_kills", "pid", b"pid", "pool", b"pool", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "restarts", b"restarts", "state", b"state", "state_age_s", b"state_age_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_cores: _TypeAlias = _typing.Literal["cpu_cores"]  # noqa: Y015
     _WhichOneofArgType__cpu_cores: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores"]  # noqa: Y015
@@ -571,6 +575,8 @@ class Instance(_message.Message):
     _WhichOneofArgType__last_beat_age_s: _TypeAlias = _typing.Literal["_last_beat_age_s", b"_last_beat_age_s"]  # noqa: Y015
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
+    _WhichOneofReturnType__loop_blocked_s: _TypeAlias = _typing.Literal["loop_blocked_s"]  # noqa: Y015
+    _WhichOneofArgType__loop_blocked_s: _TypeAlias = _typing.Literal["_loop_blocked_s", b"_loop_blocked_s"]  # noqa: Y015
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__queue_length: _TypeAlias = _typing.Literal["queue_length"]  # noqa: Y015
@@ -589,6 +595,8 @@ class Instance(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_beat_age_s) -> _WhichOneofReturnType__last_beat_age_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loop_blocked_s) -> _WhichOneofReturnType__loop_blocked_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
     @_typing.overload

@@ -62,6 +62,7 @@ async def test_every_heartbeat_is_answered_in_order(tmp_path: Path) -> None:
         for _ in range(10):
             response = await hear(stream)
             (reply,) = response.replies
+            assert not response.unasked
             assert (reply.instance_id, reply.directive.kind) == ("research-9101", Directive.KIND_CONTINUE)
             assert (reply.interval_s, response.controller_epoch) == (10.0, EPOCH)
         assert agentd.instance("research-9101").load == 0.11
@@ -84,7 +85,9 @@ async def test_a_directive_comes_unasked_and_again_until_it_is_acknowledged(tmp_
     async with serving(tmp_path) as agentd, session(agentd) as stream:
         await ask(stream, agentd.beat("research-9101", seq=2, load=0.1), agentd.beat("research-9102", seq=2, load=0.9))
         await agentd.runtime.submit(RESTART)
-        (told,) = (await hear(stream)).replies
+        response = await hear(stream)
+        assert response.unasked
+        (told,) = response.replies
         assert (told.instance_id, told.directive.kind) == ("research-9101", Directive.KIND_DRAIN)
         (again,) = await ask(stream, agentd.beat("research-9101", seq=3))
         assert again.directive.id == told.directive.id

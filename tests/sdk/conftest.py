@@ -6,12 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, discovery_pb2, discovery_pb2_grpc
@@ -30,17 +31,26 @@ class Refuse(Exception):
 
 
 class FakeAgentd(agent_pb2_grpc.AgentServiceServicer):
-    """Keeps every heartbeat; `answer` makes the reply. Tests wait with `until`."""
+    """Keeps every heartbeat; `answer` makes the reply. Tests wait with `until`.
+
+    `sessions` False: it is an agentd that knows none. `mute`: heartbeats get no answer.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.endpoint = f"unix:{socket}"
         self.beats: list[agent_pb2.Heartbeat] = []
         self.answer: Answer = lambda _beat: reply()
+        self.sessions = True
+        self.mute = False
+        self.sessions_begun = 0
+        self.epoch = 0
+        self._streams: list[queue.Queue[agent_pb2.SessionResponse | grpc.StatusCode | None]] = []
         self._arrived = threading.Condition()
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(2))
+        self.epoch += 1
+        self._server = grpc.server(ThreadPoolExecutor(8))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.endpoint)
         self._server.start()
@@ -49,6 +59,17 @@ class FakeAgentd(agent_pb2_grpc.AgentServiceServicer):
         if self._server is not None:
             self._server.stop(grace=None).wait()
             self._server = None
+
+    def tell(self, told: agent_pb2.HeartbeatReply) -> None:
+        """Say something unasked in every session."""
+        with self._arrived:
+            for stream in self._streams:
+                stream.put(agent_pb2.SessionResponse(replies=[told], controller_epoch=self.epoch, unasked=True))
+
+    def end_sessions(self) -> None:
+        with self._arrived:
+            for stream in self._streams:
+                stream.put(None)
 
     def Heartbeat(
         self, request: agent_pb2.HeartbeatRequest, context: grpc.ServicerContext
@@ -59,14 +80,58 @@ class FakeAgentd(agent_pb2_grpc.AgentServiceServicer):
         except Refuse as refusal:
             context.abort_with_status(rpc_status.to_status(refusal.status))
         finally:
-            with self._arrived:
-                self.beats.append(beat)
-                self._arrived.notify_all()
-        return agent_pb2.HeartbeatResponse(replies=[answer], controller_epoch=1)
+            self._note(beat)
+        return agent_pb2.HeartbeatResponse(replies=[answer], controller_epoch=self.epoch)
+
+    def Session(
+        self, requests: Iterator[agent_pb2.SessionRequest], context: grpc.ServicerContext
+    ) -> Iterator[agent_pb2.SessionResponse]:
+        if not self.sessions:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        stream: queue.Queue[agent_pb2.SessionResponse | grpc.StatusCode | None] = queue.Queue()
+        context.add_callback(lambda: stream.put(None))
+        with self._arrived:
+            self._streams.append(stream)
+            self.sessions_begun += 1
+        threading.Thread(target=self._listen, args=(requests, stream), daemon=True).start()
+        while (said := stream.get()) is not None:
+            if isinstance(said, grpc.StatusCode):
+                context.abort(said, "refused")
+            yield said
+        with self._arrived:
+            self._streams.remove(stream)
+
+    def _listen(
+        self,
+        requests: Iterator[agent_pb2.SessionRequest],
+        stream: queue.Queue[agent_pb2.SessionResponse | grpc.StatusCode | None],
+    ) -> None:
+        with suppress(grpc.RpcError, Exception):  # gRPC ends the iterator of a cancelled call with a bare Exception
+            for request in requests:
+                (beat,) = request.heartbeats
+                try:
+                    answer = self.answer(beat)
+                except Refuse as refusal:
+                    if refusal.status.code == code_pb2.INVALID_ARGUMENT:
+                        stream.put(grpc.StatusCode.INVALID_ARGUMENT)
+                        return
+                    told = agent_pb2.Refusal(
+                        code=refusal.status.code, reason=str(refusal), message=refusal.status.message
+                    )
+                    answer = agent_pb2.HeartbeatReply(refusal=told)
+                finally:
+                    self._note(beat)
+                if not self.mute:
+                    stream.put(agent_pb2.SessionResponse(replies=[answer], controller_epoch=self.epoch))
+
+    def _note(self, beat: agent_pb2.Heartbeat) -> None:
+        with self._arrived:
+            self.beats.append(beat)
+            self._arrived.notify_all()
 
     def until(self, condition: Callable[[list[agent_pb2.Heartbeat]], bool]) -> None:
         with self._arrived:
-            assert self._arrived.wait_for(lambda: condition(self.beats), timeout=30), self.beats[-3:]
+            assert self._arrived.wait_for(lambda: self.beats and condition(self.beats), timeout=30), self.beats[-3:]
 
     def env(self) -> dict[str, str]:
         return {
@@ -166,6 +231,13 @@ def fake(tmp_path: Path) -> Iterator[FakeAgentd]:
     agentd.start()
     yield agentd
     agentd.stop()
+
+
+@pytest.fixture(params=["session", "calls"])
+def either(fake: FakeAgentd, request: pytest.FixtureRequest) -> FakeAgentd:
+    """With sessions and without: an agent is the same on both."""
+    fake.sessions = request.param == "session"
+    return fake
 
 
 @pytest.fixture

@@ -65,20 +65,20 @@ def test_a_wrong_environment_is_named(env: dict[str, str], text: str) -> None:
         Agent.from_env(env)
 
 
-def test_heartbeats_carry_the_numbers_and_count_up(fake: Any) -> None:
-    with Agent.from_env(fake.env()) as agent:
+def test_heartbeats_carry_the_numbers_and_count_up(either: Any) -> None:
+    with Agent.from_env(either.env()) as agent:
         agent.label("model", "small")
         agent.queue(4)
         with agent.task():
-            fake.until(lambda beats: beats and beats[-1].in_flight == 1)
-        fake.until(lambda beats: beats[-1].tasks_completed == 1 and beats[-1].in_flight == 0)
-    last = fake.beats[-1]
+            either.until(lambda beats: beats and beats[-1].in_flight == 1)
+        either.until(lambda beats: beats[-1].tasks_completed == 1 and beats[-1].in_flight == 0)
+    last = either.beats[-1]
     assert (last.instance.id, last.instance.incarnation) == ("research-9101", "life-1")
     assert last.queue_length == 4
     assert last.labels == {"model": "small"}
     assert last.response_time_p50_s == last.response_time_p95_s > 0
     assert 0 < last.load <= 1
-    assert [beat.seq for beat in fake.beats] == list(range(1, len(fake.beats) + 1))
+    assert [beat.seq for beat in either.beats] == list(range(1, len(either.beats) + 1))
 
 
 @pytest.mark.parametrize(("given", "told"), [(0.25, 0.25), (7.0, 1.0), (-1.0, 0.0)])
@@ -106,12 +106,12 @@ def test_labels_and_queue_are_bounded() -> None:
         agent.queue(-1)
 
 
-def test_a_drain_is_acknowledged_and_called_once_though_repeated(fake: Any, make_reply: MakeReply) -> None:
-    fake.answer = lambda _beat: make_reply(DRAIN, 7, deadline_s=60.0)
+def test_a_drain_is_acknowledged_and_called_once_though_repeated(either: Any, make_reply: MakeReply) -> None:
+    either.answer = lambda _beat: make_reply(DRAIN, 7, deadline_s=60.0)
     called = threading.Semaphore(0)
-    with Agent.from_env(fake.env()) as agent:
+    with Agent.from_env(either.env()) as agent:
         agent.on_drain(called.release)
-        fake.until(lambda beats: len([beat for beat in beats if 7 in told(beat)]) > 2)
+        either.until(lambda beats: len([beat for beat in beats if 7 in told(beat)]) > 2)
         assert agent.draining
         assert 0 < (agent.drain_left_s or 0) <= 60
         assert not agent.stopping.is_set()
@@ -121,20 +121,20 @@ def test_a_drain_is_acknowledged_and_called_once_though_repeated(fake: Any, make
     assert not called.acquire(blocking=False)
 
 
-def test_the_acknowledgement_does_not_wait_for_the_interval(fake: Any, make_reply: MakeReply) -> None:
+def test_the_acknowledgement_does_not_wait_for_the_interval(either: Any, make_reply: MakeReply) -> None:
     # With an interval of half an hour a second beat within the test is the acknowledgement's.
-    fake.answer = lambda beat: make_reply(DRAIN if beat.seq == 1 else 1, 7 if beat.seq == 1 else 0, interval_s=1800.0)
-    with Agent.from_env(fake.env()):
-        fake.until(lambda beats: len(beats) == 2)
-    assert told(fake.beats[1]) == {7: DONE}
+    either.answer = lambda beat: make_reply(DRAIN if beat.seq == 1 else 1, 7 if beat.seq == 1 else 0, interval_s=1800.0)
+    with Agent.from_env(either.env()):
+        either.until(lambda beats: len(beats) == 2)
+    assert told(either.beats[1]) == {7: DONE}
 
 
-def test_a_drain_reaches_the_event_loop(fake: Any, make_reply: MakeReply) -> None:
-    fake.answer = lambda _beat: make_reply(DRAIN, 1)
+def test_a_drain_reaches_the_event_loop(either: Any, make_reply: MakeReply) -> None:
+    either.answer = lambda _beat: make_reply(DRAIN, 1)
     threads: list[str] = []
 
     async def program() -> None:
-        async with Agent.from_env(fake.env()) as agent:
+        async with Agent.from_env(either.env()) as agent:
             called = asyncio.Event()
 
             def callback() -> None:
@@ -150,51 +150,51 @@ def test_a_drain_reaches_the_event_loop(fake: Any, make_reply: MakeReply) -> Non
     assert threads == ["MainThread"]
 
 
-def test_shut_down_sets_stopping_after_draining(fake: Any, make_reply: MakeReply) -> None:
-    fake.answer = lambda _beat: make_reply(SHUT_DOWN, 3)
-    with Agent.from_env(fake.env()) as agent:
+def test_shut_down_sets_stopping_after_draining(either: Any, make_reply: MakeReply) -> None:
+    either.answer = lambda _beat: make_reply(SHUT_DOWN, 3)
+    with Agent.from_env(either.env()) as agent:
         assert agent.stopping.wait(30)
         assert agent.draining
         assert agent.superseded
-        fake.until(lambda beats: any(3 in told(beat) for beat in beats))
+        either.until(lambda beats: any(3 in told(beat) for beat in beats))
 
 
-def test_a_superseded_agent_stops_and_sends_no_more(fake: Any, make_refusal: Any) -> None:
+def test_a_superseded_agent_stops_and_sends_no_more(either: Any, make_refusal: Any) -> None:
     def answer(_beat: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatReply:
         raise make_refusal(FAILED_PRECONDITION, "SUPERSEDED")
 
-    fake.answer = answer
-    with Agent.from_env(fake.env()) as agent:
+    either.answer = answer
+    with Agent.from_env(either.env()) as agent:
         assert agent.stopping.wait(30)
         assert agent.superseded
         assert agent.draining
         with agent.task():
             pass
-    assert len(fake.beats) == 1
+    assert len(either.beats) == 1
 
 
-def test_an_agent_that_is_unknown_for_a_moment_goes_on(fake: Any, make_reply: MakeReply, make_refusal: Any) -> None:
+def test_an_agent_that_is_unknown_for_a_moment_goes_on(either: Any, make_reply: MakeReply, make_refusal: Any) -> None:
     def answer(beat: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatReply:
         if beat.seq in (2, 3, 5, 6):
             raise make_refusal(NOT_FOUND, "UNKNOWN_INSTANCE")
         return make_reply()
 
-    fake.answer = answer
-    with Agent.from_env(fake.env()) as agent:
-        fake.until(lambda beats: len(beats) > 7)
+    either.answer = answer
+    with Agent.from_env(either.env()) as agent:
+        either.until(lambda beats: len(beats) > 7)
         assert not agent.stopping.is_set()
 
 
-def test_an_agent_that_stays_unknown_stops(fake: Any, make_reply: MakeReply, make_refusal: Any) -> None:
+def test_an_agent_that_stays_unknown_stops(either: Any, make_reply: MakeReply, make_refusal: Any) -> None:
     def answer(beat: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatReply:
         if beat.seq > 1:
             raise make_refusal(NOT_FOUND, "UNKNOWN_INSTANCE")
         return make_reply()
 
-    fake.answer = answer
-    with Agent.from_env(fake.env()) as agent:
+    either.answer = answer
+    with Agent.from_env(either.env()) as agent:
         assert agent.stopping.wait(30)
-    assert len(fake.beats) == 4
+    assert len(either.beats) == 4
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -205,48 +205,48 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_agentd_away_and_back_is_no_matter_to_the_agent(fake: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_agentd_away_and_back_is_no_matter_to_the_agent(either: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "agentd.sdk")
 
     def told(text: str) -> bool:
         return any(record.getMessage().startswith(text) for record in caplog.records)
 
-    fake.stop()
-    with Agent.from_env(fake.env()) as agent:
+    either.stop()
+    with Agent.from_env(either.env()) as agent:
         with agent.task():
             pass
         until(lambda: told("agentd is away"))
-        fake.start()
-        fake.until(lambda beats: beats and beats[-1].tasks_completed == 1)
+        either.start()
+        either.until(lambda beats: beats and beats[-1].tasks_completed == 1)
         until(lambda: told("agentd is back"))
         assert not agent.stopping.is_set()
 
 
 def test_a_refused_heartbeat_is_told_once_and_tried_again(
-    fake: Any, make_reply: MakeReply, make_refusal: Any, caplog: pytest.LogCaptureFixture
+    either: Any, make_reply: MakeReply, make_refusal: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(beat: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatReply:
         if beat.seq in (2, 3):
             raise make_refusal(INVALID_ARGUMENT, "BAD_LABEL")
         return make_reply()
 
-    fake.answer = answer
-    with Agent.from_env(fake.env()):
-        fake.until(lambda beats: len(beats) > 4)
+    either.answer = answer
+    with Agent.from_env(either.env()):
+        either.until(lambda beats: len(beats) > 4)
     assert [record.levelname for record in caplog.records if "refused a heartbeat" in record.getMessage()] == [
         "WARNING"
     ]
 
 
-def test_leaving_ends_the_thread_though_agentd_does_not_answer(fake: Any, make_reply: MakeReply) -> None:
+def test_leaving_ends_the_thread_though_agentd_does_not_answer(either: Any, make_reply: MakeReply) -> None:
     release = threading.Event()
 
     def answer(_beat: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatReply:
         release.wait(30)
         return make_reply()
 
-    fake.answer = answer
-    with Agent.from_env(fake.env()):
+    either.answer = answer
+    with Agent.from_env(either.env()):
         pass
     assert not [thread for thread in threading.enumerate() if thread.name == "agentd-heartbeat"]
     release.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.sdk.reporter import RETRY_MAX_S, Pace
+from agentd.sdk.pace import ANSWER_MAX_S, ANSWER_S, RETRY_MAX_S, Pace
 
 
 def sent(at: float, interval_s: float = 10.0) -> Pace:
@@ -67,3 +67,36 @@ def test_a_senseless_interval_is_ignored() -> None:
         pace = sent(0.0, interval_s=4.0)
         pace.succeed(told, chance=0.0)
         assert pace.interval_s == 4.0
+
+
+def test_sessions_that_all_end_at_once_are_begun_anew_spread_over_half_an_interval() -> None:
+    waits = []
+    for chance in (0.0, 0.5, 0.75):
+        pace = sent(100.0, interval_s=8.0)
+        pace.lose(107.0, chance)
+        waits.append(pace.due_in_s(107.0))
+    assert waits == [0.0, 2.0, 3.0]
+
+
+def test_the_wait_for_a_new_session_is_bounded() -> None:
+    pace = sent(100.0, interval_s=600.0)
+    pace.lose(107.0, chance=1.0)
+    assert pace.due_in_s(107.0) == RETRY_MAX_S
+
+
+def test_a_shorter_interval_counts_at_once() -> None:
+    pace = sent(100.0, interval_s=600.0)
+    pace.retime(3.0)
+    assert pace.due_in_s(101.0) == 2.0
+    pace.retime(10.0)
+    assert pace.due_in_s(101.0) == 2.0
+
+
+def test_an_answer_may_take_an_interval_within_bounds() -> None:
+    pace = Pace()
+    waits = []
+    for interval_s in (0.1, 7.0, 600.0):
+        pace.succeed(interval_s, chance=0.0)
+        waits.append(pace.answer_s)
+    assert waits == [ANSWER_S, 7.0, ANSWER_MAX_S]
+    assert Pace(answer_max_s=2.0).answer_s == 2.0
