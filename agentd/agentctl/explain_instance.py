@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentd.agentctl.command import Failure
 from agentd.agentctl.terminal import styled, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, wrapped
-from agentd.agentctl.values import as_value, state_word
+from agentd.agentctl.values import as_value, cause, state_word
 
 if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
@@ -99,7 +99,8 @@ def _state(instance: pb.Instance | None) -> str:
     facts += [f"pid {instance.pid}"] if instance.pid else []
     facts += [plural(instance.restarts, "restart")] if instance.restarts else []
     facts += [plural(instance.oom_kills, "kill") + " for want of memory"] if instance.oom_kills else []
-    return ", ".join(facts) + (f": {instance.cause}" if instance.cause else "")
+    text = cause(instance)
+    return ", ".join(facts) + (f": {text}" if text else "")
 
 
 def _last_birth(births: Sequence[pb.Event]) -> list[pb.Event]:

@@ -64,7 +64,7 @@ def ps(session: Session, pool: str) -> None:
 
 def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
     """The table of instances, as wide as standard output allows."""
-    from agentd.agentctl.values import state_word
+    from agentd.agentctl.values import cause, state_word
 
     table = Table(_COLUMNS)
     for one in instances:
@@ -88,7 +88,7 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
             seconds(one.response_time_p95_s) if one.HasField("response_time_p95_s") else None,
             duration(one.last_beat_age_s) if heard else None,
             one.restarts,
-            one.cause,
+            cause(one),
             state=state_style(state),
             beat="bad" if late else "",
         )

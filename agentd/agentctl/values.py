@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentd.agentctl.text import duration
+
 if TYPE_CHECKING:
     from google._upb._message import FieldDescriptor as UpbFieldDescriptor
     from google.protobuf.descriptor import FieldDescriptor
@@ -32,6 +34,14 @@ def as_value(message: Message) -> dict[str, Any]:
 def state_word(instance: pb.Instance | discovery_pb2.InstanceEndpoint) -> str:
     """The word for the instance's state: `ready`. A state newer than this program: its number."""
     return _enum_word(instance.DESCRIPTOR.fields_by_name["state"], instance.state)
+
+
+def cause(instance: pb.Instance) -> str:
+    """Why it is in its state, or what else is wrong with it; empty where all is well."""
+    if instance.HasField("loop_blocked_s"):
+        stood = f"its event loop has stood still for {duration(instance.loop_blocked_s)}"
+        return f"{instance.cause}; {stood}" if instance.cause else stood
+    return instance.cause
 
 
 def _field(message: Message, field: Field) -> Any:

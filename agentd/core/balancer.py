@@ -10,7 +10,8 @@ Pure arithmetic on what the agents last reported. The weight of an endpoint is m
              old, and the full force of that would send everybody to whoever was idle a moment ago. So an agent whose
              slots are full gets half of what it would get idle, one with as many waiting a third.
   bounds     the heaviest of a pool weighs 1, and no ready one less than `SHARE_MIN`: without work it would never
-             report that it is fast again. What is late with its heartbeat weighs that least; what drains weighs 0.
+             report that it is fast again. What is late with its heartbeat, or whose event loop stands still, weighs
+             that least; what drains weighs 0.
 
 An unknown response time counts as the pool's median (A58: the mean of the others' weights), an unknown load as none.
 """
@@ -38,7 +39,7 @@ class Endpoint:
     port: int
     incarnation: Incarnation
     state: State = State.READY
-    late: bool = False  # its heartbeat is overdue
+    late: bool = False  # its heartbeat is overdue, or its event loop stands still: it may not answer
     load: float | None = None
     queue_length: int | None = None
     in_flight: int | None = None

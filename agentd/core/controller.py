@@ -21,6 +21,7 @@ from agentd.core import (
     rows,
     scaling,
     showing,
+    standstill,
     validation,
 )
 from agentd.core.balancer import Endpoint
@@ -261,6 +262,7 @@ class Controller:
                 text = f"{beat.instance} is being started; try again"
                 return Refusal("NOT_STARTED", text, "UNAVAILABLE"), False
             return Refusal("SUPERSEDED", f"{beat.instance} was started anew; finish your task and exit"), False
+        changed = False
         if beat.seq > instance.seq:  # an old beat that was delayed says nothing new
             metrics.note_work(instance, beat, now)
             instance.seq = beat.seq
@@ -273,7 +275,9 @@ class Controller:
             instance.response_time_p95_s = beat.response_time_p95_s
             if beat.labels is not None:
                 instance.labels = beat.labels
-        changed = self._heard(instance, now)
+            if beat.loop_blocked_s is not None or instance.still_at:
+                changed = standstill.note(fleet, instance, beat, now)
+        changed |= self._heard(instance, now)
         if instance.state not in LEAVING:
             assert isinstance(self._go_on.reply, BeatReply)
             return self._go_on.reply, changed

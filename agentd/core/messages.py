@@ -89,6 +89,7 @@ class Beat:
     response_time_p95_s: float | None = None
     labels: Mapping[str, str] | None = None
     acks: tuple[Acknowledgement, ...] = ()
+    loop_blocked_s: float | None = None  # for how long its event loop has stood still
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         cpu_cores=instance.usage.cpu_cores if instance.usage else None,
         labels=instance.labels,
         health=health,
+        loop_blocked_s=now - instance.still_at if instance.still_at else None,
     )
 
 
@@ -163,7 +164,7 @@ def endpoints_of(fleet: Fleet, pool: Pool) -> tuple[Endpoint, ...]:
             port=instance.port,
             incarnation=instance.incarnation,
             state=instance.state,
-            late=instance.missed > 0,
+            late=instance.missed > 0 or bool(instance.still_at),
             load=instance.load,
             queue_length=instance.queue_length,
             in_flight=instance.in_flight,

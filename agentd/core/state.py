@@ -97,6 +97,7 @@ class Instance:
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    still_at: float = 0.0  # since when its event loop has stood still, by its own word; 0: it runs, or there is none
     turned_at: float = 0.0  # since when it has had work, or none, without a break; 0: it does not say
     # leaving
     stop_purpose: Purpose | None = None
@@ -157,7 +158,7 @@ class Instance:
         self.load = self.queue_length = self.in_flight = self.tasks_completed = None
         self.response_time_p50_s = self.response_time_p95_s = None
         self.labels = {}
-        self.turned_at = 0.0
+        self.still_at = self.turned_at = 0.0
         self.usage = None
 
 

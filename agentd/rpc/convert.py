@@ -106,6 +106,7 @@ def beat(message: agent_pb2.Heartbeat) -> Beat:
         response_time_p95_s=_time(message, "response_time_p95_s") if has("response_time_p95_s") else None,
         labels=labels,
         acks=_acks(message) if message.acks else (),
+        loop_blocked_s=_time(message, "loop_blocked_s") if has("loop_blocked_s") else None,
     )
 
 
@@ -339,6 +340,7 @@ def instance(view: InstanceView) -> control_pb2.Instance:
         cpu_cores=view.cpu_cores,
         labels=view.labels,
         health=view.health.value,
+        loop_blocked_s=view.loop_blocked_s,
     )
 
 

@@ -283,6 +283,7 @@ def instances() -> list[pb.Instance]:
         last_beat_age_s=130.0,
         missed_beats=1,
         health="heartbeat",
+        loop_blocked_s=41.2,
     )
     failed = pb.Instance(
         id="research-9102",

@@ -86,3 +86,10 @@ def test_one_that_never_was_is_an_error(ctl: Callable[..., Any], daemon: Any) ->
     assert (result.code, result.out) == (1, "")
     text = "agentctl: no instance 'research-9199', and no event of one; agentctl ps lists the instances there are\n"
     assert result.err == text
+
+
+def test_an_event_loop_that_stands_still_is_the_first_thing_said(ctl: Callable[..., Any]) -> None:
+    first = " ".join(ctl("explain", "execution-9003").out.partition("\n\n")[0].split())
+    assert first.endswith("its event loop has stood still for 41s")
+    now = json.loads(ctl("explain", "execution-9003", "--output", "json").out)["instance"]
+    assert now["loop_blocked_s"] == 41.2

@@ -19,6 +19,7 @@ def test_ps_shows_all_columns_where_nothing_bounds_the_width(ctl: Callable[..., 
     assert title.split() == TITLES.split()
     busy = "research-9002 researcher research 9002 4242 ready 1h1m 0.90 0.50 8.0 GiB 7 1 9007199254740993 1.2s 3.2s 2"
     assert " ".join(rows[1].split()) == busy
+    assert rows[0].endswith("its event loop has stood still for 41s")
     assert rows[3].endswith("crash_loop: exit code 1, 10 times in a row")
 
 

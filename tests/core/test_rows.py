@@ -41,6 +41,7 @@ MOVED = {
     "retry_at",
     "asked_at",
     "turned_at",
+    "still_at",
 }
 
 
