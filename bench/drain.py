@@ -28,13 +28,14 @@ from typing import Any
 import grpc
 from beater import OPTIONS
 from grpc import aio
-from harness import BenchError, Report, free_ports, parser, positive, running
-from own_agentd import Daemon, fleet_settings, own_agentd
+from harness import BenchError, Report, free_ports, parser, positive, running, wait_until
+from own_agentd import READY, Daemon, fleet_settings, own_agentd
 
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2, discovery_pb2, discovery_pb2_grpc
 
 POOL = "bench"
 BEAT_S = 3.0
+BEATS_MAX = 1_000
 DRAINING = common_pb2.INSTANCE_STATE_DRAINING
 # agentd looks at the fleet this often at the most; a drain that came sooner would wait for the one before.
 PAUSE_S = 0.1
@@ -126,11 +127,20 @@ class Agents(threading.Thread):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__(daemon=True)
-        self._who = [(one.id, one.incarnation) for one in daemon.running()]
+        self._daemon = daemon
+        self._who: list[tuple[str, str]] = []
         self._stub = agent_pb2_grpc.AgentServiceStub(grpc.insecure_channel(daemon.agents_address))
         self._acks: dict[str, agent_pb2.Acknowledgement] = {}
         self._seqs = itertools.count(1)
         self._ended = threading.Event()
+
+    def are_ready(self, count: int) -> bool:
+        """Beat for whoever runs; whether `count` were ready before."""
+        present = self._daemon.running()
+        self._who = [(one.id, one.incarnation) for one in present]
+        if self._who:
+            self.beat()
+        return sum(one.state == READY for one in present) == count
 
     def beat(self) -> None:
         seq = next(self._seqs)
@@ -208,6 +218,8 @@ def main() -> int:
         asyncio.run(serve_bare(options.address))
     elif options.role == "watchers":
         asyncio.run(watch(options.address, options.watchers))
+    elif options.rounds * options.drains > BEATS_MAX:
+        made.error(f"at most {BEATS_MAX} drains in all: so many agents beat in one message")
     else:
         return measure(options)
     return 0
@@ -222,10 +234,8 @@ def measure(options: argparse.Namespace) -> int:
     pool |= {"drain_timeout_sec": 86_400, "start_timeout_sec": 600}
     settings = fleet_settings({POOL: pool}, enabled=False, heartbeat_timeout_sec=60)
     with own_agentd(settings) as daemon:
-        daemon.wait_running(count, 120.0)
         agents = Agents(daemon)
-        agents.beat()
-        daemon.wait_ready(count, 30.0)
+        wait_until(f"{count} instances are ready", lambda: agents.are_ready(count), 120.0, 0.1)
         agents.start()
         bare_address = f"unix:{daemon.directory}/bare.sock"
         words = ("--role", "watchers", "--watchers", str(options.watchers), "--address")
