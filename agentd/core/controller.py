@@ -80,6 +80,8 @@ _OfOne = (
     InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | InstanceStopped
 )
 _ByName = Restart | RollingRestart | CancelRestart | Drain
+# Every heartbeat asks for it, and in Python 3.11 to name a member of an enum is a call.
+_STARTING = State.STARTING
 
 
 def _go_on(config: FleetConfig) -> Outcome:
@@ -298,7 +300,7 @@ class Controller:
                 fleet.tell(EventType.RECOVERED, "heard again", instance)
                 rolling.go_on(fleet, fleet.pools[instance.pool], now)
                 return True
-        if instance.state is State.STARTING:
+        if instance.state is _STARTING:
             arrival.ready(fleet, instance, now)
             rolling.go_on(fleet, fleet.pools[instance.pool], now)
             return True

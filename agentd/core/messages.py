@@ -71,11 +71,14 @@ class Acknowledgement:
     done_follows: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Beat:
     """An agent's report. None: the agent does not know. Already range-checked by the edge.
 
     `load` in [0, 1]; counts at least 0; response times in seconds over the agent's last interval.
+
+    Nobody changes one. All the same it is not frozen, as every other event is: one is made of each heartbeat, and a
+    frozen one takes three times as long to make.
     """
 
     instance: InstanceId

@@ -9,7 +9,7 @@ likes. That is asked first: a stranger learns nothing of an instance, not even w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -31,8 +31,8 @@ SERVICE: str = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 STRANGER_TOLD_AGAIN_S = 60.0
 _log = log.get("agents")
 M = TypeVar("M", bound=Message)
-_Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, agent_pb2.HeartbeatResponse]
-_SessionContext = aio.ServicerContext[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
+_Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, bytes]
+_SessionContext = aio.ServicerContext[agent_pb2.SessionRequest, bytes]
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -44,24 +44,24 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._peer_of = peer_of
         self._told: dict[InstanceId | int, float] = {}  # who reported others (instance, or uid), and when it was told
         self._epoch = epoch
-        # Nearly every answer is "go on", for which the controller gives the same reply each time.
+        # Nearly every answer is "go on", for which the controller gives the same reply each time: it is kept as it goes
+        # over the wire.
         self._reply: BeatReply | None = None
-        self._response = agent_pb2.HeartbeatResponse()
+        self._response = b""
         self._sessions = Sessions(self._take, runtime.next_directive, epoch)
         runtime.on_directive(self._sessions.tell)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """The service as a server takes it. Unlike the generated one it answers bytes that are no message."""
+        """The service as a server takes it.
+
+        Unlike the generated one it answers bytes that are no message, and serializes by itself.
+        """
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Heartbeat": grpc.unary_unary_rpc_method_handler(
-                self.Heartbeat,
-                request_deserializer=_reader(agent_pb2.HeartbeatRequest),
-                response_serializer=agent_pb2.HeartbeatResponse.SerializeToString,
+                self.Heartbeat, request_deserializer=_reader(agent_pb2.HeartbeatRequest)
             ),
             "Session": grpc.stream_stream_rpc_method_handler(
-                self.Session,
-                request_deserializer=_reader(agent_pb2.SessionRequest),
-                response_serializer=agent_pb2.SessionResponse.SerializeToString,
+                self.Session, request_deserializer=_reader(agent_pb2.SessionRequest)
             ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -70,31 +70,34 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         """End all sessions: agents find the next agentd, if there is one."""
         self._sessions.close()
 
-    async def Session(  # type: ignore[override]  # it writes by itself, unasked too: no generator
+    async def Session(  # type: ignore[override]  # it reads and writes by itself: no generator
         self, request_iterator: AsyncIterator[Any], context: _SessionContext
     ) -> None:
-        await self._sessions.serve(Session(request_iterator, context, self._peer_of(context.peer())))
+        del request_iterator
+        await self._sessions.serve(Session(context, self._peer_of(context.peer())))
 
-    async def Heartbeat(
+    async def Heartbeat(  # type: ignore[override]  # serialized already
         self, request: agent_pb2.HeartbeatRequest | None, context: _Context
-    ) -> agent_pb2.HeartbeatResponse:
+    ) -> bytes:
         try:
             beats = checked(request, "HeartbeatRequest")
         except Unacceptable as error:
             await error.abort(context)
         peer = self._peer_of(context.peer())
         if len(beats) > 1:
-            replies = [convert.heartbeat_reply(self._take(beat, peer)) for beat in beats]
-            return agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
+            return self._answer([self._take(beat, peer) for beat in beats])
         reply = self._take(beats[0], peer)
         if isinstance(reply, Refusal):
             metadata = {"instance": beats[0].instance}
             await abort(context, status=reply.status, reason=reply.reason, text=reply.text, metadata=metadata)
         if reply is not self._reply:
-            replies = [convert.heartbeat_reply(reply)]
-            self._response = agent_pb2.HeartbeatResponse(replies=replies, controller_epoch=self._epoch)
+            self._response = self._answer([reply])
             self._reply = reply
         return self._response
+
+    def _answer(self, replies: Iterable[BeatReply | Refusal]) -> bytes:
+        told = map(convert.heartbeat_reply, replies)
+        return agent_pb2.HeartbeatResponse(replies=told, controller_epoch=self._epoch).SerializeToString()
 
     def _take(self, beat: Beat, peer: Peer | None) -> BeatReply | Refusal:
         if peer is not None and peer.instance != beat.instance and peer.uid != 0:
@@ -128,9 +131,11 @@ def _malformed(beat: Beat) -> Refusal | None:
 
 
 def _reader(kind: type[M]) -> Callable[[bytes], M | None]:
+    parse = kind.FromString
+
     def read(message: bytes) -> M | None:
         try:
-            return kind.FromString(message)
+            return parse(message)
         except DecodeError:
             return None
 

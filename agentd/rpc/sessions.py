@@ -9,7 +9,7 @@ directive is remembered, and which one that is, is asked for when there is room 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from grpc import aio
@@ -24,7 +24,7 @@ from agentd.v1 import agent_pb2
 # A relay may speak for all agents of a node.
 INSTANCES_MAX = 1_000
 
-_Context = aio.ServicerContext[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
+_Context = aio.ServicerContext[agent_pb2.SessionRequest, bytes]
 _Take = Callable[[Beat, Peer | None], BeatReply | Refusal]
 
 
@@ -60,17 +60,17 @@ def checked(request: agent_pb2.HeartbeatRequest | agent_pb2.SessionRequest | Non
 class Session:
     """One stream, of one process."""
 
-    def __init__(self, requests: AsyncIterator[Any], context: _Context, peer: Peer | None) -> None:
-        self.requests = requests
+    def __init__(self, context: _Context, peer: Peer | None) -> None:
         self.context = context
         self.peer = peer
         self.instances: set[InstanceId] = set()
         self.untold: dict[InstanceId, None] = {}  # that have a new directive, in order
+        # gRPC takes one message at a time: either an answer is being written, or something is being told.
+        self.answering = False
         self.telling: asyncio.Task[None] | None = None
-        self.writing = asyncio.Lock()  # gRPC takes one message at a time
-        # Nearly every answer is the last one again.
+        # Nearly every answer is the last one again: it is kept as it goes over the wire.
         self.reply: BeatReply | None = None
-        self.response = agent_pb2.SessionResponse()
+        self.response = b""
 
 
 class Sessions:
@@ -81,19 +81,23 @@ class Sessions:
         self._directive = directive
         self._epoch = epoch
         self._of: dict[InstanceId, Session] = {}
-        self._closed = asyncio.Event()
+        self._serving: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def serve(self, session: Session) -> None:
-        """Answer until the other side ends, or `close`."""
-        listening = asyncio.create_task(self._listen(session))
-        closed = asyncio.create_task(self._closed.wait())
+        """Answer until the other side ends, or `close`. The calling task must do nothing else."""
+        if self._closed:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
-            await asyncio.wait((listening, closed), return_when=asyncio.FIRST_COMPLETED)
-            if listening.done():
-                listening.result()
+            await self._listen(session)
+        except asyncio.CancelledError:
+            if not self._closed:  # the other side is gone
+                raise
         finally:
-            closed.cancel()
-            listening.cancel()
+            self._serving.discard(task)
             if session.telling is not None:
                 session.telling.cancel()
             for instance in session.instances:
@@ -102,7 +106,9 @@ class Sessions:
 
     def close(self) -> None:
         """End all sessions, those that begin from now on too."""
-        self._closed.set()
+        self._closed = True
+        for task in self._serving:
+            task.cancel()
 
     def tell(self, instance: InstanceId) -> None:
         """`instance` has a new directive: say it at once where it listens."""
@@ -110,19 +116,25 @@ class Sessions:
         if session is None:
             return
         session.untold[instance] = None
-        if session.telling is None or session.telling.done():
-            session.telling = asyncio.create_task(self._say(session))
+        if not session.answering and session.telling is None:
+            session.telling = asyncio.create_task(self._tell(session))
 
     async def _listen(self, session: Session) -> None:
+        read, write = session.context.read, session.context.write
         try:
-            async for request in session.requests:
+            while (request := await read()) is not aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 response = self._answer(session, request)
-                async with session.writing:
-                    await session.context.write(response)
+                if session.telling is not None:
+                    await session.telling
+                session.answering = True
+                await write(response)
+                if session.untold:
+                    await self._say(session)
+                session.answering = False
         except Unacceptable as error:
             await error.abort(session.context)
 
-    def _answer(self, session: Session, request: agent_pb2.SessionRequest | None) -> agent_pb2.SessionResponse:
+    def _answer(self, session: Session, request: agent_pb2.SessionRequest | None) -> bytes:
         """Take the beats of a message.
 
         Raises:
@@ -139,14 +151,15 @@ class Sessions:
         for beat, reply in zip(beats, replies, strict=True):
             if isinstance(reply, BeatReply):
                 self._register(session, beat.instance)
-        response = agent_pb2.SessionResponse(
-            replies=[convert.heartbeat_reply(reply, beat.instance) for beat, reply in zip(beats, replies, strict=True)],
-            controller_epoch=self._epoch,
-        )
         # The same answer again is good only where it cannot be another instance's.
         session.reply = replies[0] if len(session.instances) == 1 and isinstance(replies[0], BeatReply) else None
-        session.response = response
-        return response
+        named = zip(beats, replies, strict=True)
+        session.response = self._response(convert.heartbeat_reply(reply, beat.instance) for beat, reply in named)
+        return session.response
+
+    def _response(self, replies: Iterable[agent_pb2.HeartbeatReply], *, unasked: bool = False) -> bytes:
+        told = agent_pb2.SessionResponse(replies=replies, controller_epoch=self._epoch, unasked=unasked)
+        return told.SerializeToString()
 
     def _register(self, session: Session, instance: InstanceId) -> None:
         if len(session.instances) >= INSTANCES_MAX and instance not in session.instances:
@@ -155,17 +168,19 @@ class Sessions:
         session.instances.add(instance)
         self._of[instance] = session
 
+    async def _tell(self, session: Session) -> None:
+        """Say what is new while no answer is being written."""
+        try:
+            await self._say(session)
+        except (asyncio.InvalidStateError, aio.InternalError):  # it has ended meanwhile
+            return
+        finally:
+            session.telling = None
+
     async def _say(self, session: Session) -> None:
         while session.untold:
-            async with session.writing:
-                instances, session.untold = tuple(session.untold), {}
-                told = [(instance, self._directive(instance)) for instance in instances]
-                replies = [convert.heartbeat_reply(reply, instance) for instance, reply in told if reply is not None]
-                if not replies:
-                    continue
-                try:
-                    await session.context.write(
-                        agent_pb2.SessionResponse(replies=replies, controller_epoch=self._epoch, unasked=True)
-                    )
-                except (asyncio.InvalidStateError, aio.InternalError):  # it has ended meanwhile
-                    return
+            instances, session.untold = tuple(session.untold), {}
+            told = [(instance, self._directive(instance)) for instance in instances]
+            replies = [convert.heartbeat_reply(reply, instance) for instance, reply in told if reply is not None]
+            if replies:
+                await session.context.write(self._response(replies, unasked=True))
