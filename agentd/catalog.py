@@ -30,6 +30,7 @@ MESSAGE_IDS: Mapping[EventType, str] = {
     EventType.RECOVERED: "1df93e0dbcb24d9bbb614ef792999ddf",
     EventType.DRAIN: "89d06701aa064142ac77f284795c7b05",
     EventType.RESUME: "0eac2fbc481541f189c7a65dff3c171a",
+    EventType.CONFIGURE: "0d2bc2a50a7841b1aff59237229add10",
     EventType.STOP: "5be2b75ad12c441d81efd804cc03dc15",
     EventType.STOP_FORCED: "863ddded4c02437195ae6c20d89cbe31",
     EventType.ADOPT: "1dad56c9e8c14bc1a4775ef9dd161fb3",

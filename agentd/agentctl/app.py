@@ -13,6 +13,7 @@ from agentd import __version__
 from agentd.agentctl import command as common
 from agentd.agentctl import (
     config,
+    configure,
     daemon,
     doctor,
     drain,
@@ -125,6 +126,7 @@ for _command in (
     instances.logs,
     restart.restart,
     drain.drain,
+    configure.configure,
     heartbeat.heartbeat,
     daemon.reload,
     daemon.shutdown,

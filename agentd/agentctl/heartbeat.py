@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _UINT32_MAX = 2**32 - 1
 _UINT64_MAX = 2**64 - 1
-_KINDS = {1: "continue", 2: "drain", 3: "shut_down", 4: "resume"}
+_KINDS = {1: "continue", 2: "drain", 3: "shut_down", 4: "resume", 5: "configure"}
 
 
 class _Ack(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
@@ -129,6 +129,7 @@ def _shown(reply: agent_pb2.HeartbeatReply) -> dict[str, Any]:
         "successors": [
             {"id": one.instance, "port": one.endpoint.port, "weight": one.weight} for one in told.successors
         ],
+        "concurrency": told.concurrency if told.HasField("concurrency") else None,
         "interval_s": reply.interval_s,
     }
 
@@ -138,6 +139,8 @@ def _line(reply: agent_pb2.HeartbeatReply) -> str:
     parts = [_KINDS.get(told.kind, "unknown")]
     if told.deadline_s:
         parts.append(f"{told.deadline_s:.0f} s left")
+    if told.HasField("concurrency"):
+        parts.append(f"work on {told.concurrency} at a time")
     if told.id:
         # What nobody knows nobody can have accepted.
         stage = "" if told.kind in _KINDS else ":failed"

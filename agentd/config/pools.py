@@ -16,6 +16,7 @@ import yaml
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.core.model import (
+    CONCURRENCY_MAX,
     DRAIN_TIMEOUT_S_DEFAULT,
     POOL_NAME,
     STOP_GRACE_S_DEFAULT,
@@ -198,7 +199,7 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         scale_down_cooldown_s=section.read("scale_down_cooldown_sec", shared.scale_down_cooldown_s, cooldown),
         command=section.read("command", (), _command),
         env=section.read("env", (), _env),
-        concurrency=section.read("concurrency", 1, whole(1, 10_000)),
+        concurrency=section.read("concurrency", 1, whole(1, CONCURRENCY_MAX)),
         priority=section.read("priority", 0, whole(-1000, 1000)),
         health=health,
         health_path=health_path,

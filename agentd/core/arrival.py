@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import departure, planner, starts, validation
+from agentd.core import configuring, departure, planner, starts, validation
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -77,6 +77,7 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
         instance.requested_at = None  # the driver's doing: that is no start of ours
     instance.restarts += again
     instance.forget_reports()
+    configuring.begun(fleet, instance)
     instance.started_at = instance.heard_at = now
     instance.launched = True
     fleet.move(instance, State.STARTING, now)
@@ -110,6 +111,7 @@ def ready(fleet: Fleet, instance: Instance, now: float) -> None:
     pool.conflicts.pop(instance.port, None)
     fleet.touch_pool(pool.name)
     set_alarm(fleet, instance)
+    configuring.settle(fleet, instance, now, "the configuration")
     old = fleet.instances.get(instance.replaces) if instance.replaces else None
     if old is not None:
         departure.begin(fleet, old, Purpose.REPLACE, now, reason=f"replaced by {instance.id}")

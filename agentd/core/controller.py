@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from agentd.core import (
     arrival,
+    configuring,
     departure,
     directives,
     drain,
@@ -34,6 +35,7 @@ from agentd.core.messages import (
     Check,
     CheckReply,
     ConfigChanged,
+    Configure,
     Done,
     Drain,
     Event,
@@ -79,7 +81,7 @@ from agentd.core.views import FleetView
 _OfOne = (
     InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | InstanceStopped
 )
-_ByName = Restart | RollingRestart | CancelRestart | Drain
+_ByName = Restart | RollingRestart | CancelRestart | Drain | Configure
 # Every heartbeat asks for it, and in Python 3.11 to name a member of an enum is a call.
 _STARTING = State.STARTING
 
@@ -280,14 +282,15 @@ class Controller:
             if beat.loop_blocked_s is not None or instance.still_at:
                 changed = standstill.note(fleet, instance, beat, now)
         changed |= self._heard(instance, now)
-        if instance.state not in LEAVING:
+        if instance.state in LEAVING:
+            changed |= drain.heard(fleet, instance, beat.acks, now)
+        elif instance.directive:
+            changed |= configuring.heard(fleet, instance, beat.acks, now)
+        elif not instance.own_interval_s:
             assert isinstance(self._go_on.reply, BeatReply)
             return self._go_on.reply, changed
-        changed |= drain.heard(fleet, instance, beat.acks, now)
-        directive = directives.pending(fleet, instance, now)
-        if directive is None:
-            return BeatReply(Directive(DirectiveKind.CONTINUE), fleet.config.heartbeat_interval_s), changed
-        return BeatReply(directive, fleet.config.heartbeat_interval_s), directives.told(fleet, instance, now) or changed
+        reply, first = directives.answer(fleet, instance, now)
+        return reply, first or changed
 
     def _heard(self, instance: Instance, now: float) -> bool:
         """The instance is alive at `now`; whether that is news."""
@@ -311,12 +314,7 @@ class Controller:
         instance = fleet.instances.get(ident)
         if instance is None:
             return Refusal("UNKNOWN_INSTANCE", f"no instance {ident!r} of this agentd", "NOT_FOUND")
-        directive = directives.pending(fleet, instance, now)
-        if directive is None:
-            assert self._go_on.reply is not None
-            return self._go_on.reply
-        directives.told(fleet, instance, now)
-        return BeatReply(directive, fleet.config.heartbeat_interval_s)
+        return directives.answer(fleet, instance, now)[0]
 
     def _driver_event(self, event: _OfOne, now: float) -> None:
         fleet = self._fleet
@@ -367,11 +365,13 @@ class Controller:
             set_alarm(fleet, instance)
             if fleet.pools[instance.pool].removed and instance.state not in LEAVING:
                 instance.state, instance.cause = State.HELD, "its pool is not configured"
+            configuring.settle(fleet, instance, now, "the configuration")
 
     def _reconfigure(self, config: FleetConfig, now: float) -> None:
         """Take over `config`: deadlines may come sooner now, and a pool may be asked for its health in another way."""
         fleet = self._fleet
         before = {pool.name: pool.config for pool in fleet.pools.values()}
+        timeout_s = fleet.config.heartbeat_timeout_s
         fleet.apply_config(config)
         validation.reconfigured(fleet, before, now)
         self._go_on = _go_on(config)
@@ -385,6 +385,7 @@ class Controller:
                 if kind is HealthCheck.NONE and instance.state is State.STARTING:
                     arrival.ready(fleet, instance, now)
             set_alarm(fleet, instance)
+        configuring.reconfigured(fleet, before, timeout_s, now)
 
     def _check(self, event: Check, now: float) -> CheckReply | Refusal:
         fleet = self._fleet
@@ -407,6 +408,8 @@ class Controller:
                 reply = rolling.cancelled(fleet, event, now)
             case Drain():
                 reply = drain.asked_for(fleet, event, now)
+            case Configure():
+                return configuring.asked_for(fleet, event, now)
         repair.reconcile_all(fleet, now)
         return reply
 

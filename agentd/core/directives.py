@@ -8,22 +8,24 @@ answered, so that the agent would not repeat it by itself. What a drain or its e
 
 from __future__ import annotations
 
-from agentd.core import balancer, showing
+from agentd.core import balancer, health, showing
 from agentd.core.health import drain_end
 from agentd.core.lifecycle import LEAVING
-from agentd.core.messages import Acknowledgement, Stage
-from agentd.core.model import Directive, DirectiveKind
+from agentd.core.messages import Acknowledgement, BeatReply, Stage
+from agentd.core.model import Directive, DirectiveKind, State
 from agentd.core.state import Fleet, Instance
 
 
 def issue(fleet: Fleet, instance: Instance, kind: DirectiveKind, now: float) -> None:
     """Give `instance` a new directive, in place of the one it has."""
+    if instance.directive_kind is DirectiveKind.CONFIGURE and kind is not DirectiveKind.CONFIGURE:
+        instance.asked_slots, instance.asked_interval_s = 0, 0.0  # it may never have heard of it
     instance.directive = fleet.direct(instance)
     instance.directive_kind = kind
     instance.stage = None
     instance.done_follows = False
     instance.asked_at = now
-    instance.told = False
+    instance.told = instance.overdue = False
     fleet.touch(instance)
 
 
@@ -37,9 +39,18 @@ def withdraw(instance: Instance) -> None:
 
 def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
     """What the next answer has to tell `instance`; None: nothing."""
-    if not instance.directive or instance.state not in LEAVING:
+    if not instance.directive or (instance.stage and instance.told):
         return None
-    if instance.stage and instance.told:
+    if instance.directive_kind is DirectiveKind.CONFIGURE:
+        if instance.state is not State.READY:
+            return None
+        return Directive(
+            DirectiveKind.CONFIGURE,
+            instance.directive,
+            concurrency=instance.asked_slots,
+            interval_s=health.interval_s(fleet, instance),
+        )
+    if instance.state not in LEAVING:
         return None
     if instance.directive_kind is DirectiveKind.RESUME:
         return Directive(DirectiveKind.RESUME, instance.directive)
@@ -48,14 +59,18 @@ def pending(fleet: Fleet, instance: Instance, now: float) -> Directive | None:
     return Directive(DirectiveKind.DRAIN, instance.directive, left_s, balancer.successors(endpoints, instance.id))
 
 
-def told(fleet: Fleet, instance: Instance, now: float) -> bool:
-    """Note that an answer has carried the directive: the time to answer counts from the first. Whether it was that."""
-    if instance.told:
-        return False
-    instance.told = True
-    instance.asked_at = now
-    fleet.touch(instance)
-    return True
+def answer(fleet: Fleet, instance: Instance, now: float) -> tuple[BeatReply, bool]:
+    """The answer to a heartbeat of `instance`, and whether it is the first that carries the directive."""
+    directive = pending(fleet, instance, now)
+    interval_s = health.interval_s(fleet, instance)
+    if directive is None:
+        return BeatReply(Directive(DirectiveKind.CONTINUE), interval_s), False
+    first = not instance.told
+    if first:
+        instance.told = True
+        instance.asked_at = now  # the time that it has for its own answer counts from now
+        fleet.touch(instance)
+    return BeatReply(directive, interval_s), first
 
 
 def take(fleet: Fleet, instance: Instance, acks: tuple[Acknowledgement, ...]) -> Acknowledgement | None:

@@ -8,7 +8,7 @@ draining --RESUME, failed or not answered--> draining, by a new directive; a new
 
 from __future__ import annotations
 
-from agentd.core import departure, directives, planner
+from agentd.core import configuring, departure, directives, planner
 from agentd.core.health import answer_deadline, drain_end, missed_beats, set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import Acknowledgement, Done, Drain, EventType, Refusal, Stage
@@ -107,6 +107,7 @@ def _taken_back(fleet: Fleet, instance: Instance, now: float) -> None:
     fleet.move(instance, State.READY, now)
     fleet.tell(EventType.READY, "takes work again", instance)
     set_alarm(fleet, instance)
+    configuring.settle(fleet, instance, now, "the configuration")
 
 
 def _not_taken_back(fleet: Fleet, instance: Instance, why: str, now: float) -> None:

@@ -78,7 +78,12 @@ def drain_end(fleet: Fleet, instance: Instance) -> float:
 
 def answer_deadline(fleet: Fleet, instance: Instance) -> float:
     """Until when the agent has to acknowledge its directive."""
-    return instance.asked_at + ANSWER_INTERVALS * fleet.config.heartbeat_interval_s
+    return instance.asked_at + ANSWER_INTERVALS * interval_s(fleet, instance)
+
+
+def interval_s(fleet: Fleet, instance: Instance) -> float:
+    """How often `instance` is asked to beat."""
+    return instance.own_interval_s or fleet.config.heartbeat_interval_s
 
 
 def start_deadline(fleet: Fleet, instance: Instance) -> float:

@@ -269,6 +269,16 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Configure:
+    """A person changes settings of these running instances; None stays. Until a process ends or a reload says else."""
+
+    instances: tuple[InstanceId, ...]
+    owner: str
+    concurrency: int | None = None
+    interval_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """agentd is ending. `keep_agents` False: drain and stop every instance first; `hurry`: without drains."""
 
@@ -301,6 +311,7 @@ Event = (
     | RollingRestart
     | CancelRestart
     | Drain
+    | Configure
     | Shutdown
 )
 
@@ -349,6 +360,7 @@ class EventType(StrEnum):
     RECOVERED = "recovered"
     DRAIN = "drain"
     RESUME = "resume"
+    CONFIGURE = "configure"
     STOP = "stop"
     STOP_FORCED = "stop_forced"
     ADOPT = "adopt"
@@ -429,7 +441,14 @@ class Done:
     """Accepted, nothing to add."""
 
 
-Reply = BeatReply | Refusal | TargetReply | CheckReply | Done
+@dataclass(frozen=True, slots=True)
+class ConfigureReply:
+    """Who was asked, or will be once it is ready."""
+
+    instances: tuple[InstanceId, ...]
+
+
+Reply = BeatReply | Refusal | TargetReply | CheckReply | ConfigureReply | Done
 
 
 @dataclass(frozen=True, slots=True)

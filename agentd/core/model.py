@@ -24,6 +24,7 @@ Incarnation = NewType("Incarnation", str)
 MIB = 1024 * 1024
 DRAIN_TIMEOUT_S_DEFAULT = 120.0
 STOP_GRACE_S_DEFAULT = 10.0
+CONCURRENCY_MAX = 10_000
 POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,18}\Z")
 INSTANCE_ID = re.compile(r"([a-z][a-z0-9]{0,18})-([0-9]{1,5})\Z")
 
@@ -74,6 +75,7 @@ class DirectiveKind(StrEnum):
     CONTINUE = "continue"
     DRAIN = "drain"  # finish what you have, take nothing new; a TERM follows
     RESUME = "resume"  # take work again: the drain is called off
+    CONFIGURE = "configure"  # go on with other settings
     SHUT_DOWN = "shut_down"  # finish your task and exit: you were superseded
 
 
@@ -462,12 +464,14 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What an agent is told. `id` 0 needs no acknowledgement. `deadline_s` counts from now."""
+    """What an agent is told. `id` 0 needs no acknowledgement. `deadline_s` counts from now. Settings: None stays."""
 
     kind: DirectiveKind
     id: int = 0
     deadline_s: float = 0.0
     successors: tuple[Successor, ...] = ()
+    concurrency: int | None = None
+    interval_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

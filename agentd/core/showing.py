@@ -102,6 +102,7 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         cpu_cores=instance.usage.cpu_cores if instance.usage else None,
         labels=instance.labels,
         health=health,
+        concurrency=instance.slots or fleet.pools[instance.pool].config.concurrency,
         loop_blocked_s=now - instance.still_at if instance.still_at else None,
     )
 
@@ -168,7 +169,7 @@ def endpoints_of(fleet: Fleet, pool: Pool) -> tuple[Endpoint, ...]:
             load=instance.load,
             queue_length=instance.queue_length,
             in_flight=instance.in_flight,
-            concurrency=pool.config.concurrency,
+            concurrency=instance.slots or pool.config.concurrency,
             response_time_p50_s=instance.response_time_p50_s,
             response_time_p95_s=instance.response_time_p95_s,
         )

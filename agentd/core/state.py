@@ -113,6 +113,14 @@ class Instance:
     asked_at: float = 0.0  # its time to answer counts from here
     told: bool = False  # it was in an answer to a heartbeat, of this agentd
     resume_tried: bool = False  # taking it back was tried, in vain
+    # settings: what it works with (0: unknown, so as configured), what a person wants (0: nothing of its own), and
+    # what it was asked for last (0: nothing since it began)
+    slots: int = 0
+    own_slots: int = 0
+    asked_slots: int = 0
+    own_interval_s: float = 0.0
+    asked_interval_s: float = 0.0
+    overdue: bool = False  # that it has not answered was told
     launched: bool = True  # False: pending, and the driver has not been asked yet
     retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself
     again: bool = False  # start it again once it is gone

@@ -70,6 +70,7 @@ class InstanceView:
     cpu_cores: float | None
     labels: Mapping[str, str]
     health: HealthCheck
+    concurrency: int
     loop_blocked_s: float | None  # for how long its event loop has stood still; None: it runs, or there is none
 
 

@@ -22,6 +22,8 @@ from agentd.core.messages import (
     CancelRestart,
     Check,
     CheckReply,
+    Configure,
+    ConfigureReply,
     Drain,
     EventType,
     Restart,
@@ -287,6 +289,24 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         await self._runtime.submit(Drain(found[0], owner, request.force))
         now = next((item for item in self._runtime.view().instances if item.id == found[0]), before)
         return pb.DrainResponse(instance=convert.instance(now) if now else None)
+
+    @_once
+    async def Configure(self, request: pb.ConfigureRequest, context: _Context) -> pb.ConfigureResponse:
+        found = self._named(request.name)
+        found = found or [item.id for item in self._runtime.view().instances if item.pool == request.name]
+        if not found:
+            raise _unknown(request.name, "instance, core agent or pool")
+        reply = await self._runtime.submit(
+            Configure(
+                instances=tuple(found),
+                owner=await self._owner(request, context),
+                concurrency=request.concurrency if request.HasField("concurrency") else None,
+                interval_s=request.interval_s if request.HasField("interval_s") else None,
+            )
+        )
+        assert isinstance(reply, ConfigureReply)
+        shown = [item for item in self._runtime.view().instances if item.id in reply.instances]
+        return pb.ConfigureResponse(instances=[convert.instance(item) for item in shown])
 
     @_once
     async def Reload(self, request: pb.ReloadRequest, context: _Context) -> pb.ReloadResponse:

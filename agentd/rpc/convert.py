@@ -24,7 +24,6 @@ from agentd.core.model import (
     Incarnation,
     InstanceId,
     State,
-    Successor,
     parse_instance_id,
 )
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
@@ -48,6 +47,7 @@ _KINDS = {
     DirectiveKind.CONTINUE: agent_pb2.Directive.KIND_CONTINUE,
     DirectiveKind.DRAIN: agent_pb2.Directive.KIND_DRAIN,
     DirectiveKind.RESUME: agent_pb2.Directive.KIND_RESUME,
+    DirectiveKind.CONFIGURE: agent_pb2.Directive.KIND_CONFIGURE,
     DirectiveKind.SHUT_DOWN: agent_pb2.Directive.KIND_SHUT_DOWN,
 }
 _STAGES = {
@@ -219,13 +219,13 @@ def directive(given: Directive) -> agent_pb2.Directive:
         kind=_KINDS[given.kind],
         id=given.id,
         deadline_s=given.deadline_s,
-        successors=[successor(item) for item in given.successors],
+        successors=[
+            agent_pb2.Successor(instance=it.instance, endpoint=common_pb2.Endpoint(port=it.port), weight=it.weight)
+            for it in given.successors
+        ],
+        concurrency=given.concurrency,
+        interval_s=given.interval_s,
     )
-
-
-def successor(item: Successor) -> agent_pb2.Successor:
-    endpoint = common_pb2.Endpoint(port=item.port)
-    return agent_pb2.Successor(instance=item.instance, endpoint=endpoint, weight=item.weight)
 
 
 # -- what people see ----------------------------------------------------------------------------
@@ -355,6 +355,7 @@ def instance(view: InstanceView) -> control_pb2.Instance:
         labels=view.labels,
         health=view.health.value,
         loop_blocked_s=view.loop_blocked_s,
+        concurrency=view.concurrency,
     )
 
 

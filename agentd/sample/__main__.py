@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     queue = TaskQueue(agent, options.queue_max, options.speed, HandOver(agent), note)
     agent.on_drain(queue.offer)
+    agent.on_configure(queue.resize)
     agent.on_resume(lambda: log.info("sample agent takes tasks again"))  # its door asks `agent.draining`
     asyncio.run(serve(agent, queue, listener, options.service_s))
     return 0

@@ -61,7 +61,8 @@ class TaskQueue:
         self._agent = agent
         self._queue_max = queue_max
         self._speed = speed
-        self._free = agent.concurrency
+        self._concurrency = agent.concurrency
+        self._free = agent.concurrency  # below 0 while more run than there are slots left
         self._hand_over = hand_over
         self._note = note
         self._accepted = 0  # and not begun
@@ -74,6 +75,16 @@ class TaskQueue:
     def waiting(self) -> int:
         """Jobs accepted and not begun, also those that somebody else is asked to do."""
         return self._accepted
+
+    def resize(self, concurrency: int) -> None:
+        """Run up to `concurrency` jobs at a time from now on; those that run are finished."""
+        self._free += concurrency - self._concurrency
+        self._concurrency = concurrency
+        while self._turns and self._free > 0:
+            self._free -= 1
+            self._turns.popleft().set_result(True)
+        self._threads.shutdown(wait=False)  # what it runs, and what waits in it, is finished
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="task")
 
     def offer(self) -> None:
         """Offer all that waits to others: the agent drains."""
@@ -89,7 +100,7 @@ class TaskQueue:
         """
         if self.closed or self._agent.draining:
             raise Turned("this agent takes no new tasks")
-        if self._free == 0 and self._accepted >= self._queue_max:
+        if self._free <= 0 and self._accepted >= self._queue_max:
             raise Turned(f"{self._queue_max} tasks wait already")
         accepted_at = time.monotonic()
         begun = False
@@ -157,7 +168,7 @@ class TaskQueue:
             raise
 
     def _release(self) -> None:
-        if self._turns:
+        if self._turns and self._free >= 0:
             self._turns.popleft().set_result(True)
         else:
             self._free += 1

@@ -25,9 +25,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from agentd.sdk.calling import Caller
 from agentd.sdk.drain import Drain, Stage, Successor
 from agentd.sdk.latch import Latch
 from agentd.sdk.notify import Notifier
+from agentd.sdk.settings import Settings
 from agentd.sdk.workload import Workload
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Agent:
         instance: the id agentd gave, for example `research-9101`; empty without agentd.
         incarnation: the mark of this one life of the instance; empty without agentd.
         port: the port to serve on; 0 without agentd, which lets the kernel choose one.
-        concurrency: tasks to work on at a time, at least 1.
+        concurrency: tasks to work on at a time, at least 1. agentd may change it: see `on_configure`.
         stopping: set when agentd has no more use for this process: finish the tasks and exit.
         superseded: another incarnation took this one's place, or agentd does not know it.
     """
@@ -113,7 +115,9 @@ class Agent:
         self._workload = Workload(concurrency, self._changed)
         self._reporter: Reporter | None = None
         self._entered = False
-        self._drain = Drain(self._workload, self._acknowledge)
+        self._caller = Caller()
+        self._drain = Drain(self._workload, self._acknowledge, self._caller)
+        self._settings = Settings(concurrency, self._set_concurrency, self._acknowledge, self._caller)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -199,6 +203,16 @@ class Agent:
             raise ValueError(f"cannot set label {name!r}: there are {LABELS_MAX} already")
         self._labels = {**self._labels, name: value}  # replaced, never changed: the heartbeat thread reads it
 
+    def on_configure(self, callback: Callable[[int], object]) -> None:
+        """Have `callback` called with the number of tasks to work on at a time from now on, when agentd changes it.
+
+        In the event loop of `async with`, otherwise in a thread of its own; it may be a coroutine function. When every
+        callback has returned, `concurrency` is that number, and agentd is told so. Where one raises, nothing changes
+        and agentd is told that; where there is none, it is told that the program cannot. A lower number is for the
+        tasks to come: those in flight are finished.
+        """
+        self._settings.on_configure(callback)
+
     # -- the end ---------------------------------------------------------------------------------
 
     @property
@@ -269,11 +283,12 @@ class Agent:
             listener=Listener(
                 drain=self._begin_drain,
                 resume=self._resume,
+                configure=self._settings.change,
                 superseded=self._supersede,
                 drain_left_s=lambda: self.drain_left_s,
             ),
             notifier=self._notifier,
-            watched=self._drain.loop,
+            watched=self._caller.loop,
         )
         self._reporter.start()
         return self
@@ -288,7 +303,7 @@ class Agent:
             self._notifier.end(stopping=self.draining)
 
     async def __aenter__(self) -> Self:
-        self._drain.loop = asyncio.get_running_loop()
+        self._caller.loop = asyncio.get_running_loop()
         return self.__enter__()
 
     async def __aexit__(
@@ -306,6 +321,11 @@ class Agent:
     def _acknowledge(self, directive: int, stage: Stage, text: str) -> None:
         if (reporter := self._reporter) is not None:
             reporter.acknowledge(directive, stage, text)
+
+    def _set_concurrency(self, concurrency: int) -> None:
+        log.info("working on %d tasks at a time", concurrency, extra={"instance": self.instance})
+        self.concurrency = concurrency
+        self._workload.set_concurrency(concurrency)
 
     def _begin_drain(self, directive: int, deadline_s: float, successors: tuple[Successor, ...]) -> None:
         if not self.draining:

@@ -255,6 +255,20 @@ class ControlClient:
         with self._translated():
             return self._stub.Drain(request, timeout=self._timeout_s).instance
 
+    def configure(
+        self, name: str, *, concurrency: int | None = None, interval_s: float | None = None
+    ) -> list[pb.Instance]:
+        """Change settings of an instance, a core agent by its name, or a pool, without a restart; who is asked.
+
+        `concurrency`: tasks at a time, 1 to 10,000. `interval_s`: seconds between heartbeats. At least one is needed.
+        They hold until an agent's process ends or a reload changes them.
+        """
+        request = pb.ConfigureRequest(
+            request_id=_request_id(), name=name, owner=self._owner, concurrency=concurrency, interval_s=interval_s
+        )
+        with self._translated():
+            return list(self._stub.Configure(request, timeout=self._timeout_s).instances)
+
     def reload(self) -> pb.ReloadResponse:
         """Have agentd read its configuration file again; a bad one is refused and changes nothing."""
         request = pb.ReloadRequest(request_id=_request_id(), owner=self._owner)

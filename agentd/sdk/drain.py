@@ -8,23 +8,16 @@ Knows nothing of gRPC: what is to be acknowledged goes to `Acknowledge`. Safe to
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
 
-from agentd.sdk.latch import Latch, call_in_loop
+from agentd.sdk.calling import Callback, Caller
+from agentd.sdk.latch import Latch
 from agentd.sdk.workload import Workload
-
-log = logging.getLogger("agentd.sdk")
-
-Callback = Callable[[], object]
 
 
 class Stage(Enum):
@@ -52,10 +45,10 @@ class Successor:
 class Drain:
     """Whether the agent drains, and what the program wants to do about it."""
 
-    def __init__(self, workload: Workload, acknowledge: Acknowledge) -> None:
+    def __init__(self, workload: Workload, acknowledge: Acknowledge, caller: Caller) -> None:
         self._workload = workload
+        self._caller = caller
         self._acknowledge = acknowledge
-        self.loop: asyncio.AbstractEventLoop | None = None  # where callbacks are called; None: each in a thread
         self.successors: tuple[Successor, ...] = ()
         self._draining = Latch()
         self._lock = threading.Lock()  # guards all below
@@ -67,7 +60,6 @@ class Drain:
         self._directive = 0  # to be acknowledged as done; 0: none, or it has been
         self._round = 0  # counts up with each beginning and each end: callbacks of an earlier one no longer count
         self._running = 0  # callbacks that have not returned
-        self._tasks = set[asyncio.Future[Any]]()  # asyncio itself keeps only weak references
 
     @property
     def is_on(self) -> bool:
@@ -92,7 +84,7 @@ class Drain:
             begun, this_round = self._draining.is_set(), self._round
             self._running += begun
         if begun:
-            self._call(callback, partial(self._returned, this_round))
+            self._caller.call(callback, partial(self._returned, this_round))
 
     def on_resume(self, callback: Callback) -> None:
         """Have `callback` called when a drain is called off."""
@@ -115,7 +107,7 @@ class Drain:
             this_round = self._round
             self._draining.set()
         for callback in callbacks:
-            self._call(callback, partial(self._returned, this_round))
+            self._caller.call(callback, partial(self._returned, this_round))
         self.settle()
 
     def resume(self, directive: int) -> None:
@@ -137,7 +129,7 @@ class Drain:
         elif not callbacks:
             self._acknowledge(directive, Stage.ACCEPTED, "")
         for callback in callbacks:
-            self._call(callback, partial(self._resumed, this_round, directive))
+            self._caller.call(callback, partial(self._resumed, this_round, directive))
 
     def release(self) -> None:
         """Wait for the callbacks no longer."""
@@ -173,55 +165,3 @@ class Drain:
             self._acknowledge(directive, Stage.FAILED, f"on_resume failed: {type(error).__name__}")
         elif last:
             self._acknowledge(directive, Stage.ACCEPTED, "")
-
-    def _call(self, callback: Callback, returned: Callable[[BaseException | None], None]) -> None:
-        """Call `callback` in the program's loop or in a thread, and `returned` when it, or what it gives, is done."""
-        if self.loop is not None:
-            call_in_loop(self.loop, partial(self._call_here, callback, returned))
-        else:
-            thread = threading.Thread(
-                target=_call_in_thread, args=(callback, returned), name="agentd-drain", daemon=True
-            )
-            thread.start()
-
-    def _call_here(self, callback: Callback, returned: Callable[[BaseException | None], None]) -> None:
-        try:
-            result = callback()
-        except Exception as error:
-            _complain(callback, error)
-            returned(error)
-            return
-        if not inspect.isawaitable(result):
-            returned(None)
-            return
-        task = asyncio.ensure_future(result)
-        self._tasks.add(task)
-
-        def done(task: asyncio.Future[Any]) -> None:
-            self._tasks.discard(task)
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if isinstance(error, Exception):
-                _complain(callback, error)
-            returned(error)
-
-        task.add_done_callback(done)
-
-
-def _call_in_thread(callback: Callback, returned: Callable[[BaseException | None], None]) -> None:
-    try:
-        result = callback()
-        if inspect.isawaitable(result):
-            asyncio.run(_awaited(result))
-    except Exception as error:
-        _complain(callback, error)
-        returned(error)
-    else:
-        returned(None)
-
-
-async def _awaited(result: Awaitable[object]) -> None:
-    await result
-
-
-def _complain(callback: Callback, error: Exception) -> None:
-    log.error("%r failed", callback, exc_info=error)

@@ -50,6 +50,7 @@ class Listener:
     # The directive, seconds left to finish (0: no deadline), who can take over. It says itself when that is done.
     drain: Callable[[int, float, tuple[Successor, ...]], None]
     resume: Callable[[int], None]  # the directive; acknowledges it itself
+    configure: Callable[[int, int], None]  # the directive, tasks at a time; acknowledges it itself
     superseded: Callable[[str], None]  # why
     drain_left_s: Callable[[], float | None]  # None: not draining, or no deadline
 
@@ -261,6 +262,8 @@ class Reporter:
                 with self._lock:
                     self._acks.note(directive.id)
                 self._listener.resume(directive.id)
+            case agent_pb2.Directive.KIND_CONFIGURE:
+                self._configure(directive)
             case agent_pb2.Directive.KIND_SHUT_DOWN:
                 self.acknowledge(directive.id, Stage.ACCEPTED)
                 self._listener.superseded("agentd asked it to finish and exit")
@@ -268,6 +271,16 @@ class Reporter:
                 self.acknowledge(
                     directive.id, Stage.FAILED, f"this agent does not know directives of kind {directive.kind}"
                 )
+
+    def _configure(self, directive: agent_pb2.Directive) -> None:
+        with self._lock:
+            if directive.interval_s:
+                self._pace.retime(directive.interval_s)
+            self._acks.note(directive.id)
+        if directive.concurrency:
+            self._listener.configure(directive.id, directive.concurrency)
+        else:
+            self.acknowledge(directive.id, Stage.ACCEPTED)
 
     def _session_lost(self, lost: Lost) -> None:
         """A session has ended; whether agentd is away, the next beat tells."""

@@ -76,6 +76,13 @@ class Workload:
             self._queue_length = tasks
         self._on_change()
 
+    def set_concurrency(self, concurrency: int) -> None:
+        """Work on up to `concurrency` tasks at a time from now on."""
+        with self._lock:
+            self._count_up_to_now()
+            self._concurrency = concurrency
+        self._on_change()
+
     def set_load(self, load: float | None) -> None:
         """Report `load` as it is from now on; None: measure it."""
         with self._lock:

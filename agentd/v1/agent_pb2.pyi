@@ -378,6 +378,8 @@ class Directive(_message.Message):
         """Finish your task and exit."""
         KIND_RESUME: Directive._Kind.ValueType  # 4
         """Take work again: the drain is called off. ACCEPTED: you do."""
+        KIND_CONFIGURE: Directive._Kind.ValueType  # 5
+        """Change settings without a restart: those that the directive carries. ACCEPTED: they hold. FAILED: they do not."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Directive.Kind.ValueType  # 0
@@ -389,16 +391,24 @@ class Directive(_message.Message):
     """Finish your task and exit."""
     KIND_RESUME: Directive.Kind.ValueType  # 4
     """Take work again: the drain is called off. ACCEPTED: you do."""
+    KIND_CONFIGURE: Directive.Kind.ValueType  # 5
+    """Change settings without a restart: those that the directive carries. ACCEPTED: they hold. FAILED: they do not."""
 
     KIND_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     SUCCESSORS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
     kind: Global___Directive.Kind.ValueType
     id: _builtins.int
     """To be acknowledged in `Heartbeat.acks`; 0 needs no acknowledgement. Counts up."""
     deadline_s: _builtins.float
     """Seconds left to finish, for KIND_DRAIN; 0: no deadline."""
+    concurrency: _builtins.int
+    """Tasks to work on at a time from now on, at least 1, for KIND_CONFIGURE."""
+    interval_s: _builtins.float
+    """Seconds between heartbeats from now on, for KIND_CONFIGURE. Every answer says the same in its `interval_s`."""
     @_builtins.property
     def successors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Successor]:
         """Who may take over what is queued and not begun, for KIND_DRAIN: other ready instances of the pool, at most 16."""
@@ -410,12 +420,21 @@ class Directive(_message.Message):
         id: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
         successors: _abc.Iterable[Global___Successor] | None = ...,
+        concurrency: _builtins.int | None = ...,
+        interval_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_interval_s", b"_interval_s", "concurrency", b"concurrency", "interval_s", b"interval_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "id", b"id", "kind", b"kind", "successors", b"successors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_interval_s", b"_interval_s", "concurrency", b"concurrency", "deadline_s", b"deadline_s", "id", b"id", "interval_s", b"interval_s", "kind", b"kind", "successors", b"successors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
+    _WhichOneofReturnType__interval_s: _TypeAlias = _typing.Literal["interval_s"]  # noqa: Y015
+    _WhichOneofArgType__interval_s: _TypeAlias = _typing.Literal["_interval_s", b"_interval_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_s) -> _WhichOneofReturnType__interval_s | None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
 

@@ -503,6 +503,7 @@ class Instance(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     OOM_KILLS_FIELD_NUMBER: _builtins.int
     LOOP_BLOCKED_S_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pool: _builtins.str
     core_name: _builtins.str
@@ -530,6 +531,8 @@ class Instance(_message.Message):
     """How often the kernel killed it for want of memory."""
     loop_blocked_s: _builtins.float
     """For how long its event loop has stood still; absent while it runs."""
+    concurrency: _builtins.int
+    """Tasks that it works on at a time: as it was started, or has accepted since."""
     @_builtins.property
     def endpoint(self) -> _common_pb2.Endpoint: ...
     @_builtins.property
@@ -562,10 +565,11 @@ class Instance(_message.Message):
         health: _builtins.str = ...,
         oom_kills: _builtins.int = ...,
         loop_blocked_s: _builtins.float | None = ...,
+        concurrency: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "in_flight", b"in_flight", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "memory_bytes", b"memory_bytes", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "age_s", b"age_s", "cause", b"cause", "core_name", b"core_name", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "health", b"health", "id", b"id", "in_flight", b"in_flight", "incarnation", b"incarnation", "labels", b"labels", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "memory_bytes", b"memory_bytes", "missed_beats", b"missed_beats", "oom_kills", b"oom_kills", "pid", b"pid", "pool", b"pool", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "restarts", b"restarts", "state", b"state", "state_age_s", b"state_age_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores", "_in_flight", b"_in_flight", "_last_beat_age_s", b"_last_beat_age_s", "_load", b"_load", "_loop_blocked_s", b"_loop_blocked_s", "_memory_bytes", b"_memory_bytes", "_queue_length", b"_queue_length", "_response_time_p50_s", b"_response_time_p50_s", "_response_time_p95_s", b"_response_time_p95_s", "_tasks_completed", b"_tasks_completed", "age_s", b"age_s", "cause", b"cause", "concurrency", b"concurrency", "core_name", b"core_name", "cpu_cores", b"cpu_cores", "endpoint", b"endpoint", "health", b"health", "id", b"id", "in_flight", b"in_flight", "incarnation", b"incarnation", "labels", b"labels", "last_beat_age_s", b"last_beat_age_s", "load", b"load", "loop_blocked_s", b"loop_blocked_s", "memory_bytes", b"memory_bytes", "missed_beats", b"missed_beats", "oom_kills", b"oom_kills", "pid", b"pid", "pool", b"pool", "queue_length", b"queue_length", "response_time_p50_s", b"response_time_p50_s", "response_time_p95_s", b"response_time_p95_s", "restarts", b"restarts", "state", b"state", "state_age_s", b"state_age_s", "tasks_completed", b"tasks_completed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_cores: _TypeAlias = _typing.Literal["cpu_cores"]  # noqa: Y015
     _WhichOneofArgType__cpu_cores: _TypeAlias = _typing.Literal["_cpu_cores", b"_cpu_cores"]  # noqa: Y015
@@ -1621,6 +1625,71 @@ class DrainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
+
+@_typing.final
+class ConfigureRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    name: _builtins.str
+    """An instance id, the name of a core agent, or a pool: all of it that takes work now, or is about to."""
+    owner: _builtins.str
+    concurrency: _builtins.int
+    """Tasks to work on at a time, 1 to 10,000. At least one of the two is needed; they hold until the agent's process
+    ends, or a reload changes what the configuration says of it.
+    """
+    interval_s: _builtins.float
+    """Seconds between heartbeats, 0.1 to a third of heartbeat_timeout_sec."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        concurrency: _builtins.int | None = ...,
+        interval_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_interval_s", b"_interval_s", "concurrency", b"concurrency", "interval_s", b"interval_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_interval_s", b"_interval_s", "concurrency", b"concurrency", "interval_s", b"interval_s", "name", b"name", "owner", b"owner", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
+    _WhichOneofReturnType__interval_s: _TypeAlias = _typing.Literal["interval_s"]  # noqa: Y015
+    _WhichOneofArgType__interval_s: _TypeAlias = _typing.Literal["_interval_s", b"_interval_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_s) -> _WhichOneofReturnType__interval_s | None: ...
+
+Global___ConfigureRequest: _TypeAlias = ConfigureRequest  # noqa: Y015
+
+@_typing.final
+class ConfigureResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
+        """Those that are asked, as they are now. Whether each follows, its next heartbeats tell."""
+
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___Instance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureResponse: _TypeAlias = ConfigureResponse  # noqa: Y015
 
 @_typing.final
 class ReloadRequest(_message.Message):

@@ -90,6 +90,11 @@ class ControlServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_control__pb2.DrainRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_control__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.Configure = channel.unary_unary(
+                '/agentd.v1.ControlService/Configure',
+                request_serializer=agentd_dot_v1_dot_control__pb2.ConfigureRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_control__pb2.ConfigureResponse.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/agentd.v1.ControlService/Reload',
                 request_serializer=agentd_dot_v1_dot_control__pb2.ReloadRequest.SerializeToString,
@@ -179,6 +184,13 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Configure(self, request, context):
+        """Change settings of running agents without a restart.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Read the configuration file again; a bad one changes nothing.
         """
@@ -249,6 +261,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=agentd_dot_v1_dot_control__pb2.DrainRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_control__pb2.DrainResponse.SerializeToString,
+            ),
+            'Configure': grpc.unary_unary_rpc_method_handler(
+                    servicer.Configure,
+                    request_deserializer=agentd_dot_v1_dot_control__pb2.ConfigureRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_control__pb2.ConfigureResponse.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
                     servicer.Reload,
@@ -559,6 +576,33 @@ class ControlService(object):
             '/agentd.v1.ControlService/Drain',
             agentd_dot_v1_dot_control__pb2.DrainRequest.SerializeToString,
             agentd_dot_v1_dot_control__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Configure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentd.v1.ControlService/Configure',
+            agentd_dot_v1_dot_control__pb2.ConfigureRequest.SerializeToString,
+            agentd_dot_v1_dot_control__pb2.ConfigureResponse.FromString,
             options,
             channel_credentials,
             insecure,

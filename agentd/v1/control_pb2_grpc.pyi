@@ -53,6 +53,8 @@ class ControlServiceStub:
     """Give an instance, or all of a pool one after the other, a new process in place."""
     Drain: _grpc.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]
     """Let one instance finish its work and stop. What its pool must have besides is started as always."""
+    Configure: _grpc.UnaryUnaryMultiCallable[_control_pb2.ConfigureRequest, _control_pb2.ConfigureResponse]
+    """Change settings of running agents without a restart."""
     Reload: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]
     """Read the configuration file again; a bad one changes nothing."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_control_pb2.ShutdownRequest, _control_pb2.ShutdownResponse]
@@ -80,6 +82,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Give an instance, or all of a pool one after the other, a new process in place."""
     Drain: _aio.UnaryUnaryMultiCallable[_control_pb2.DrainRequest, _control_pb2.DrainResponse]  # type: ignore[assignment]
     """Let one instance finish its work and stop. What its pool must have besides is started as always."""
+    Configure: _aio.UnaryUnaryMultiCallable[_control_pb2.ConfigureRequest, _control_pb2.ConfigureResponse]  # type: ignore[assignment]
+    """Change settings of running agents without a restart."""
     Reload: _aio.UnaryUnaryMultiCallable[_control_pb2.ReloadRequest, _control_pb2.ReloadResponse]  # type: ignore[assignment]
     """Read the configuration file again; a bad one changes nothing."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_control_pb2.ShutdownRequest, _control_pb2.ShutdownResponse]  # type: ignore[assignment]
@@ -170,6 +174,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.DrainResponse, _abc.Awaitable[_control_pb2.DrainResponse]]:
         """Let one instance finish its work and stop. What its pool must have besides is started as always."""
+
+    @_abc_1.abstractmethod
+    def Configure(
+        self,
+        request: _control_pb2.ConfigureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ConfigureResponse, _abc.Awaitable[_control_pb2.ConfigureResponse]]:
+        """Change settings of running agents without a restart."""
 
     @_abc_1.abstractmethod
     def Reload(

@@ -164,7 +164,7 @@ class InstanceEndpoint(_message.Message):
     in_flight: _builtins.int
     """Tasks begun and not finished."""
     concurrency: _builtins.int
-    """Tasks that it works on at a time, as configured."""
+    """Tasks that it works on at a time."""
     response_time_p50_s: _builtins.float
     """Response times of the tasks finished in its last interval, seconds."""
     response_time_p95_s: _builtins.float

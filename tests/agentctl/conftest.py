@@ -140,6 +140,10 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
                 return pb.DrainResponse(instance=one)
         raise AssertionError(request.name)
 
+    def Configure(self, request: Any, context: Any) -> Any:
+        self._take("Configure", request, context)
+        return pb.ConfigureResponse(instances=[one for one in self.status.instances if one.pool == "research"])
+
     def Restart(self, request: Any, context: Any) -> Any:
         self._take("Restart", request, context)
         return self.restarted

@@ -34,6 +34,7 @@ ARGUMENTS = {
     "logs": ["research-9101"],
     "restart": ["research-9101"],
     "drain": ["research-9101"],
+    "configure": ["research-9101", "--concurrency", "2"],
 }
 
 
@@ -52,7 +53,18 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("docto
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
         *("status", "ps", "up", "down", "auto", "check", "explain", "events"),
-        *("endpoints", "logs", "restart", "drain", "heartbeat", "reload", "shutdown", "doctor", "config check"),
+        *(
+            "endpoints",
+            "logs",
+            "restart",
+            "drain",
+            "configure",
+            "heartbeat",
+            "reload",
+            "shutdown",
+            "doctor",
+            "config check",
+        ),
     ]
 
 

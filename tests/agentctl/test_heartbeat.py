@@ -74,6 +74,7 @@ def test_a_drain_is_shown_with_the_way_to_acknowledge_it(ctl: Callable[..., Any]
         "id": 7,
         "deadline_s": 118.4,
         "successors": [{"id": "research-9102", "port": 9102, "weight": 1.0}],
+        "concurrency": None,
         "interval_s": 10.0,
     }
 

@@ -55,7 +55,7 @@ class Agent:
     """A scripted agent: beats every interval with `load` unless `silent`.
 
     It accepts a drain and says DONE only where the script has it do so; `ignorant`: it does not know directives.
-    `resumes`: what it answers to RESUME, None for nothing.
+    `resumes`, `configures`: what it answers to RESUME and CONFIGURE, None for nothing.
     """
 
     id: InstanceId
@@ -73,6 +73,7 @@ class Agent:
     ignorant: bool = False
     done_follows: bool = False
     resumes: Stage | None = Stage.ACCEPTED
+    configures: Stage | None = Stage.ACCEPTED
     heard: list[Directive] = field(default_factory=list)
 
     def obey(self, directive: Directive) -> bool:
@@ -83,6 +84,8 @@ class Agent:
         stage: Stage | None = Stage.ACCEPTED
         if directive.kind is DirectiveKind.RESUME:
             stage = self.resumes
+        if directive.kind is DirectiveKind.CONFIGURE:
+            stage = self.configures
         if stage is None:
             return False
         follows = self.done_follows and directive.kind is DirectiveKind.DRAIN

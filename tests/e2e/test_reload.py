@@ -7,9 +7,12 @@ import pwd
 import re
 import signal
 import socket
+import threading
+from contextlib import suppress
+from http.client import HTTPException
 
 import pytest
-from e2e_fleet import Fleet, pids, set_load
+from e2e_fleet import SAMPLE, Fleet, call, pids, set_load
 from e2e_hosts import PATIENCE_S, environment
 
 pytestmark = pytest.mark.host
@@ -48,6 +51,38 @@ def test_the_next_process_of_an_agent_is_made_by_the_new_file(fleet: Fleet) -> N
     after = fleet.ready(core, other)
     assert environment(after[core]["pid"])["MODEL"] == "new"
     assert after[other]["pid"] == before[other]["pid"]
+
+
+def _occupy(port: int) -> None:
+    """Give the agent there a task that outlasts the test."""
+    with suppress(OSError, HTTPException):
+        call(port, "POST", "/task", {"service_s": 600})
+
+
+def test_agents_that_run_follow_another_concurrency(fleet: Fleet) -> None:
+    pool = {"command": SAMPLE, "core": {"researcher": fleet.ports[1]}, "concurrency": 1}
+    fleet.configure({"research": pool})
+    fleet.start()
+    ident = f"research-{fleet.ports[1]}"
+    before = fleet.ready(ident)
+    for _ in range(4):
+        threading.Thread(target=_occupy, args=(fleet.ports[1],), daemon=True).start()
+    fleet.until("one works and three wait", lambda: fleet.ps()[ident]["queue_length"] == 3)
+    fleet.configure({"research": {**pool, "concurrency": 3}})
+    assert fleet.ctl("reload")["changes"] == ["pools.research.concurrency: 1 -> 3"]
+    fleet.until("three work at once", lambda: fleet.ps()[ident]["in_flight"] == 3)
+    fleet.until("it has said so", lambda: fleet.ps()[ident]["concurrency"] == 3)
+    (asked,) = fleet.ctl("configure", "researcher", "--concurrency", "4")["instances"]
+    assert asked["id"] == ident
+    fleet.until("all four work", lambda: fleet.ps()[ident]["in_flight"] == 4)
+    assert pids(fleet.ready(ident)) == pids(before)
+    assert [event["reason"] for event in fleet.events("configure")] == [
+        "asked to work on 3 at a time instead of 1",
+        "works on 3 at a time",
+        "asked to work on 4 at a time instead of 3",
+        "works on 4 at a time",
+    ]
+    assert fleet.ctl("configure", "research", "--interval", "1h", code=1) is None
 
 
 def test_a_bad_file_changes_nothing_and_every_mistake_is_shown(fleet: Fleet) -> None:

@@ -15,12 +15,16 @@ from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
 
 from agentd.agentctl.values import as_value
 from agentd.core.model import ExitCause, ExitKind, State
-from agentd.v1 import common_pb2
+from agentd.v1 import agent_pb2, common_pb2
 from agentd.v1 import control_pb2 as pb
 
 UP, DOWN = pb.ScaleRequest.DIRECTION_UP, pb.ScaleRequest.DIRECTION_DOWN
 INVALID, NOT_FOUND = StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND
 PRECONDITION = StatusCode.FAILED_PRECONDITION
+
+
+def beats(*of: agent_pb2.Heartbeat) -> agent_pb2.HeartbeatRequest:
+    return agent_pb2.HeartbeatRequest(heartbeats=of)
 
 
 # -- looking ----------------------------------------------------------------------------------------
@@ -199,6 +203,29 @@ async def test_a_drain_takes_an_id_or_a_core_agents_name(tmp_path: Path) -> None
         answer = await agentd.control.Drain(pb.DrainRequest(name="researcher", force=True))
         assert answer.instance.id == "research-9002"
         await refused(agentd.control.Drain(pb.DrainRequest(name="research")), NOT_FOUND, "UNKNOWN_INSTANCE")
+
+
+@asynchronous
+async def test_settings_are_changed_of_an_instance_or_of_all_of_a_pool_that_run(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        configure = agentd.control.Configure
+        answer = await configure(pb.ConfigureRequest(name="research-9101", owner="alice", concurrency=4))
+        (asked,) = answer.instances
+        assert (asked.id, asked.concurrency) == ("research-9101", 1)  # until it has agreed
+        reply = (await agentd.agents.Heartbeat(beats(agentd.beat("research-9101", seq=2)))).replies[0]
+        told = reply.directive
+        assert (told.kind, told.concurrency) == (agent_pb2.Directive.KIND_CONFIGURE, 4)
+        acked = agentd.beat("research-9101", seq=3)
+        acked.acks.add(id=told.id, stage=agent_pb2.Acknowledgement.STAGE_ACCEPTED)
+        await agentd.agents.Heartbeat(beats(acked))
+        assert agentd.instance("research-9101").concurrency == 4
+        answer = await configure(pb.ConfigureRequest(name="research", interval_s=0.5))
+        assert [one.id for one in answer.instances] == ["research-9002", "research-9101", "research-9102"]
+        reply = (await agentd.agents.Heartbeat(beats(agentd.beat("research-9002", seq=2)))).replies[0]
+        assert (reply.interval_s, reply.directive.interval_s) == (0.5, 0.5)
+        await refused(configure(pb.ConfigureRequest(name="nobody", concurrency=4)), NOT_FOUND, "UNKNOWN_INSTANCE")
+        await refused(configure(pb.ConfigureRequest(name="research")), INVALID, "NO_SETTING")
+        await refused(configure(pb.ConfigureRequest(name="research", concurrency=0)), INVALID, "OUT_OF_BOUNDS")
 
 
 @asynchronous

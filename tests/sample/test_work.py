@@ -108,3 +108,41 @@ def test_processor_time_is_really_used() -> None:
     before = time.thread_time()
     burn(0.02)
     assert time.thread_time() - before >= 0.02
+
+
+def test_more_slots_begin_what_waits_at_once_and_fewer_are_for_the_tasks_to_come() -> None:
+    async def program() -> None:
+        agent = Agent(concurrency=1)
+        queue = TaskQueue(agent, queue_max=10)
+        tasks = [asyncio.create_task(queue.run(LONG)) for _ in range(5)]
+        await settle()
+        assert (agent.in_flight, queue.waiting) == (1, 4)
+        queue.resize(4)
+        await settle()
+        assert (agent.in_flight, queue.waiting) == (4, 1)
+        queue.resize(2)
+        await settle()
+        assert (agent.in_flight, queue.waiting) == (4, 1), "nothing that runs is cut"
+        for running, left in ((4, 3), (3, 2)):
+            assert agent.in_flight == running
+            tasks.pop(0).cancel()
+            await settle()
+            assert (agent.in_flight, queue.waiting) == (left, 1)
+        tasks.pop(0).cancel()
+        await settle()
+        assert (agent.in_flight, queue.waiting) == (2, 0), "two at a time from here"
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(program())
+
+
+def test_work_on_processors_goes_on_through_a_change() -> None:
+    async def program() -> None:
+        queue = TaskQueue(Agent(concurrency=1), queue_max=10)
+        tasks = [asyncio.create_task(queue.run(Job(0.0, cpu_s=0.01))) for _ in range(3)]
+        await settle()
+        queue.resize(3)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(program())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentd.sdk import Agent
+from agentd.sdk.calling import Caller
 from agentd.sdk.drain import Drain, Stage, Successor
 from agentd.sdk.workload import Workload
 from agentd.v1 import agent_pb2, common_pb2
@@ -26,7 +27,8 @@ class Program:
         self.said: list[Ack] = []
         self._changed = threading.Condition()
         self.workload = Workload(1, self._settle)
-        self.drain = Drain(self.workload, self._acknowledge)
+        self.caller = Caller()
+        self.drain = Drain(self.workload, self._acknowledge, self.caller)
 
     def _settle(self) -> None:
         self.drain.settle()
@@ -89,7 +91,7 @@ def test_a_coroutine_holds_it_back_in_a_loop_and_without_one(program: Program) -
     program.until((7, Stage.DONE, ""), (8, Stage.ACCEPTED, ""))
 
     async def within_a_loop() -> None:
-        program.drain.loop = asyncio.get_running_loop()
+        program.caller.loop = asyncio.get_running_loop()
         program.drain.begin(9, 0.0, ())
         async with asyncio.timeout(LIMIT_S):
             while program.said[-1] != (9, Stage.DONE, ""):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,13 +170,9 @@ def test_the_loop_of_the_program_is_left_alone_though_it_uses_grpc_itself(fake: 
 
 
 def test_many_agents_in_one_process_do_not_mind_each_other(fake: Any) -> None:
-    """Nobody needs that, but agents are made and left in tests, and by programs that are several."""
-
     def life() -> None:
         with Agent.from_env(fake.env()) as agent, agent.task():
-            began = time.monotonic()
             fake.until(lambda beats: len(beats) > 20)
-            assert time.monotonic() >= began
 
     threads = [threading.Thread(target=life) for _ in range(4)]
     for thread in threads:

@@ -190,6 +190,7 @@ def instance_view(pool: str, port: int, state: State = State.READY, **changes: A
         cpu_cores=0.12,
         labels={},
         health=HealthCheck.HEARTBEAT,
+        concurrency=2,
         loop_blocked_s=None,
     )
     return replace(view, **changes)
