@@ -123,6 +123,9 @@ class Agent
       ack.done_follows = true
       @drain = ack
     when :KIND_RESUME then @drain = nil
+    when :KIND_CONFIGURE
+      @slots = directive.concurrency if directive.has_concurrency?
+      @free.broadcast
     when :KIND_SHUT_DOWN then finish
     else
       ack.stage = :STAGE_FAILED
