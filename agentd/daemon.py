@@ -82,6 +82,7 @@ class Daemon:
         self._servers: Servers
         self._logs: LogFiles | JournalLogs
         self._http: socket.socket
+        self._fd_soft_limit: int  # that agentd was started with
 
     async def run(self) -> None:
         """Run until asked to end. Errors of any part come out here."""
@@ -177,6 +178,7 @@ class Daemon:
     # -- building -------------------------------------------------------------------------------
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> None:
+        self._fd_soft_limit = raise_fd_limit()  # every agent that is connected takes some, whoever runs it
         runtime_dir = address.runtime_dir_default(os.environ, os.geteuid(), self._state_dir)
         for directory in (self._state_dir, runtime_dir):
             statedir.prepare(directory)
@@ -284,7 +286,7 @@ class Daemon:
             port_probe=ports.probe,
             sample_command=(sys.executable, "-m", "agentd.sample"),
             clock=self._clock,
-            fd_soft_limit=raise_fd_limit(),
+            fd_soft_limit=self._fd_soft_limit,
             births=self._state_dir / "births",
         )
 

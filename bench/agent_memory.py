@@ -1,7 +1,9 @@
 """What the SDK costs an agent: the memory of a process that holds an `Agent`, and of what it is made from.
 
-Several processes of each kind run at once, as in a fleet, so that PSS divides what they share. USS is what one more
-of them adds to the host. The agents report to a real agentd.
+Several processes of each kind run at once, as in a fleet, so that PSS divides what they share. USS, the private bytes,
+is what one more of them adds to the host. The agents report to a real agentd, and each has been heard. Beside them
+stand the same process without the SDK, and one that has nothing but a gRPC channel to the same agentd, connected: less
+than that no agent can have that speaks gRPC from Python.
 """
 
 from __future__ import annotations
@@ -22,12 +24,22 @@ with Agent.from_env() as agent:
     print('ready', flush=True)
     sys.stdin.read()
 """
+CHANNEL = """
+import os
+import sys
+import grpc
+with grpc.insecure_channel(os.environ['AGENTD_ENDPOINT']) as channel:
+    grpc.channel_ready_future(channel).result(30)
+    print('ready', flush=True)
+    sys.stdin.read()
+"""
+BARE, CONNECTED, SDK = "python", "python + a grpc channel, connected", "python + sdk, beating"
 KINDS = {
-    "python": WAIT,
+    BARE: WAIT,
     "python + grpc": f"import grpc\n{WAIT}",
+    CONNECTED: CHANNEL,
     "python + grpc + our messages": f"import agentd.v1.agent_pb2_grpc\n{WAIT}",
 }
-SDK = "python + sdk, beating"
 
 
 def main() -> int:
@@ -39,13 +51,14 @@ def main() -> int:
     for _ in range(options.rounds):
         for name, readings in _round(options).items():
             found[name] += readings
-    bare = statistics.median(one.uss for one in found["python"])
-    grpc = statistics.median(one.uss for one in found["python + grpc"])
+    bare, channel = (statistics.median(one.uss for one in found[name]) for name in (BARE, CONNECTED))
     for name, readings in found.items():
         report.add(f"{name}: USS", [one.uss / MIB for one in readings], "MiB")
         report.add(f"{name}: PSS", [one.pss / MIB for one in readings], "MiB")
+    report.add("sdk beyond the same process without it, USS", [(one.uss - bare) / MIB for one in found[SDK]], "MiB")
+    report.add("sdk beyond a channel, USS", [(one.uss - channel) / MIB for one in found[SDK]], "MiB")
     report.add("sdk / python, USS", [one.uss / bare for one in found[SDK]])
-    report.add("sdk / python + grpc, USS", [one.uss / grpc for one in found[SDK]])
+    report.add("sdk / channel, USS", [one.uss / channel for one in found[SDK]])
     return report.finish()
 
 
@@ -58,15 +71,15 @@ def _round(options: argparse.Namespace) -> dict[str, list[Memory]]:
             own_agentd(fleet_settings({"bench": {"command": ["sleep", "infinity"], "core": core}}))
         )
         daemon.wait_running(options.processes, 30.0)
+        env = {**environment(), "AGENTD_ENDPOINT": daemon.agents_address}
         started = {
-            name: [stack.enter_context(running("-c", code)) for _ in range(options.processes)]
+            name: [stack.enter_context(running("-c", code, env=env)) for _ in range(options.processes)]
             for name, code in KINDS.items()
         }
         agents = []
         for instance in daemon.instances():
             marks = {"AGENTD_INSTANCE": instance.id, "AGENTD_INCARNATION": instance.incarnation}
-            env = {**environment(), **marks, "AGENTD_ENDPOINT": daemon.agents_address}
-            agents.append(stack.enter_context(running("-c", AGENT, env=env)))
+            agents.append(stack.enter_context(running("-c", AGENT, env={**env, **marks})))
         started[SDK] = agents
         for processes in started.values():
             for process in processes:

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import platform
+import resource
 import shutil
 import socket
 import statistics
@@ -284,6 +285,13 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may at all; the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def pin(pid: int, cores: set[int]) -> None:

@@ -27,12 +27,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from grpc import aio
-from harness import BenchError, Report, cpu_s, free_ports, parser, pin, positive, running
+from harness import BenchError, Report, cpu_s, free_ports, parser, pin, positive, raise_open_files, running
 from own_agentd import Daemon, fleet_settings, own_agentd
 
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
 INTERVAL_S = 10.0
+# By default a burst of new calls is dropped.
+BARE_OPTIONS = (
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+)
 
 
 # -- the bare server ------------------------------------------------------------------------------
@@ -66,7 +71,8 @@ class Bare(agent_pb2_grpc.AgentServiceServicer):
 
 
 async def serve_bare(address: str) -> None:
-    server = aio.server()
+    raise_open_files()
+    server = aio.server(options=BARE_OPTIONS)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(Bare(), server)
     server.add_insecure_port(address)
     await server.start()

@@ -65,6 +65,12 @@ class Daemon:
 
         wait_until(f"{count} instances are ready", are_ready, timeout_s, 0.25)
 
+    def restart(self) -> None:
+        """End agentd as a service manager would, and start it anew, without waiting for that. The agents run on."""
+        end(self.process)
+        self.launched = time.monotonic()
+        self.process = _launch(self.directory)
+
 
 @contextmanager
 def own_agentd(settings: Mapping[str, Any]) -> Iterator[Daemon]:
@@ -78,10 +84,8 @@ def own_agentd(settings: Mapping[str, Any]) -> Iterator[Daemon]:
         file = directory / "agentd.yaml"
         whole = {"driver": "process", "listen": {**sockets, "http": http}, **settings}
         file.write_text(yaml.safe_dump(whole), encoding="utf-8")
-        with (directory / "stderr").open("wb") as log:
-            launched = time.monotonic()
-            words = (sys.executable, "-m", "agentd", "--config", str(file), "--state-dir", str(directory / "state"))
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+        launched = time.monotonic()
+        process = _launch(directory)
         control = ControlClient(sockets["control"])
         daemon = Daemon(process, directory, launched, control)
         try:
@@ -89,6 +93,14 @@ def own_agentd(settings: Mapping[str, Any]) -> Iterator[Daemon]:
             yield daemon
         finally:
             _end_with_agents(daemon)
+
+
+def _launch(directory: Path) -> subprocess.Popen[bytes]:
+    words = ("-m", "agentd", "--config", str(directory / "agentd.yaml"), "--state-dir", str(directory / "state"))
+    with (directory / "stderr").open("ab") as log:
+        return subprocess.Popen(
+            (sys.executable, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+        )
 
 
 def _answers(daemon: Daemon) -> bool:

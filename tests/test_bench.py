@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
 SCRIPTS = (
-    "agent_memory", "drain", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling", "sandbox", "status",
+    "agent_memory", "drain", "etcd", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling", "sandbox",
+    "sessions", "status",
 )  # fmt: skip
 
 
@@ -67,6 +69,33 @@ def test_heartbeats_counts_beats_in_the_core_and_leaves_nobody_behind(tmp_path: 
     assert found["beats/s, agentd's core"] > 0
     assert found["beats/s, bare grpc.aio"] > 0
     assert agents_left() <= before
+
+
+@pytest.mark.host
+def test_sessions_counts_those_that_are_served_and_those_that_are_back(tmp_path: Path) -> None:
+    before = agents_left()
+    small = ("--count", "6", "--per-connection", "2", "--seconds", "0.5", "--settle", "0")
+    found = figures("sessions", tmp_path / "report.json", *small)
+    for server in ("agentd", "bare grpc.aio"):
+        assert found[f"first to last session served, {server}"] > 0
+        assert found[f"restart to all back, {server}"] > 0
+    assert agents_left() <= before
+
+
+@pytest.mark.host
+def test_etcd_counts_signs_of_life_on_both_sides(tmp_path: Path) -> None:
+    if shutil.which("etcd") is None:
+        assert run("etcd").startswith("skipped: etcd is not installed")
+        return
+    found = figures("etcd", tmp_path / "report.json", "--rounds", "1", "--callers", "2", "--seconds", "0.2")
+    assert found["beats/s, agentd"] > 0
+    assert found["beats/s, etcd"] > 0
+
+
+@pytest.mark.host
+def test_agent_memory_compares_the_sdk_with_nothing_but_a_channel(tmp_path: Path) -> None:
+    found = figures("agent_memory", tmp_path / "report.json", "--rounds", "1", "--processes", "1")
+    assert found["python: USS"] < found["python + a grpc channel, connected: USS"]
 
 
 @pytest.mark.host
