@@ -50,6 +50,7 @@ from own_agentd import Daemon, fleet_settings, own_agentd
 AGENTS = str(Path(__file__).with_name("session_agents.py"))
 HEARTBEATS = str(Path(__file__).with_name("heartbeats.py"))
 AGENTS_OF_A_PROCESS = 1_250
+CORE_OF_A_POOL = 100
 # Of agentd, for each agent: its pidfd and its connection; and what it needs besides.
 FILES_OF_AN_AGENT, FILES_BESIDES = 2, 256
 PATIENCE_S = 300.0
@@ -144,9 +145,16 @@ def main() -> int:
 
 def _agentd(options: argparse.Namespace) -> Steady:
     first, _ = free_ports(options.count)
-    core = {f"a{number}": first + number for number in range(options.count)}
-    pool = {"command": ["sleep", "infinity"], "core": core, "start_timeout_sec": 86_400}
-    settings = fleet_settings({"bench": pool})
+    # Core agents: others are started only while the host has memory for what an agent is expected to take.
+    pools = {
+        f"p{start}": {
+            "command": ["sleep", "infinity"],
+            "core": {f"a{n}": first + n for n in range(start, min(start + CORE_OF_A_POOL, options.count))},
+            "start_timeout_sec": 86_400,
+        }
+        for start in range(0, options.count, CORE_OF_A_POOL)
+    }
+    settings = fleet_settings(pools)
     settings["multi_agent"]["autoscaling"]["heartbeat_timeout_sec"] = 30
     with own_agentd(settings) as daemon, ExitStack() as stack:
         daemon.wait_running(options.count, PATIENCE_S)
