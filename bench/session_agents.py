@@ -4,7 +4,7 @@ Standard input gives an order in a line of JSON: {"address", "who": [[id, incarn
 then on every line "?" is answered with {"answered", "back"}: the heartbeats answered so far, and by the epoch of the
 server that answered (as text) the sessions that were answered in it last. It ends with standard input.
 
-A session that ends is begun anew when `Pace` of the SDK says so; in between, nothing is sent.
+`Pace` of the SDK says when to beat, how long an answer may take, and when a session that has ended is begun anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from beater import request
 from grpc import aio
 from harness import raise_open_files
 
-from agentd.sdk.reporter import Pace
+from agentd.sdk.pace import Pace
 from agentd.v1 import agent_pb2, agent_pb2_grpc
 
 # The first gives each channel a connection of its own; the others are the SDK's.
@@ -31,8 +31,6 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 400),
 )
-# An answer that takes longer counts as none.
-ANSWER_S = 30.0
 
 
 class Ended(Exception):
@@ -46,7 +44,8 @@ class Agent:
         self._ident, self._incarnation = ident, incarnation
         self._pace = Pace()
         self._seq = 0
-        self._asked = False
+        self._asked = self._worked = False  # a heartbeat; the present session, so far
+        self._writing: asyncio.Future[None] | None = None
         self.answered = 0
         self.epoch = 0
 
@@ -59,12 +58,17 @@ class Agent:
                     hearing = await self._turn(stream, hearing)
             except (Ended, aio.AioRpcError, asyncio.InvalidStateError):
                 stream.cancel()
+                if self._writing is not None:  # a write that has not begun when its call ends waits for ever
+                    self._writing.cancel()
             with contextlib.suppress(asyncio.CancelledError, aio.AioRpcError):
                 await hearing
             now = asyncio.get_running_loop().time()
-            self._asked = False
-            self._pace.begin(now)
-            self._pace.fail(random.random())
+            if self._worked:
+                self._pace.lose(now, random.random())
+            else:
+                self._pace.begin(now)
+                self._pace.fail(random.random())
+            self._asked = self._worked = False
             await asyncio.sleep(self._pace.due_in_s(now))
 
     async def _turn(self, stream: Any, hearing: asyncio.Future[Any]) -> asyncio.Future[Any]:
@@ -75,8 +79,9 @@ class Agent:
             self._pace.begin(now)
             self._asked = True
             heartbeats = request(self._ident, self._incarnation, self._seq).heartbeats
-            await stream.write(agent_pb2.SessionRequest(heartbeats=heartbeats))
-        wait_s = ANSWER_S if self._asked else self._pace.due_in_s(now)
+            self._writing = asyncio.ensure_future(stream.write(agent_pb2.SessionRequest(heartbeats=heartbeats)))
+            self._writing.add_done_callback(_look)
+        wait_s = self._pace.answer_s if self._asked else self._pace.due_in_s(now)
         await asyncio.wait((hearing,), timeout=max(0.0, wait_s))
         if not hearing.done():
             if self._asked:
@@ -86,6 +91,7 @@ class Agent:
         if not isinstance(answer, agent_pb2.SessionResponse):
             raise Ended
         if self._asked and not answer.replies[0].HasField("refusal"):
+            self._worked = True
             self.answered += 1
             self.epoch = answer.controller_epoch
         # The first wait is a part of the interval, so that those who began together do not stay together.
@@ -93,6 +99,12 @@ class Agent:
         self._pace.succeed(answer.replies[0].interval_s * (random.random() if first else 1.0), random.random())
         self._asked = False
         return asyncio.ensure_future(stream.read())
+
+
+def _look(written: asyncio.Future[None]) -> None:
+    """That a message could not be written is heard by whoever reads."""
+    if not written.cancelled():
+        written.exception()
 
 
 async def main() -> None:

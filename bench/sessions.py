@@ -5,9 +5,9 @@ session and beats every 10 s, over a connection of its own as agents do (--per-c
 CPU is agentd's processor time over the wall time of the steady state; memory is what it has more than before the first
 session, when all instances ran. The beats that were answered are counted where the agents are.
 
-Then agentd is restarted, as its service manager would, and all agents come back as the SDK paces them; they are counted
-when the new agentd has answered a heartbeat. The agents are Python as well and share the machine: a part of that time
-is theirs.
+Then agentd is restarted, as its service manager would, and all agents come back as the SDK paces them, spread over
+seconds on purpose; they are counted when the new agentd has answered a heartbeat. The agents are Python as well and
+share the machine: a part of that time is theirs.
 
 In the same run a bare grpc.aio server (of heartbeats.py) is given the same sessions, and is restarted too: what it uses
 is the price of gRPC. Where there are two cores or more, the servers are kept on one of them, and the agents on the
