@@ -15,8 +15,8 @@ from agentd.core.model import HostSample, InstanceId
 from agentd.runtime_troubles import Troubles
 
 SAMPLE_S = 5.0
-# While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon.
-SAMPLE_SOON_S = 0.2
+# While a pool's footprint is a guess, a fleet that would fit may wait for memory: measure soon, after the first starts.
+SAMPLE_SOON_S = 0.5
 
 Pids = Mapping[InstanceId, int]
 
