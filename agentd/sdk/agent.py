@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentd.sdk.calling import Caller
+from agentd.sdk.checking import queue_length
 from agentd.sdk.drain import Drain, Stage, Successor
 from agentd.sdk.latch import Latch
 from agentd.sdk.notify import Notifier
@@ -166,11 +167,10 @@ class Agent:
         """Say how many tasks are accepted and not begun; best, one counts until it is in `task`.
 
         Raises:
-            ValueError: `tasks` is negative.
+            TypeError: `tasks` is not whole.
+            ValueError: it is negative or above 10⁹.
         """
-        if tasks < 0:
-            raise ValueError(f"cannot report a queue of {tasks} tasks: the length must be at least 0")
-        self._workload.set_queue_length(tasks)
+        self._workload.set_queue_length(queue_length(tasks))
 
     @property
     def load(self) -> float | None:

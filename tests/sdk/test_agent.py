@@ -102,8 +102,19 @@ def test_labels_and_queue_are_bounded() -> None:
     for name, value in (("one more", "x"), ("", "x"), ("label1", "ü" * 65)):
         with pytest.raises(ValueError, match="cannot set label"):
             agent.label(name, value)
-    with pytest.raises(ValueError, match="at least 0"):
-        agent.queue(-1)
+    for tasks in (-1, 10**9 + 1):
+        with pytest.raises(ValueError, match="at least 0 and at most 1000000000"):
+            agent.queue(tasks)
+
+
+@pytest.mark.parametrize("tasks", [1.5, 2.0, "3", None])
+def test_a_queue_that_is_no_whole_number_is_refused_where_it_is_said(tasks: Any) -> None:
+    agent = Agent()
+    with pytest.raises(TypeError, match="must be a whole number"):
+        agent.queue(tasks)
+    with pytest.raises(TypeError, match="must be a whole number"):
+        agent.queue_length = tasks
+    assert agent.queue_length == 0
 
 
 def test_a_drain_is_acknowledged_and_called_once_though_repeated(either: Any, make_reply: MakeReply) -> None:
