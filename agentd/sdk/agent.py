@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentd.sdk.calling import Caller
-from agentd.sdk.checking import queue_length
+from agentd.sdk.checking import check_callback, check_label, queue_length
 from agentd.sdk.drain import Drain, Stage, Successor
 from agentd.sdk.latch import Latch
 from agentd.sdk.notify import Notifier
@@ -39,17 +39,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentd.sdk")
 
 LABELS_MAX = 16
-LABEL_BYTES_MAX = 128
 
 
 class Task:
-    """One task from acceptance to end, as a context manager, plain or `async`; made by `Agent.task`."""
+    """One task from acceptance to end, as a context manager, plain or `async`; made by `Agent.task`. Use it once."""
 
     def __init__(self, workload: Workload, since: float) -> None:
         self._workload = workload
         self._since = since
+        self._entered = False
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("cannot enter a task twice: agent.task() makes one for each")
+        self._entered = True
         self._workload.begin()
         return self
 
@@ -115,7 +118,7 @@ class Agent:
         self._labels: dict[str, str] = {}
         self._workload = Workload(concurrency, self._changed)
         self._reporter: Reporter | None = None
-        self._entered = False
+        self._entered = self._left = False
         self._caller = Caller()
         self._drain = Drain(self._workload, self._acknowledge, self._caller)
         self._settings = Settings(concurrency, self._set_concurrency, self._acknowledge, self._caller)
@@ -146,7 +149,12 @@ class Agent:
         """A task, for `with` or `async with`: in flight inside, completed after, also when it raised.
 
         The response time counts from this call, or from `queued_at` (`time.monotonic()` when it was accepted).
+
+        Raises:
+            RuntimeError: the agent's context has been left: nobody would hear of the task or wait for it.
         """
+        if self._left:
+            raise RuntimeError("cannot begin a task after the agent's context: ask agent.accepting at the door")
         return Task(self._workload, time.monotonic() if queued_at is None else queued_at)
 
     @property
@@ -195,10 +203,10 @@ class Agent:
         """Show `name`=`value` beside the agent, for example its model. At most 16, of at most 128 bytes each.
 
         Raises:
-            ValueError: too many, too long, or no name.
+            TypeError: `name` or `value` is no text.
+            ValueError: too many, too long, no name, or no valid Unicode.
         """
-        if not name or any(len(text.encode()) > LABEL_BYTES_MAX for text in (name, value)):
-            raise ValueError(f"cannot set label {name!r}: name and value may have 128 bytes, the name at least one")
+        check_label(name, value)
         if name not in self._labels and len(self._labels) >= LABELS_MAX:
             raise ValueError(f"cannot set label {name!r}: there are {LABELS_MAX} already")
         self._labels = {**self._labels, name: value}  # replaced, never changed: the heartbeat thread reads it
@@ -210,7 +218,11 @@ class Agent:
         callback has returned, `concurrency` is that number, and agentd is told so. Where one raises, nothing changes
         and agentd is told that; where there is none, it is told that the program cannot. A lower number is for the
         tasks to come: those in flight are finished.
+
+        Raises:
+            TypeError: `callback` cannot be called with a number.
         """
+        check_callback("on_configure", callback, self.concurrency)
         self._settings.on_configure(callback)
 
     # -- the end ---------------------------------------------------------------------------------
@@ -222,8 +234,8 @@ class Agent:
 
     @property
     def accepting(self) -> bool:
-        """Whether new tasks are welcome: it does not drain, and is not to end."""
-        return not self._drain.is_on and not self.stopping.is_set()
+        """Whether new tasks are welcome: it does not drain, is not to end, and its context has not been left."""
+        return not self._drain.is_on and not self.stopping.is_set() and not self._left
 
     @property
     def successors(self) -> list[Successor]:
@@ -245,7 +257,11 @@ class Agent:
         In the event loop of `async with`, otherwise in a thread of its own; so it may take its time
         without stopping the heartbeats. It may be a coroutine function. The drain is done, and agentd told so, when
         every callback has returned and no task is in flight or queued.
+
+        Raises:
+            TypeError: `callback` cannot be called without arguments.
         """
+        check_callback("on_drain", callback)
         self._drain.on_drain(callback)
 
     def on_resume(self, callback: Callable[[], object]) -> None:
@@ -253,7 +269,11 @@ class Agent:
 
         agentd counts on the agent again when every such callback has returned. A program that has `on_drain` or awaits
         `wait_draining`, and has no `on_resume`, cannot be taken back; it drains to its end.
+
+        Raises:
+            TypeError: `callback` cannot be called without arguments.
         """
+        check_callback("on_resume", callback)
         self._drain.on_resume(callback)
 
     def drain_done(self) -> None:
@@ -296,6 +316,7 @@ class Agent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
         if self._reporter is not None:
             self._reporter.close()
             self._reporter = None

@@ -24,6 +24,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from agentd.sdk.checking import check_answer, check_work
 from agentd.sdk.latch import call_in_loop, resolve
 from agentd.sdk.picking import Endpoint, Member, Picker
 from agentd.sdk.watcher import Listener, NowhereError, Watcher
@@ -59,9 +60,11 @@ class Pick:
     def __init__(self, endpoints: Endpoints, tries: _Tries) -> None:
         self._endpoints = endpoints
         self._tries = tries
+        self._entered = False
         self.member: Member | None = None
 
     def __enter__(self) -> Endpoint:
+        self._enter()
         self.member = self._endpoints._wait(self._tries)
         return self.member.endpoint
 
@@ -73,6 +76,7 @@ class Pick:
         self._endpoints._release(self.member, worked)
 
     async def __aenter__(self) -> Endpoint:
+        self._enter()
         self.member = await self._endpoints._wait_async(self._tries)
         return self.member.endpoint
 
@@ -80,6 +84,11 @@ class Pick:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    def _enter(self) -> None:
+        if self._entered:
+            raise RuntimeError("cannot enter a pick twice: endpoints.pick() makes one for each task")
+        self._entered = True
 
 
 class Endpoints:
@@ -103,7 +112,15 @@ class Endpoints:
         `address` is where agentd serves, in gRPC syntax; empty: $AGENTD_ENDPOINT, which agents have, else where its
         control socket is found. `timeout_s` bounds a task's waiting for an endpoint that takes it. `chance` and
         `clock` are for tests.
+
+        Raises:
+            TypeError: `pool` is no text.
+            ValueError: `timeout_s` is negative, or no time that can be waited for.
         """
+        if not isinstance(pool, str):
+            raise TypeError(f"cannot know the endpoints of {pool!r}: the pool must be its name")
+        if not 0.0 <= timeout_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"cannot wait {timeout_s} s for an endpoint: timeout_s must be at least 0 and finite")
         self.pool = pool
         self.timeout_s = timeout_s
         self._address = address
@@ -147,8 +164,11 @@ class Endpoints:
 
         Raises:
             NoEndpointError: `attempts` endpoints failed, or none took it in time; its cause is the last error.
+            TypeError: `work` is a coroutine function within `with`, or a plain one within `async with`.
             ValueError: `attempts` is below 1.
         """
+        self._check_entered()
+        check_work(work, asynchronous=self._asynchronous)
         if attempts < 1:
             raise ValueError(f"cannot try {attempts} times: attempts must be at least 1")
         tries = _Tries(attempts, self.timeout_s)
@@ -159,7 +179,7 @@ class Endpoints:
             pick = Pick(self, tries)
             try:
                 with pick as endpoint:
-                    return work(endpoint)
+                    return check_answer(work, work(endpoint), asynchronous=False)
             except TimeoutError:
                 raise  # it may still be done there
             except (OSError, Retry) as error:
@@ -170,7 +190,7 @@ class Endpoints:
             pick = Pick(self, tries)
             try:
                 async with pick as endpoint:
-                    return await work(endpoint)
+                    return await check_answer(work, work(endpoint), asynchronous=True)
             except TimeoutError:
                 raise  # it may still be done there
             except (OSError, Retry) as error:
@@ -196,8 +216,9 @@ class Endpoints:
             self._tell()
 
     async def __aenter__(self) -> Self:
+        self.__enter__()
         self._asynchronous = True
-        return self.__enter__()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -239,8 +260,7 @@ class Endpoints:
         Raises:
             NoEndpointError: waiting is of no use, or has been long enough.
         """
-        if self._watcher is None:
-            raise RuntimeError("cannot pick: enter Endpoints first, with `with` or `async with`")
+        self._check_entered()
         member = self._picker.pick(self._clock(), tries.avoid())
         if member is None and self._hopeless:
             raise NoEndpointError(self._trouble + tries.story) from tries.error
@@ -250,6 +270,10 @@ class Endpoints:
             raise NoEndpointError(f"{what} {where}: {self._trouble}{tries.story}") from tries.error
         tries.take()
         return member
+
+    def _check_entered(self) -> None:
+        if self._watcher is None:
+            raise RuntimeError("cannot pick: enter Endpoints first, with `with` or `async with`")
 
     def _release(self, member: Member, worked: bool | None) -> None:
         with self._changed:
