@@ -169,6 +169,15 @@ async def test_a_session_speaks_for_so_many_and_no_more(tmp_path: Path, monkeypa
 
 
 @asynchronous
+async def test_a_message_of_a_session_holds_one_to_a_thousand_beats(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for count in (0, 1001):
+            async with session(agentd) as stream:
+                await send(stream, *[agentd.beat("research-9101", seq=2)] * count)
+                await refused(stream.read(), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_HEARTBEAT")
+
+
+@asynchronous
 async def test_nobody_is_reported_in_the_session_of_another_unit(tmp_path: Path) -> None:
     peers = [Peer(0, 1)]
     async with serving(tmp_path, agents_peer=lambda _: peers[0]) as agentd:
