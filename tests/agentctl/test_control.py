@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,9 @@ import grpc
 import pytest
 
 from agentd.sdk.control import UP, ControlClient, ControlError, NoDaemonError, find_address
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLE = DOCS / "examples/steer_pool.py"
 
 
 def test_a_program_reads_and_steers(daemon: Any) -> None:
@@ -19,6 +26,33 @@ def test_a_program_reads_and_steers(daemon: Any) -> None:
         assert client.scale(UP, 4, pool="research", for_s=60.0)[0].granted == 4
         assert client.events(1)[0].resume_token == "t5"
     assert daemon.fake.requests[2].owner == "nightly"
+
+
+def run_example(address: str) -> tuple[int, str, str]:
+    env = {**os.environ, "AGENTD_ADDRESS": address}
+    command = [sys.executable, str(EXAMPLE), "research", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.host
+def test_the_example_of_the_docs_steers_a_pool(daemon: Any, tmp_path: Path) -> None:
+    code, out, err = run_example(daemon.address)
+    assert (code, err) == (0, "")
+    first, *there = out.splitlines()
+    assert first == "research: 4 of 4 more"
+    assert there == ["research-9002: ready, load 0.90", "research-9101: starting", "research-9102: failed"]
+    assert daemon.fake.requests[0].owner == "steer_pool.py"
+    daemon.fake.refusals["Scale"] = daemon.refused("POOL_DISABLED", "no", grpc.StatusCode.FAILED_PRECONDITION)
+    assert run_example(daemon.address) == (1, "", "refused: no [POOL_DISABLED]\n")
+    code, _, err = run_example(f"unix:{tmp_path}/none.sock")
+    assert (code, err.startswith("later: no agentd is running")) == (3, True)
+
+
+def test_the_page_shows_the_example() -> None:
+    shown = (DOCS / "agents.md").read_text().partition("## Programs that steer agentd")[2]
+    block = shown.partition("```python\n")[2].partition("```")[0]
+    assert textwrap.indent(block, " " * 8) in EXAMPLE.read_text()
 
 
 def test_an_error_carries_code_and_reason(daemon: Any) -> None:
