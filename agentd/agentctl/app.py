@@ -27,6 +27,7 @@ from agentd.agentctl import (
     status,
 )
 from agentd.agentctl.command import Address, Duration, Failure, Session
+from agentd.agentctl.interrupt import INTERRUPTED
 
 EXIT_CODES = (
     (common.DONE, "done"),
@@ -34,13 +35,9 @@ EXIT_CODES = (
     (common.USAGE, "usage, and an N on the wrong side of the present number"),
     (common.NO_DAEMON, "no agentd is running"),
     (common.PARTIAL, "granted in part"),
-    (common.INTERRUPTED, "interrupted"),
+    (INTERRUPTED, "interrupted"),
     (common.PIPE_CLOSED, "nobody reads the output any more"),
 )
-
-
-class _Interrupted(Exception):
-    """Control-C while a command ran; click would answer it with a line of output and code 1."""
 
 
 class App(click.Group):
@@ -50,8 +47,6 @@ class App(click.Group):
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt as error:
-            raise _Interrupted from error
         except BrokenPipeError:
             # What is still buffered has no reader; without this the interpreter complains at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,8 +77,6 @@ def run(arguments: Sequence[str]) -> int:
     except Failure as failure:
         click.echo(str(failure), err=True)
         return failure.code
-    except (_Interrupted, click.Abort):
-        return common.INTERRUPTED
     except OSError as error:
         click.echo(f"agentctl: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
         return common.FAILED

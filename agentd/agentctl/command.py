@@ -21,7 +21,7 @@ from agentd.agentctl.text import printable
 if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
 
-DONE, FAILED, USAGE, NO_DAEMON, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 130, 141
+DONE, FAILED, USAGE, NO_DAEMON, PARTIAL, PIPE_CLOSED = 0, 1, 2, 3, 4, 141
 
 FOREVER_S = 10 * 365 * 86400.0
 COUNT_MAX = 100_000  # as agentd has it

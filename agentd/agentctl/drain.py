@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import INTERRUPTED, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.command import Command, Duration, Failure, Session, show_json
 from agentd.agentctl.following import follow, present
+from agentd.agentctl.interrupt import farewell
 from agentd.agentctl.terminal import show
 from agentd.agentctl.text import printable
 
@@ -55,11 +56,10 @@ def _wait(client: ControlClient, token: str, instance: pb.Instance, wait_s: floa
         if not found:
             raise Failure(f"{instance.id} is gone, and no event says how")
         return found[0]
-    events = follow(client, token, pool=instance.pool, for_s=wait_s, what=f"the drain of {instance.id}")
-    try:
+    what = f"the drain of {instance.id}"
+    with farewell(f"{what} goes on"):
+        events = follow(client, token, pool=instance.pool, for_s=wait_s, what=what)
         return next(event for event in events if event.instance == instance.id and event.type in _ENDS)
-    except KeyboardInterrupt:
-        raise Failure(f"the drain of {instance.id} goes on", INTERRUPTED) from None
 
 
 def _is_there(client: ControlClient, instance: pb.Instance) -> bool:

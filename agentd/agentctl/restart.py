@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentd.agentctl.command import COUNT_MAX, DONE, FAILED, INTERRUPTED, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.command import COUNT_MAX, DONE, FAILED, Command, Duration, Session, show_json
 from agentd.agentctl.following import follow, present
+from agentd.agentctl.interrupt import farewell
 from agentd.agentctl.terminal import show
 from agentd.agentctl.text import printable
 
@@ -103,7 +104,7 @@ def _wait(
 ) -> pb.Event:
     """The event with which the restart of `pool` ends; a line for each step before. `begun`: not by this command."""
     what = f"the restart of {pool}"
-    try:
+    with farewell(f"{what} goes on; agentctl restart {pool} --cancel ends it"):
         for event in follow(client, token, pool=pool, for_s=wait_s, what=what):
             if event.type == _BEGUN:
                 begun = True
@@ -112,8 +113,6 @@ def _wait(
                 return event
             elif begun and event.type == "rolling_step":
                 _show_step(session, f"{event.instance or pool}: {event.reason}")
-    except KeyboardInterrupt:
-        raise Failure(f"{what} goes on; agentctl restart {pool} --cancel ends it", INTERRUPTED) from None
     raise AssertionError("unreachable: following ends with a failure")
 
 

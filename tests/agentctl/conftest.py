@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import tempfile
 import threading
@@ -45,6 +46,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.grants = [pb.Grant(pool="research", current=2, wanted=4, granted=4)]
         self.past = [event(n) for n in range(1, 6)]
         self.streams: list[list[pb.Event] | Any] = []
+        self.watched: queue.SimpleQueue[Message] = queue.SimpleQueue()  # for whoever waits until somebody follows
         self.restarted = pb.RestartResponse(instances=["research-9101"])
         self.gone = False
         self.log = b"one\ntwo\nthree\n"
@@ -106,6 +108,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         An event of the type "endless" keeps it open.
         """
         self._take("WatchEvents", request, context)
+        self.watched.put(request)
         for one in self.streams.pop(0) if self.streams else []:
             if isinstance(one, pb.Event) and one.type == "endless":
                 ended = threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -99,21 +99,6 @@ def test_waiting_in_vain_is_told_and_the_restart_goes_on(ctl: Callable[..., Any]
     result = ctl("restart", "research", "--wait", "--timeout", "0.1s")
     text = "agentctl: the restart of research is still under way after 0.1 s, and goes on\n"
     assert (result.code, result.err) == (1, text)
-
-
-def test_an_interrupt_ends_the_waiting_alone(
-    ctl: Callable[..., Any], asked: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del asked
-
-    def interrupted(*_: Any, **__: Any) -> Iterator[pb.Event]:
-        raise KeyboardInterrupt
-        yield
-
-    monkeypatch.setattr("agentd.sdk.control.ControlClient.watch_events", interrupted)
-    result = ctl("restart", "research", "--wait")
-    text = "agentctl: the restart of research goes on; agentctl restart research --cancel ends it\n"
-    assert (result.code, result.err) == (130, text)
 
 
 def test_events_that_were_lost_are_owned_up_to(ctl: Callable[..., Any], asked: Any) -> None:
