@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
     from agentd.v1 import control_pb2 as pb
 
-_BIRTHS = ("scale_up", "start", "adopt")
+_BIRTHS = ("scale_up", "start", "restart", "adopt")
+_WISHES = ("replace", "resumed")  # why a process was ended in order to begin again; "restart" by a person is one too
 _ENDS = (
     *("exit", "oom_kill", "crash_loop", "start_failed", "port_conflict"),
     *("stop", "stop_forced", "vanished", "held"),
@@ -57,7 +58,7 @@ def tell(client: ControlClient, instance: str, history: int) -> Story:
     if now is None and not events:
         raise Failure(f"no instance {instance!r}, and no event of one; agentctl ps lists the instances there are")
     # Asked for by type: many late heartbeats would hide them among the last events.
-    births = client.events(_EVENTS_MAX, instance=instance, types=_BIRTHS)
+    births = client.events(_EVENTS_MAX, instance=instance, types=(*_BIRTHS, *_WISHES, *_ENDS))
     ends = client.events(max(history, 1), instance=instance, types=_ENDS)[:history]
     named = {event.decision for event in (*events, *births, *ends)} - {""}
     decisions = [
@@ -65,7 +66,7 @@ def tell(client: ControlClient, instance: str, history: int) -> Story:
         for decision in _decisions(client, instance.rpartition("-")[0])
         if decision.id in named or instance in decision.victims
     ]
-    return Story(instance, now, _last_birth(births), ends, decisions[:history])
+    return Story(instance, now, last_birth(births), ends, decisions[:history])
 
 
 def story_lines(
@@ -103,12 +104,33 @@ def _state(instance: pb.Instance | None) -> str:
     return ", ".join(facts) + (f": {text}" if text else "")
 
 
-def _last_birth(births: Sequence[pb.Event]) -> list[pb.Event]:
-    """What tells of the last start: the event of it, and the one of the scale-up that asked for it."""
-    if not births:
-        return []
-    last = births[0]
-    return [event for event in births if event is last or (event.decision and event.decision == last.decision)]
+def last_birth(told: Sequence[pb.Event]) -> list[pb.Event]:
+    """Why the present process runs, from an instance's events, newest first, as they are given.
+
+    An adoption since; the start of the process; where that was a restart, what ended the one before and who wanted it;
+    and why the instance was started at first.
+    """
+    process = next((number for number, event in enumerate(told) if _begins(event)), None)
+    if process is None:  # only asked for as yet, or adopted without a known past
+        return [event for event in told if event.type in _BIRTHS][:1]
+    born, before = told[process], told[process + 1 :]
+    story = [*[event for event in told[:process] if event.type == "adopt"][:1], born]
+    if born.type == "restart":
+        former = next((number for number, event in enumerate(before) if _begins(event)), len(before))
+        between = before[:former]
+        causes = [[one for one in between if one.type in _ENDS], [one for one in between if _wishes(one)]]
+        story += [one for one in between if any(one is cause[0] for cause in causes if cause)]
+        story += [one for one in before if one.type == "start" and one.decision == born.decision][:1]
+    return story + [one for one in before if one.type == "scale_up" and one.decision and one.decision == born.decision]
+
+
+def _begins(event: pb.Event) -> bool:
+    """Whether a process has begun with it. A restart that somebody asks for has the same type, and an actor."""
+    return event.type == "start" or (event.type == "restart" and not event.actor)
+
+
+def _wishes(event: pb.Event) -> bool:
+    return event.type in _WISHES or (event.type == "restart" and bool(event.actor))
 
 
 def _decisions(client: ControlClient, pool: str) -> Sequence[pb.Decision]:

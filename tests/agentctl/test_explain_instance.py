@@ -10,6 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
+from agentd.agentctl.explain_instance import last_birth
+from agentd.v1 import control_pb2 as pb
+
 ID = "research-9101"
 
 
@@ -31,7 +34,7 @@ def lived(daemon: Any) -> Any:
         told("start", "scale_up, pid 4242", "d-3"),
         told("exit", "somebody else", instance="research-9102"),
         told("oom_kill", "out of memory; restart in 0.1 s"),
-        told("restart", "pid 4243"),
+        told("restart", "pid 4243", "d-3"),
         *(told("late", "no heartbeat for 30.0 s") for _ in range(1200)),
     ]
     return daemon
@@ -46,6 +49,8 @@ def test_an_instance_tells_why_it_was_started_and_how_it_has_ended(ctl: Callable
     assert starts == (
         f"{ID}: starting for 0s, pid 4243\n"
         "\nSTARTED\n"
+        "  restart: pid 4243 [d-3]\n"
+        "  oom_kill: out of memory; restart in 0.1 s\n"
         "  start: scale_up, pid 4242 [d-3]\n"
         "  scale_up: High load: 0.88 > 0.75 [d-3]\n"
         "\nENDS\n"
@@ -60,11 +65,42 @@ def test_as_json_each_part_is_a_list_that_begins_with_the_newest(ctl: Callable[.
     del lived
     value = json.loads(ctl("explain", ID, "--history", "1", "-o", "json").out)
     assert value["instance"]["state"] == "starting"
-    assert [event["type"] for event in value["started"]] == ["start", "scale_up"]
+    assert [event["type"] for event in value["started"]] == ["restart", "oom_kill", "start", "scale_up"]
     assert [event["type"] for event in value["ends"]] == ["oom_kill"]
     assert [decision["id"] for decision in value["decisions"]] == ["d-3"]
     none = json.loads(ctl("explain", ID, "--history", "0", "-o", "json").out)
     assert (none["ends"], none["decisions"]) == ([], [])
+
+
+def told(*lines: str) -> list[pb.Event]:
+    """Events newest first, from `type: reason` or, of a person's wish, `type: reason (by WHO)`."""
+    found = []
+    for line in lines:
+        kind, _, rest = line.partition(": ")
+        reason, _, actor = rest.removesuffix(")").partition(" (by ")
+        found.append(pb.Event(type=kind, reason=reason, actor=actor))
+    return found
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("restart: pid 3", "stop: restart of research, 1 of 3", "start: core, pid 1"),
+        ("adopt: ready, pid 3", "restart: pid 3", "exit: exit code 1; restart in 0.1 s", "start: minimum, pid 1"),
+        ("restart: pid 3", "stop: restarted", "restart: asked for (by alice)", "start: minimum, pid 1"),
+        ("restart: pid 3", "stop: stopped", "replace: Missed heartbeats: 3 >= 3; restarting in place"),
+        ("adopt: pid 7, found running",),
+        (),
+    ],
+)
+def test_why_the_present_process_runs_is_told_whole(lines: tuple[str, ...]) -> None:
+    assert last_birth(told(*lines)) == told(*lines)
+
+
+def test_earlier_processes_of_the_same_instance_are_left_out() -> None:
+    now = ("restart: pid 4", "exit: exit code 2; restarting")
+    past = ("restart: pid 3", "oom_kill: out of memory", "adopt: ready, pid 2", "restart: asked for (by bob)")
+    assert last_birth(told(*now, *past, "start: minimum, pid 1")) == told(*now, "start: minimum, pid 1")
 
 
 def test_a_core_agent_answers_to_its_name(ctl: Callable[..., Any], daemon: Any) -> None:
