@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import NO_DAEMON, Command, Failure, Session, show_json, show_json_line
+from agentd.agentctl.command import Command, Session, show_json, show_json_line
+from agentd.agentctl.following import lasting
 from agentd.agentctl.terminal import Column, Table, show, state_style, table_width
 from agentd.agentctl.text import ratio, seconds
 
@@ -37,11 +38,12 @@ def endpoints(session: Session, *, pool: str, follow: bool) -> None:
     WEIGHT is the share of new tasks that an instance should get beside the others of its pool, up to 1.00: the slow
     and the busy get less, one that drains nothing. With --follow each change adds lines; what is gone is shown so.
     As JSON a list; with --follow one object per line, with the endpoints that are new or changed and the ids of those
-    removed, the first with all there are.
+    removed, the first with all there are. It goes on when agentd is restarted, with all there are once more.
     """
     with session.client() as client:
         if follow:
             _follow(session, client, pool)
+            return
         found = client.endpoints(pool)
         if session.json:
             from agentd.agentctl.values import as_value
@@ -73,26 +75,41 @@ def _table(shown: Iterable[InstanceEndpoint], gone: Iterable[str] = ()) -> Table
     return table
 
 
-def _follow(session: Session, client: ControlClient, pool: str) -> NoReturn:
+def _follow(session: Session, client: ControlClient, pool: str) -> None:
     """Show all endpoints, then what changes of them, until interrupted."""
     known: dict[str, InstanceEndpoint] = {}
-    for change in client.watch_endpoints(pool):
+    for change in lasting(client, _reader(client, pool)):
         if session.json:
             from agentd.agentctl.values import as_value
 
             show_json_line(as_value(change))
             continue
-        for ident in change.removed:
+        gone = list(change.removed)
+        if change.snapshot:  # not only the first: what agentd was restarted over is known by comparing
+            gone = [ident for ident in known if ident not in {one.id for one in change.endpoints}]
+        for ident in gone:
             known.pop(ident, None)
         known |= {one.id: one for one in change.endpoints}
-        show(_news(known, change))
-    raise Failure("the stream of endpoints ended: agentd is stopping", NO_DAEMON)
+        show(_news(known, change, gone))
 
 
-def _news(known: Mapping[str, InstanceEndpoint], change: WatchResponse) -> list[str]:
+def _reader(client: ControlClient, pool: str) -> Callable[[], Iterator[WatchResponse]]:
+    """A function that reads changes, each time from where it was."""
+    revision = ""
+
+    def read() -> Iterator[WatchResponse]:
+        nonlocal revision
+        for change in client.watch_endpoints(pool, revision):
+            revision = change.revision
+            yield change
+
+    return read
+
+
+def _news(known: Mapping[str, InstanceEndpoint], change: WatchResponse, gone: Sequence[str]) -> list[str]:
     """The lines of what has changed, from a table of all there are: its columns stay as wide as they were."""
-    title, *lines = _table(known.values(), change.removed).lines(table_width())
-    news = {one.id for one in change.endpoints} | set(change.removed)
-    ids = (*known, *change.removed)
+    title, *lines = _table(known.values(), gone).lines(table_width())
+    news = {one.id for one in change.endpoints} | set(gone)
+    ids = (*known, *gone)
     chosen = [line for ident, line in zip(ids, lines, strict=True) if ident in news]
     return [title, *chosen] if change.snapshot else chosen

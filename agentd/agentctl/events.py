@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import NO_DAEMON, Command, Failure, Session, show_json, show_json_line
+from agentd.agentctl.command import Command, Session, show_json, show_json_line
+from agentd.agentctl.following import lasting
 from agentd.agentctl.instances import find_instance
 from agentd.agentctl.terminal import show, styled
 from agentd.agentctl.text import moment, printable
@@ -82,6 +83,7 @@ def events(session: Session, *, follow: bool, number: int, pool: str, instance: 
         wanted = Filter(pool, find_instance(client, instance) if instance else "", types)
         if follow:
             _follow(session, client, number, wanted)
+            return
         past = _past(client, number, wanted)
         if not past:
             _check_subject(client, wanted)
@@ -121,7 +123,7 @@ def _check_subject(client: ControlClient, wanted: Filter) -> None:
         click.echo(f"agentctl: no events of {wanted.instance!r}", err=True)
 
 
-def _follow(session: Session, client: ControlClient, number: int, wanted: Filter) -> NoReturn:
+def _follow(session: Session, client: ControlClient, number: int, wanted: Filter) -> None:
     """Show past and coming events until interrupted.
 
     The token to go on from is taken before the past is read: what happens in between is seen twice, and
@@ -137,19 +139,21 @@ def _follow(session: Session, client: ControlClient, number: int, wanted: Filter
     for event in _watch(client, token, wanted.pool):
         if event.resume_token not in shown and wanted.matches(event):
             _show_live(session, [event])
-    raise Failure("the stream of events ended: agentd is stopping", NO_DAEMON)
 
 
 def _watch(client: ControlClient, token: str, pool: str) -> Iterator[pb.Event]:
     """Events from `token` on; where some are lost, that is said, and it goes on with the present."""
     from agentd.sdk.control import ControlError
 
+    def read() -> Iterator[pb.Event]:
+        nonlocal token
+        for event in client.watch_events(token, pool=pool):
+            token = event.resume_token
+            yield event
+
     while True:
         try:
-            for event in client.watch_events(token, pool=pool):
-                token = event.resume_token
-                yield event
-            return
+            yield from lasting(client, read)
         except ControlError as error:
             if error.code != "OUT_OF_RANGE" or not token:  # without a token nothing can be too old
                 raise

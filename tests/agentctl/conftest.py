@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from agentd.agentctl import following
 from agentd.agentctl.app import run
 from agentd.v1 import common_pb2, control_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 from agentd.v1 import control_pb2 as pb
@@ -52,6 +53,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
         self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
+        self.changes_later: list[discovery_pb2.WatchResponse] = []
         self.reloaded = pb.ReloadResponse(config_file="/etc/agentd.yaml")
 
     def _take(self, name: str, request: Message, context: grpc.ServicerContext) -> None:
@@ -130,9 +132,10 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         return discovery_pb2.ResolveResponse(endpoints=wanted, revision="7.1.")
 
     def Watch(self, request: Any, context: Any) -> Any:
-        """Plays `changes`; then the stream ends."""
+        """Plays `changes`, the next time `changes_later`; then the stream ends."""
         self._take("Watch", request, context)
         yield from self.changes
+        self.changes, self.changes_later = self.changes_later, []
 
     def Drain(self, request: Any, context: Any) -> Any:
         """The instance drains, and is no longer there when `gone`."""
@@ -412,7 +415,9 @@ def _served() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def daemon(_served: Daemon) -> Daemon:
+def daemon(_served: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """Whoever follows has no patience with a daemon that goes away: the end of the fake's stream is the end."""
+    monkeypatch.setattr(following, "AWAY_MAX_S", 0.0)
     _served.fake.reset()
     return _served
 

@@ -66,10 +66,11 @@ def test_one_that_is_gone_at_once_has_its_end_among_the_past_events(ctl: Callabl
     assert ctl("drain", ELASTIC, "--wait").out == f"{ELASTIC} has stopped: done\n"
 
 
-def test_when_agentd_stops_meanwhile_the_drain_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
+def test_when_agentd_stays_away_the_drain_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:
     daemon.fake.streams = [[]]
     result = ctl("drain", ELASTIC, "--wait")
-    text = f"agentctl: agentd is stopping; the drain of {ELASTIC} goes on when it is back\n"
+    away = "agentctl: agentd is away; going on when it is back\n"
+    text = f"{away}agentctl: agentd is not back after 0 s; the drain of {ELASTIC} goes on when it is\n"
     assert (result.code, result.err) == (3, text)
 
 

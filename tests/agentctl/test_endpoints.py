@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 
+from agentd.agentctl import following
 from agentd.v1 import common_pb2
 from agentd.v1 import discovery_pb2 as pb
 
@@ -70,7 +72,23 @@ def test_follow_shows_all_and_then_what_changes(ctl: Callable[..., Any], daemon:
     ]
     lines = result.out.splitlines()
     assert lines[4].index("draining") == lines[3].index("draining"), "the columns stay where they were"
-    assert (result.code, "agentd is stopping" in result.err) == (3, True)
+    assert (result.code, "agentd is not back" in result.err) == (3, True)
+
+
+def test_follow_goes_on_when_agentd_is_back_from_where_it_was(
+    ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AWAY_MAX_S", 0.1)
+    monkeypatch.setattr(following, "RETRY_S", 0.06)
+    busy, young, _ = daemon.fake.endpoints
+    daemon.fake.changes_later = [pb.WatchResponse(revision="8.1.", snapshot=True, endpoints=[busy, young])]
+    result = ctl("endpoints", "research", "-f")
+    shown = rows(result.out)[4:]
+    assert [row.split()[0] for row in shown] == ["ID", "research-9002", "research-9101", "research-9102"]
+    assert shown[-1] == "research-9102 - gone - - - - -", "nobody has told that it went while agentd was away"
+    away, back = "agentctl: agentd is away; going on when it is back", "agentctl: agentd is back"
+    assert result.err.splitlines()[:3] == [away, back, away]
+    assert [one.revision for one in daemon.fake.requests if isinstance(one, pb.WatchRequest)][:2] == ["", "7.1."]
 
 
 def test_follow_as_json_is_an_object_a_line(ctl: Callable[..., Any], daemon: Any) -> None:

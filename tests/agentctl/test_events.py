@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agentd.agentctl import following
 from agentd.v1 import control_pb2 as pb
 
 
@@ -70,10 +71,22 @@ def test_following_filters_what_comes(ctl: Callable[..., Any], daemon: Any) -> N
     assert tokens(result.out) == ["t8"]
 
 
-def test_the_end_of_the_stream_is_the_end_of_agentd(ctl: Callable[..., Any], daemon: Any) -> None:
+def test_an_agentd_that_stays_away_ends_it(ctl: Callable[..., Any], daemon: Any) -> None:
     daemon.fake.streams = [[]]
     result = ctl("events", "-f")
-    assert (result.code, result.err) == (3, "agentctl: the stream of events ended: agentd is stopping\n")
+    assert (result.code, result.err.splitlines()[-1]) == (3, "agentctl: agentd is not back after 0 s")
+
+
+def test_events_go_on_when_agentd_is_back_and_none_is_missed(
+    ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AWAY_MAX_S", 0.1)
+    monkeypatch.setattr(following, "RETRY_S", 0.06)
+    killed = daemon.refused("", "Socket closed", grpc.StatusCode.CANCELLED)
+    daemon.fake.streams = [[daemon.event(6), killed], [daemon.event(7)]]
+    assert tokens(ctl("events", "-f", "-n", "0", "-o", "json").out) == ["t6", "t7"]
+    asked = [one.resume_token for one in daemon.fake.requests if hasattr(one, "resume_token")]
+    assert asked[:3] == ["t5", "t6", "t7"]
 
 
 def test_lost_events_are_told_and_following_goes_on(ctl: Callable[..., Any], daemon: Any) -> None:

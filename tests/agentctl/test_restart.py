@@ -101,6 +101,28 @@ def test_waiting_in_vain_is_told_and_the_restart_goes_on(ctl: Callable[..., Any]
     assert (result.code, result.err) == (1, text)
 
 
+def test_a_restart_of_agentd_meanwhile_is_waited_out(
+    ctl: Callable[..., Any], asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AWAY_MAX_S", 30.0)
+    monkeypatch.setattr(following, "RETRY_S", 0.01)
+    asked.fake.streams = [[asked.told("begun", "2 instances")], [asked.told("done", "2 of 2 restarted")]]
+    result = ctl("restart", "research", "--wait")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "research: 2 of 2 restarted")
+    away, back = "agentctl: agentd is away; going on when it is back", "agentctl: agentd is back"
+    assert result.err.splitlines() == [away, back]
+
+
+def test_a_timeout_holds_while_agentd_is_away(
+    ctl: Callable[..., Any], asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AWAY_MAX_S", 30.0)
+    monkeypatch.setattr(following, "RETRY_S", 0.05)
+    asked.fake.streams = [[asked.told("begun", "2 instances")]]
+    result = ctl("restart", "research", "--wait", "--timeout", "0.1s")
+    assert (result.code, "is still under way after 0.1 s, and goes on" in result.err) == (1, True)
+
+
 def test_events_that_were_lost_are_owned_up_to(ctl: Callable[..., Any], asked: Any) -> None:
     asked.fake.streams = [[asked.refused("SLOW_READER", "too slow", grpc.StatusCode.OUT_OF_RANGE)]]
     result = ctl("restart", "research", "--wait")
