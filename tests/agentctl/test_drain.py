@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from agentd.v1 import control_pb2 as pb
 
@@ -30,6 +32,30 @@ def test_with_wait_it_says_how_the_instance_has_ended(ctl: Callable[..., Any], d
         ]
     ]
     assert ctl("drain", ELASTIC, "--wait").out == f"{ELASTIC} has stopped: {reason}\n"
+
+
+SCENARIO = Path(__file__).parents[1] / "scenarios/deadline_of_a_drain.txt"
+OF_AGENTD = next(line.partition(": ")[2].rstrip() for line in SCENARIO.open() if " stop research-9101: " in line)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (OF_AGENTD, 1),
+        ("killed after 10 s of grace; deadline of 15 s passed; 1 task in flight and 0 queued were cut", 1),
+        ("alice asked for it; deadline of 15 s passed; what it was doing was cut", 1),
+        ("alice asked for it; deadline of 15 s passed; 0 tasks in flight and 10 queued were cut", 1),
+        ("alice asked for it; deadline of 15 s passed; 0 tasks in flight and 0 queued were cut", 0),
+        ("killed after 10 s of grace", 0),
+        ("alice asked for it", 0),
+    ],
+)
+def test_the_exit_code_tells_whether_tasks_were_cut(
+    ctl: Callable[..., Any], daemon: Any, reason: str, code: int, output: str
+) -> None:
+    daemon.fake.streams = [[daemon.event(6, type="stop", instance=ELASTIC, reason=reason)]]
+    assert ctl("drain", ELASTIC, "--wait", "-o", output).code == code
 
 
 def test_as_json_it_is_the_instance_and_its_end(ctl: Callable[..., Any], daemon: Any) -> None:
