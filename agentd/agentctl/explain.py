@@ -49,7 +49,7 @@ def explain(session: Session, name: str, history: int) -> None:
     when that is known, what it brought: helped, made it worse, or unclear.
 
     Of an instance, named by its id or a core agent's name: why it was started, how it has ended, and the
-    decisions that it was part of.
+    decisions that it was part of. A name that a pool has too is the pool's: of the core agent, give the id.
     """
     with session.client() as client:
         answer = _of_pool(client, name, history)

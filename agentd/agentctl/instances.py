@@ -108,7 +108,7 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
 )
 @click.pass_obj
 def logs(session: Session, name: str, follow: bool, lines: int) -> None:
-    """Show what an instance has written. Core agents answer to their names.
+    """Show what an instance has written. Core agents answer to their names, also where a pool has the same.
 
     The output is what the instance wrote, byte for byte. As JSON it is a list of objects with instance and
     line; with --follow one such object per line.

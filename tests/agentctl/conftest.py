@@ -49,6 +49,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.streams: list[list[pb.Event] | Any] = []
         self.watched: queue.SimpleQueue[Message] = queue.SimpleQueue()  # for whoever waits until somebody follows
         self.restarted = pb.RestartResponse(instances=["research-9101"])
+        self.pools_only: Any = None  # the status that a rolling restart is refused with
         self.gone = False
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
@@ -152,6 +153,8 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
 
     def Restart(self, request: Any, context: Any) -> Any:
         self._take("Restart", request, context)
+        if request.rolling and self.pools_only is not None:
+            context.abort_with_status(self.pools_only)
         return self.restarted
 
     def Reload(self, request: Any, context: Any) -> Any:

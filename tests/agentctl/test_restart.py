@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -40,6 +40,68 @@ def test_an_instance_is_named_and_restarted(ctl: Callable[..., Any], daemon: Any
     (request,) = daemon.fake.requests
     assert (request.name, request.rolling, request.HasField("max_unavailable")) == ("research-9101", False, False)
     assert request.request_id
+
+
+ID = "research-9101"
+
+
+@pytest.fixture
+def alive(asked: Any) -> Any:
+    """The fake restarts research-9101, and has it in a new incarnation as soon as somebody follows."""
+    asked.fake.restarted = pb.RestartResponse(instances=[ID])
+
+    def reborn(events: list[Any]) -> Iterator[Any]:
+        for one in asked.fake.status.instances:
+            one.incarnation = "new" if one.id == ID else one.incarnation
+        yield from events
+
+    asked.reborn = reborn
+    return asked
+
+
+def test_of_one_instance_it_waits_for_the_new_process_to_be_ready(ctl: Callable[..., Any], alive: Any) -> None:
+    alive.fake.streams = [
+        alive.reborn(
+            [
+                alive.event(6, type="restart", instance=ID, reason="asked for"),
+                alive.event(7, type="stop", instance=ID, reason="restarted"),
+                alive.event(8, type="ready", instance="research-9102", reason="somebody else"),
+                alive.event(9, type="ready", instance=ID, reason="ready after 0.4 s"),
+            ]
+        )
+    ]
+    result = ctl("restart", ID, "--wait")
+    assert (result.code, result.out) == (0, f"restarting {ID}\n{ID}: ready after 0.4 s\n")
+    assert [one.rolling for one in alive.fake.requests if isinstance(one, pb.RestartRequest)] == [False]
+    alive.fake.streams = [[alive.event(6, type="ready", instance=ID, reason="the old one")]]
+    assert ctl("restart", ID, "--wait").code == 3, "the same incarnation is the old process"
+
+
+def test_one_that_does_not_come_up_is_told_with_1(ctl: Callable[..., Any], alive: Any) -> None:
+    why = "spawn_failed: no such file"
+    alive.fake.streams = [[alive.event(6, type="start_failed", instance=ID, reason=why)]]
+    found = ctl("restart", ID, "--wait", "-o", "json")
+    assert (found.code, json.loads(found.out)["ended"]["reason"]) == (1, why)
+    alive.fake.streams = [[alive.event(6, type="stop", instance="research-9109", reason="Low load")]]
+    alive.fake.restarted = pb.RestartResponse(instances=["research-9109"])
+    gone = ctl("restart", "research-9109", "--wait")
+    assert (gone.code, gone.err) == (1, "agentctl: research-9109 is gone: Low load\n")
+
+
+def test_a_name_is_the_pools_first_whatever_the_options(ctl: Callable[..., Any], asked: Any) -> None:
+    ctl("restart", "research")
+    ctl("restart", "research", "--max-unavailable", "1")
+    assert [one.rolling for one in asked.fake.requests] == [True, True]
+
+
+def test_a_name_that_no_pool_has_is_a_core_agents(ctl: Callable[..., Any], asked: Any) -> None:
+    refused = asked.refused("UNKNOWN_POOL", "no pool 'researcher'", grpc.StatusCode.NOT_FOUND)
+    asked.fake.restarted = pb.RestartResponse(instances=["research-9002"])
+    asked.fake.pools_only = refused
+    assert ctl("restart", "researcher").out == "restarting research-9002\n"
+    assert [one.rolling for one in asked.fake.requests] == [True, False]
+    result = ctl("restart", "researcher", "--cancel")
+    assert (result.code, result.err) == (1, "agentctl: no pool 'researcher' (UNKNOWN_POOL)\n")
 
 
 def test_of_a_pool_it_says_how_it_goes_about_it(ctl: Callable[..., Any], asked: Any) -> None:
@@ -165,6 +227,13 @@ def test_what_does_not_go_together_is_a_mistake(ctl: Callable[..., Any], words: 
     result = ctl("restart", "research", *words)
     assert result.code == 2
     assert text in result.err
+
+
+@pytest.mark.parametrize("option", [("--cancel",), ("--max-unavailable", "1")])
+def test_what_is_for_a_pool_is_not_for_an_instance(ctl: Callable[..., Any], option: tuple[str, ...]) -> None:
+    result = ctl("restart", ID, *option)
+    assert result.code == 2
+    assert f"{ID} is an instance; --max-unavailable and --cancel are for a pool" in " ".join(result.err.split())
 
 
 def test_status_and_explain_say_how_far_it_is() -> None:
