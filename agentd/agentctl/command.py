@@ -118,6 +118,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run 
         return seconds
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds, which errors name as that."""
+
+    name = "integer"
+
+
 class Count(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
     """A whole number from 0 up to `COUNT_MAX`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentd.agentctl.command import Command, Duration, Session, show_json
+from agentd.agentctl.command import Command, Duration, Session, Whole, show_json
 from agentd.agentctl.terminal import show
 
 CONCURRENCY_MAX = 10_000
@@ -15,7 +15,7 @@ CONCURRENCY_MAX = 10_000
     examples=("agentctl configure research-9101 --concurrency 4", "agentctl configure research --interval 2s"),
 )
 @click.argument("name", metavar="ID|POOL|NAME")
-@click.option("--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), help="Tasks to work on at a time.")
+@click.option("--concurrency", type=Whole(1, CONCURRENCY_MAX), help="Tasks to work on at a time.")
 @click.option("--interval", "interval_s", type=Duration(), help="Time between heartbeats.")
 @click.pass_obj
 def configure(session: Session, name: str, *, concurrency: int | None, interval_s: float | None) -> None:

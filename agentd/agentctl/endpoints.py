@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +26,8 @@ _COLUMNS = (
     Column("P95", right=True, drop=3),
     Column("WEIGHT", right=True),
 )
+# What mostly comes later is foreseen, so that the columns stay where they are: "unhealthy", a load, "12.3s".
+_WIDTHS = (0, 0, 9, 4, 5, 9, 5, 6)
 
 
 @click.command(cls=Command, examples=("agentctl endpoints research", "agentctl endpoints research -f --output json"))
@@ -53,10 +55,10 @@ def endpoints(session: Session, *, pool: str, follow: bool) -> None:
             show(_table(found).lines(table_width()))
 
 
-def _table(shown: Iterable[InstanceEndpoint], gone: Iterable[str] = ()) -> Table:
+def _table(shown: Iterable[InstanceEndpoint], gone: Iterable[str] = (), widths: Sequence[int] = ()) -> Table:
     from agentd.agentctl.values import state_word
 
-    table = Table(_COLUMNS)
+    table = Table(_COLUMNS, widths=widths)
     for one in shown:
         state = state_word(one)
         table.add(
@@ -78,6 +80,7 @@ def _table(shown: Iterable[InstanceEndpoint], gone: Iterable[str] = ()) -> Table
 def _follow(session: Session, client: ControlClient, pool: str) -> None:
     """Show all endpoints, then what changes of them, until interrupted."""
     known: dict[str, InstanceEndpoint] = {}
+    widths: Sequence[int] = _WIDTHS
     for change in lasting(client, _reader(client, pool)):
         if session.json:
             from agentd.agentctl.values import as_value
@@ -90,7 +93,9 @@ def _follow(session: Session, client: ControlClient, pool: str) -> None:
         for ident in gone:
             known.pop(ident, None)
         known |= {one.id: one for one in change.endpoints}
-        show(_news(known, change, gone))
+        table = _table(known.values(), gone, widths)
+        show(_news(table.lines(table_width()), known, change, gone))
+        widths = table.widths
 
 
 def _reader(client: ControlClient, pool: str) -> Callable[[], Iterator[WatchResponse]]:
@@ -106,10 +111,9 @@ def _reader(client: ControlClient, pool: str) -> Callable[[], Iterator[WatchResp
     return read
 
 
-def _news(known: Mapping[str, InstanceEndpoint], change: WatchResponse, gone: Sequence[str]) -> list[str]:
-    """The lines of what has changed, from a table of all there are: its columns stay as wide as they were."""
-    title, *lines = _table(known.values(), gone).lines(table_width())
+def _news(shown: Sequence[str], known: Iterable[str], change: WatchResponse, gone: Sequence[str]) -> list[str]:
+    """What has changed, of the lines of a table of all: its columns stay as wide as they were."""
+    title, *lines = shown
     news = {one.id for one in change.endpoints} | set(gone)
-    ids = (*known, *gone)
-    chosen = [line for ident, line in zip(ids, lines, strict=True) if ident in news]
+    chosen = [line for ident, line in zip((*known, *gone), lines, strict=True) if ident in news]
     return [title, *chosen] if change.snapshot else chosen

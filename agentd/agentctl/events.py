@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import Command, Session, show_json, show_json_line
+from agentd.agentctl.command import Command, Session, Whole, show_json, show_json_line
 from agentd.agentctl.following import lasting
 from agentd.agentctl.instances import find_instance
 from agentd.agentctl.terminal import show, styled
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
 
 EVENTS_MAX = 10_000  # as the protocol has it
+
+_TYPE_WIDTH = len("rolling_cancelled")  # the longest of agentd's types
 
 _STYLES = {
     "scale_up": "good",
@@ -64,7 +66,7 @@ class Filter:
 @click.option(
     "--number",
     "-n",
-    type=click.IntRange(0, EVENTS_MAX),
+    type=Whole(0, EVENTS_MAX),
     default=20,
     show_default=True,
     help="How many past events to begin with.",
@@ -99,7 +101,7 @@ def event_line(event: pb.Event, *, now: float) -> str:
     """One event in one line: time, type, subject, reason, who asked for it."""
     subject = event.instance or event.pool or "agentd"
     actor = f" (by {event.actor})" if event.actor else ""
-    kind = styled(printable(event.type).ljust(12), _STYLES.get(event.type, ""))
+    kind = styled(printable(event.type).ljust(_TYPE_WIDTH), _STYLES.get(event.type, ""))
     return f"{moment(event.wall, now=now)}  {kind}  {printable(subject).ljust(15)}  {printable(event.reason + actor)}"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.command import Command, Session, Whole, show_json
 from agentd.agentctl.effects import effect_lines, starts_text
 from agentd.agentctl.explain_instance import story_lines, tell
 from agentd.agentctl.instances import find_instance, is_instance_id
@@ -35,7 +35,7 @@ HISTORY_MAX = 1000
 @click.argument("name", metavar="POOL|ID|NAME")
 @click.option(
     "--history",
-    type=click.IntRange(0, HISTORY_MAX),
+    type=Whole(0, HISTORY_MAX),
     default=10,
     show_default=True,
     help="How many earlier decisions to show.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentd.agentctl.command import NO_DAEMON, Command, Failure, Session, show_json
+from agentd.agentctl.command import NO_DAEMON, Command, Failure, Session, Whole, show_json
 from agentd.agentctl.terminal import show
 from agentd.agentctl.text import printable
 
@@ -42,9 +42,9 @@ class _Ack(click.ParamType):  # type: ignore[type-arg]  # no generic at run time
     ),
 )
 @click.option("--load", type=click.FloatRange(0.0, 1.0), help="Share of the agent's capacity in use, 0 to 1.")
-@click.option("--queue", type=click.IntRange(0, _UINT32_MAX), help="Tasks accepted and not begun.")
-@click.option("--in-flight", type=click.IntRange(0, _UINT32_MAX), help="Tasks begun and not finished.")
-@click.option("--completed", type=click.IntRange(0, _UINT64_MAX), help="Tasks finished since the agent started.")
+@click.option("--queue", type=Whole(0, _UINT32_MAX), help="Tasks accepted and not begun.")
+@click.option("--in-flight", type=Whole(0, _UINT32_MAX), help="Tasks begun and not finished.")
+@click.option("--completed", type=Whole(0, _UINT64_MAX), help="Tasks finished since the agent started.")
 @click.option("--ack", "acks", type=_Ack(), multiple=True, help="Acknowledge a directive; may be repeated.")
 @click.option(
     "--instance", envvar="AGENTD_INSTANCE", default="", show_envvar=True, help="Who reports, for example research-9101."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl.command import Command, Session, show_json, show_json_line
+from agentd.agentctl.command import Command, Session, Whole, show_json, show_json_line
 from agentd.agentctl.terminal import Column, Table, show, state_style, table_width
 from agentd.agentctl.text import duration, ratio, seconds, size
 
@@ -101,7 +101,7 @@ def ps_lines(instances: Iterable[pb.Instance]) -> list[str]:
 @click.option(
     "--lines",
     "-n",
-    type=click.IntRange(0, LOG_LINES_MAX),
+    type=Whole(0, LOG_LINES_MAX),
     default=100,
     show_default=True,
     help="How many lines from the end to begin with.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentd.agentctl.command import COUNT_MAX, DONE, FAILED, Command, Duration, Failure, Session, show_json
+from agentd.agentctl.command import COUNT_MAX, DONE, FAILED, Command, Duration, Failure, Session, Whole, show_json
 from agentd.agentctl.following import follow, present
 from agentd.agentctl.instances import is_instance_id
 from agentd.agentctl.interrupt import farewell
@@ -37,7 +37,7 @@ _BEGUN, _END, _GOOD_END = "rolling_begun", ("rolling_done", "rolling_stopped"), 
 @click.option(
     "--max-unavailable",
     "most",
-    type=click.IntRange(0, COUNT_MAX),
+    type=Whole(0, COUNT_MAX),
     default=None,
     help="How many of the pool may be away at once. 0: none. Default: 0 where another one can stand in, else 1.",
 )
@@ -131,9 +131,8 @@ def _tell(session: Session, answer: pb.RestartResponse, name: str, *, cancel: bo
 def _how(restart: pb.RollingRestart) -> str:
     if not restart.max_unavailable:
         return f"one at a time; {restart.stand_in} stands in, and starts first"
-    return f"{restart.max_unavailable} at a time" + (
-        f"; nobody stands in: {restart.no_stand_in}" if restart.no_stand_in else ""
-    )
+    many = "one" if restart.max_unavailable == 1 else f"{restart.max_unavailable}"
+    return f"{many} at a time" + (f"; nobody stands in: {restart.no_stand_in}" if restart.no_stand_in else "")
 
 
 def _wait(

@@ -27,11 +27,16 @@ class Column:
 
 @dataclass(slots=True)
 class Table:
-    """Rows of text under titles; None is shown as a dash. `styles` colours a cell by (row, column)."""
+    """Rows of text under titles; None is shown as a dash. `styles` colours a cell by (row, column).
+
+    `widths` is how wide each column is at least, and after `lines` how wide it has become: given to the next table
+    of the same columns, they stay where they are.
+    """
 
     columns: Sequence[Column]
     rows: list[list[str]] = field(default_factory=list)
     styles: dict[tuple[int, int], str] = field(default_factory=dict)
+    widths: Sequence[int] = ()
 
     def add(self, *cells: object, **styles: str) -> None:
         """One row; `styles` gives the style of the cell under a title in lower case."""
@@ -44,7 +49,9 @@ class Table:
     def lines(self, width: int | None) -> list[str]:
         """The table in lines of at most `width` as far as dropping columns achieves that; None: no bound."""
         titles = [column.title for column in self.columns]
-        widths = [max(len(title), *(len(row[n]) for row in self.rows), 0) for n, title in enumerate(titles)]
+        least = self.widths or [0] * len(titles)
+        widths = [max(len(title), least[n], *(len(row[n]) for row in self.rows)) for n, title in enumerate(titles)]
+        self.widths = widths
         shown = self._fitting(widths, width)
         lines = [self._line(titles, None, shown, widths, width)]
         return lines + [self._line(row, number, shown, widths, width) for number, row in enumerate(self.rows)]

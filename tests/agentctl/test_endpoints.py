@@ -75,6 +75,23 @@ def test_follow_shows_all_and_then_what_changes(ctl: Callable[..., Any], daemon:
     assert (result.code, "agentd is not back" in result.err) == (3, True)
 
 
+def test_follow_keeps_its_columns_when_numbers_come(ctl: Callable[..., Any], daemon: Any) -> None:
+    """A table by itself is as wide as what is in it: one without numbers is narrower than one with them."""
+    _, young, leaving = daemon.fake.endpoints
+    works, slow = pb.InstanceEndpoint(), pb.InstanceEndpoint()
+    works.MergeFrom(young)
+    works.load, works.queue_length, works.response_time_p95_s = 0.5, 12, 11.25
+    slow.MergeFrom(young)
+    slow.queue_length = 12_345_678
+    daemon.fake.changes = [
+        pb.WatchResponse(revision="7.1.", snapshot=True, endpoints=[young, leaving]),
+        *(pb.WatchResponse(revision="7.2.", endpoints=[one]) for one in (works, slow, young)),
+    ]
+    title, *_, first, wide, last = ctl("endpoints", "research", "-f").out.splitlines()
+    assert len(title) == len(first)
+    assert len(wide) == len(last) > len(first), "once wider, they stay so"
+
+
 def test_follow_goes_on_when_agentd_is_back_from_where_it_was(
     ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from agentd.agentctl import following
+from agentd.core.messages import EventType
 from agentd.v1 import control_pb2 as pb
 
 
@@ -104,6 +105,13 @@ def test_a_refusal_that_repeats_ends_it(ctl: Callable[..., Any], daemon: Any) ->
     result = ctl("events", "-f", "-n", "0")
     assert result.code == 1
     assert len(daemon.fake.streams) == 1
+
+
+def test_the_columns_hold_the_longest_type(ctl: Callable[..., Any], daemon: Any) -> None:
+    daemon.fake.past = [daemon.event(n, type=kind.value) for n, kind in enumerate(EventType)]
+    lines = ctl("events", "-n", "100").out.splitlines()
+    assert len(lines) == len(EventType)
+    assert len({line.index("research-9") for line in lines}) == 1
 
 
 @pytest.mark.parametrize("options", [(), ("-f",), ("-n", "0"), ("-o", "json")])

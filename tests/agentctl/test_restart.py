@@ -108,7 +108,7 @@ def test_of_a_pool_it_says_how_it_goes_about_it(ctl: Callable[..., Any], asked: 
     head = "restarting research-9002, research-9101\n"
     assert ctl("restart", "research").out == f"{head}one at a time; research-9103 stands in, and starts first\n"
     asked.fake.restarted = rolling(max_unavailable=1, stand_in="", no_stand_in="no free port (9101-9102)")
-    assert ctl("restart", "research").out == f"{head}1 at a time; nobody stands in: no free port (9101-9102)\n"
+    assert ctl("restart", "research").out == f"{head}one at a time; nobody stands in: no free port (9101-9102)\n"
     asked.fake.restarted = rolling(max_unavailable=2, stand_in="")
     assert ctl("restart", "research", "--max-unavailable", "2").out == f"{head}2 at a time\n"
     request = asked.fake.requests[-1]
@@ -221,6 +221,7 @@ def test_an_empty_pool_has_nothing_to_restart(ctl: Callable[..., Any], daemon: A
         (("--timeout", "5s"), "--timeout is for --wait"),
         (("--cancel", "--max-unavailable", "1"), "--cancel ends one"),
         (("--max-unavailable", "-1"), "-1"),
+        (("--max-unavailable", "x"), "'x' is not a valid integer."),
     ],
 )
 def test_what_does_not_go_together_is_a_mistake(ctl: Callable[..., Any], words: tuple[str, ...], text: str) -> None:
