@@ -72,7 +72,8 @@ def _cause(state: str, cause: str, ids: list[str]) -> str:
 
 def _note(pool: pb.Pool, broken: Iterable[tuple[str, pb.Instance]]) -> str:
     counts = (
-        (pool.failed, "failed"),
+        # For good, also when a reload has mended its command.
+        (pool.failed, "failed (agentctl restart ID starts it again)"),
         (pool.unhealthy, "unhealthy"),
         (pool.starting, "starting"),
         (pool.draining, "draining"),

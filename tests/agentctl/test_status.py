@@ -33,7 +33,7 @@ def test_status_answers_what_people_ask(ctl: Callable[..., Any]) -> None:
         "1 instance late",
         "sample agent runs in: execution",
         "research 3 3 1 5 0.88 0.25 0.75 12 3/6",
-        "research: 1 failed, 1 unhealthy, 1 starting, 1 draining "
+        "research: 1 failed (agentctl restart ID starts it again), 1 unhealthy, 1 starting, 1 draining "
         "research-9102 failed: crash_loop: exit code 1, 10 times in a row; see agentctl logs research-9102",
         "execution 1 5 1 5 - 0.25 0.75 0 0/1",
         "2 -> 3, wants 4: High load: 0.88 > 0.75",
@@ -96,7 +96,7 @@ def test_a_broken_pool_says_why_once_per_cause_the_worst_first() -> None:
         broken(6, common_pb2.INSTANCE_STATE_READY, ""),
     ]
     assert pool_lines(pool, instances, 100) == [
-        "research: 2 failed, 2 starting, below its minimum of 1",
+        "research: 2 failed (agentctl restart ID starts it again), 2 starting, below its minimum of 1",
         "  research-9104 failed: crash_loop; see agentctl logs research-9104",
         "  2 instances in backoff: exit code 2; see agentctl logs research-9102",
         "  research-9101 held: its pool is not configured",
