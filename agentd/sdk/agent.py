@@ -81,9 +81,9 @@ class Agent:
         incarnation: the mark of this one life of the instance; empty without agentd.
         port: the port to serve on; 0 without agentd, which lets the kernel choose one.
         concurrency: tasks to work on at a time, at least 1. agentd may change it: see `on_configure`.
-        stopping: set when agentd has no more use for this process and sends no TERM (see `superseded`): finish the tasks
-            and exit. A drain, a restart and a scale-down never set it: they end with TERM, at which Python ends without
-            cleaning up. So who has something to clean up handles TERM, and waits for either.
+        stopping: set when agentd has no more use for this process and sends no TERM (see `superseded`): finish the
+            tasks and exit. A drain, a restart and a scale-down never set it: they end with TERM, at which Python ends
+            without cleaning up. So who has something to clean up handles TERM, and waits for either.
         superseded: another incarnation took this one's place, or agentd does not know it.
     """
 

@@ -33,7 +33,7 @@ def needs_one(_value: object) -> None: ...
         (3, "needs a function or a coroutine function to call, not 3"),
         (needs_one, "calls its callback without arguments, and <function needs_one.* missing a required argument"),
     ],
-    ids=repr,
+    ids=["nothing", "a number", "one that needs an argument"],
 )
 def test_what_cannot_be_called_is_refused_at_once(register: str, callback: Any, text: str) -> None:
     with pytest.raises(TypeError, match=f"{register} {text}"):
@@ -56,7 +56,7 @@ def test_on_configure_needs_room_for_the_number() -> None:
 @pytest.mark.parametrize(
     "callback",
     [later, lambda: None, lambda *_: None, functools.partial(needs_one, 1), threading.Event().set, Mock(), int, dir],
-    ids=repr,
+    ids=["coroutine function", "lambda", "any arguments", "partial", "bound method", "mock", "type", "builtin"],
 )
 def test_what_can_be_called_or_does_not_say_is_accepted(callback: Callable[[], object]) -> None:
     check_callback("on_drain", callback)
