@@ -51,8 +51,8 @@ def up(session: Session, *, count: int, pool: str, for_s: float | None, reason: 
     """Grow to N instances, core agents included.
 
     Without --pool N is the total of the fleet; agentd divides it, and the division is shown before it is
-    carried out. The target holds for --for, while autoscaling is off until it is changed. Limits of pools and
-    of the host still apply: what is granted in part ends with exit code 4 and the names of the limits. An N
+    carried out. The target holds for --for, while autoscaling is off until it is changed. Limits of pools,
+    cooldowns and the host still apply: what is granted in part ends with exit code 4 and the names of the limits. An N
     below the present number is refused with exit code 2.
     """
     return _scale(session, "up", count, pool=pool, for_s=for_s, reason=reason, dry_run=dry_run)
@@ -65,9 +65,11 @@ def down(session: Session, *, count: int, pool: str, for_s: float | None, reason
     """Shrink to N instances, core agents included.
 
     The instances that go finish their work first. Without --pool N is the total of the fleet; agentd divides
-    it, and the division is shown before it is carried out. Core agents and the minimum of each pool stay:
-    what is granted in part ends with exit code 4 and the names of the limits. An N above the present number is
-    refused with exit code 2.
+    it, and the division is shown before it is carried out. Core agents and the minimum of each pool stay, and
+    cooldowns hold for people too: scale_down_cooldown_sec after the last scaling. What is granted in part ends
+    with exit code 4 and the names of the limits; the target stands, and what a cooldown holds back follows when
+    that has passed, if the target (--for) lasts until then. An N above the present number is refused with exit
+    code 2.
     """
     return _scale(session, "down", count, pool=pool, for_s=for_s, reason=reason, dry_run=dry_run)
 
