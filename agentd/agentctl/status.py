@@ -90,6 +90,10 @@ def _head(status: pb.Status, width: int, now: float) -> list[str]:
         lines.append(styled(f"recovering: nothing is replaced for {duration(status.recovering_s)}", "warn"))
     if status.unhealthy_agents:
         lines.append(styled(f"{plural(status.unhealthy_agents, 'instance')} late with heartbeats", "warn"))
+    blocked = [one.id for one in status.instances if one.HasField("loop_blocked_s")]
+    if blocked:
+        more = f" and {len(blocked) - 1} more" if len(blocked) > 1 else ""
+        lines.append(styled(printable(f"the event loop of {blocked[0]}{more} stands still"), "warn"))
     bundled = [pool.name for pool in status.pools if pool.bundled_agent]
     if bundled:
         text = f"the bundled sample agent runs in: {', '.join(bundled)} (no command is configured)"

@@ -8,9 +8,9 @@ does not say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from agentd.core.model import FleetConfig, HostSample, State
+from agentd.core.model import FleetConfig, HostSample, RollingState, State
 from agentd.core.views import FleetView, PoolView
 from agentd.web.fleet import About
 
@@ -78,27 +78,57 @@ def _pools(page: _Page, view: FleetView) -> None:
         "How many more the host can carry.",
         {pool.name: pool.headroom.instances for pool in view.pools},
     )
-    page.many(
-        "agentd_pool_start_seconds",
-        "Time from asking for an agent's start to ready, of the last 50 starts.",
-        (
-            ({"pool": pool.name, "quantile": name}, value)
-            for pool in view.pools
-            for name, value in (("0.5", pool.start_times.p50_s), ("0.95", pool.start_times.p95_s))
-        ),
+    blocked = Counter(instance.pool for instance in view.instances if instance.loop_blocked_s is not None)
+    gauge(
+        "loops_blocked", "Agents whose event loop stands still.", {pool.name: blocked[pool.name] for pool in view.pools}
     )
-    page.many(
-        "agentd_pool_starts_failed_total",
-        "Starts that failed or were not ready in time.",
-        (({"pool": pool.name}, pool.start_times.failed) for pool in view.pools),
-        "counter",
-    )
+    _rolling(page, view.pools)
+    _starts(page, view.pools)
     page.many(
         "agentd_pool_effect",
         "1 for the verdict on the last scaling that was judged.",
         (({"pool": pool.name, "verdict": pool.effect.verdict.value}, 1) for pool in view.pools if pool.effect),
     )
     page.many("agentd_pool_limited", "1 for each limit in force.", _limits(view.pools))
+
+
+def _starts(page: _Page, pools: Sequence[PoolView]) -> None:
+    page.many(
+        "agentd_pool_start_seconds",
+        "Time from asking for an agent's start to ready, of the last 50 starts.",
+        (
+            ({"pool": pool.name, "quantile": name}, value)
+            for pool in pools
+            for name, value in (("0.5", pool.start_times.p50_s), ("0.95", pool.start_times.p95_s))
+        ),
+    )
+    page.many(
+        "agentd_pool_starts_failed_total",
+        "Starts that failed or were not ready in time.",
+        (({"pool": pool.name}, pool.start_times.failed) for pool in pools),
+        "counter",
+    )
+
+
+def _rolling(page: _Page, pools: Sequence[PoolView]) -> None:
+    """Restarts of pools that are under way or stopped; a pool without one has no lines but those of its state."""
+    page.many(
+        "agentd_pool_rolling",
+        "1 for the state that a rolling restart of the pool is in.",
+        (
+            ({"pool": pool.name, "state": state.value}, pool.rolling is not None and pool.rolling.state is state)
+            for pool in pools
+            for state in RollingState
+        ),
+    )
+    under_way = [(pool.name, pool.rolling) for pool in pools if pool.rolling is not None]
+    for name, text, read in (
+        ("agents", "Agents that the rolling restart is of.", lambda rolling: rolling.total),
+        ("done", "Agents that it has restarted, or that are gone.", lambda rolling: rolling.done),
+        ("away", "Agents that it has taken down and that are not back.", lambda rolling: len(rolling.away)),
+    ):
+        samples = (({"pool": pool}, read(rolling)) for pool, rolling in under_way)
+        page.many(f"agentd_pool_rolling_{name}", text, samples)
 
 
 def _limits(pools: Iterable[PoolView]) -> Iterable[Sample]:

@@ -147,6 +147,15 @@ def test_how_long_a_limit_holds_is_told_once(text: str, shown: str) -> None:
     assert limit_text(pb.Limit(code="up_cooldown", text=text, lifts_in_s=8.8)) == f"up_cooldown: {text}{shown}"
 
 
+def test_event_loops_that_stand_still_are_told(ctl: Callable[..., Any], daemon: Any) -> None:
+    assert "\nthe event loop of execution-9003 stands still\n" in ctl("status").out
+    daemon.fake.status.instances[1].loop_blocked_s = 2.0
+    assert "\nthe event loop of execution-9003 and 1 more stands still\n" in ctl("status").out
+    for one in daemon.fake.status.instances:
+        one.ClearField("loop_blocked_s")
+    assert "event loop" not in ctl("status").out
+
+
 def test_texts_of_others_cannot_move_the_cursor(ctl: Callable[..., Any], daemon: Any) -> None:
     daemon.fake.status.degraded.append("\x1b[2Jgone\nand more")
     assert "?[2Jgone and more" in " ".join(ctl("status").out.split())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from starlette.testclient import TestClient
 
-from agentd.core.model import State
+from agentd.core.model import RollingState, State
 from tests.web.fake import HOSTILE, FakeRuntime
 
 LABELS = r'\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\}'
@@ -68,6 +68,34 @@ def test_the_figures_of_the_fleet(client: TestClient) -> None:
         assert line in page
     states = [line for line in page if line.startswith('agentd_pool_agents{pool="research"')]
     assert len(states) == len(State)
+
+
+def test_a_rolling_restart_and_how_far_it_is(client: TestClient, runtime: FakeRuntime) -> None:
+    page = lines(client)
+    for line in (
+        'agentd_pool_rolling{pool="research",state="rolling"} 1',
+        'agentd_pool_rolling{pool="research",state="stopped"} 0',
+        'agentd_pool_rolling_agents{pool="research"} 3',
+        'agentd_pool_rolling_done{pool="research"} 1',
+        'agentd_pool_rolling_away{pool="research"} 1',
+    ):
+        assert line in page
+    runtime.shown = replace(runtime.shown, pools=tuple(replace(pool, rolling=None) for pool in runtime.shown.pools))
+    none = [line for line in lines(client) if line.startswith("agentd_pool_rolling")]
+    assert len(none) == len(RollingState) * len(runtime.shown.pools)
+    assert all(line.endswith(" 0") for line in none)
+
+
+def test_event_loops_that_stand_still_are_counted(client: TestClient, runtime: FakeRuntime) -> None:
+    assert 'agentd_pool_loops_blocked{pool="research"} 0' in lines(client)
+    instances = tuple(
+        replace(one, loop_blocked_s=0.0 if one.pool == "research" else None) for one in runtime.shown.instances
+    )
+    runtime.shown = replace(runtime.shown, instances=instances)
+    count = sum(one.pool == "research" for one in instances)
+    assert count > 1
+    assert f'agentd_pool_loops_blocked{{pool="research"}} {count}' in lines(client)
+    assert 'agentd_pool_loops_blocked{pool="planning"} 0' in lines(client)
 
 
 def test_what_is_unknown_has_no_line(client: TestClient, runtime: FakeRuntime) -> None:
