@@ -10,7 +10,7 @@ from __future__ import annotations
 from agentd.core import directives, planner
 from agentd.core.health import drain_end, set_alarm
 from agentd.core.lifecycle import LEAVING
-from agentd.core.messages import EventType, Stop
+from agentd.core.messages import EventType, Stage, Stop
 from agentd.core.model import DirectiveKind, HealthCheck, State
 from agentd.core.state import NO_INCARNATION, SHRINKING, Fleet, Instance, Purpose
 
@@ -91,6 +91,9 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
     text = f"killed after {round(instance.grace_s, 1):g} s of grace" if forced else (instance.cause or "stopped")
     if instance.cut:
         text += f"; deadline of {pool.config.drain_timeout_s:g} s passed; {_cut_off(instance)}"
+    elif _unfinished(instance):
+        why = f"; {instance.cause}" if forced and instance.cause else ""
+        text += f"{why}; {_cut_off(instance)}"
     if instance.launched:
         fleet.tell(kind, text, instance, decision=instance.stop_decision)
     if instance.stop_purpose in SHRINKING:
@@ -155,8 +158,14 @@ def _make_up(fleet: Fleet, instance: Instance, now: float) -> None:
     fleet.touch_pool(instance.pool)
 
 
+def _unfinished(instance: Instance) -> bool:
+    """Whether, by the agent's last word, it had work when it was stopped; who has said DONE has none."""
+    done = instance.directive_kind is DirectiveKind.DRAIN and instance.stage is Stage.DONE
+    return instance.state is State.STOPPING and bool(instance.work) and not done
+
+
 def _cut_off(instance: Instance) -> str:
-    """What a drain that ended at its deadline has cost, by the agent's last word."""
+    """What the end has cost, by the agent's last word."""
     if instance.work is None:
         return "what it was doing was cut"
     begun, queued = instance.in_flight or 0, instance.queue_length or 0

@@ -68,7 +68,8 @@ def look(fleet: Fleet, instance: Instance, now: float) -> None:
     elif now >= drain_end(fleet, instance):
         departure.stop(fleet, instance, now, cut=True)
     elif instance.stage is None and now >= answer_deadline(fleet, instance):
-        departure.stop(fleet, instance, now)  # it does not know directives; TERM it knows
+        # It does not know directives, or stands still. TERM it knows; what that may have cut is told.
+        departure.stop(fleet, instance, now, f"{instance.cause}; it did not answer the drain")
 
 
 def reclaimable(fleet: Fleet, pool: Pool, now: float) -> list[Instance]:

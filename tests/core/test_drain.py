@@ -110,7 +110,8 @@ def test_one_that_cannot_drain_is_stopped_and_says_why() -> None:
     world.run_until(55.0)
     world.say(ELASTIC, Stage.FAILED, "no way to close the door")
     world.run_until(56.0)
-    assert told(world, EventType.STOP) == [(55.0, "alice asked for 1; it cannot drain: no way to close the door")]
+    text = "alice asked for 1; it cannot drain: no way to close the door; 2 tasks in flight and 3 queued were cut"
+    assert told(world, EventType.STOP) == [(55.0, text)]
     assert stops(world) == [(ELASTIC, 115.0)]
 
 
@@ -121,6 +122,26 @@ def test_a_client_that_does_not_know_directives_has_an_interval_and_a_half_after
     assert world.instance(ELASTIC).state is State.DRAINING
     world.run_until(65.6)
     assert stops(world) == [(ELASTIC, 104.5)], "told at 50.5, 15 s to answer, TERM with what is left of 120 s"
+    text = "alice asked for 1; it did not answer the drain; 2 tasks in flight and 3 queued were cut"
+    assert told(world, EventType.STOP) == [(65.5, text)]
+
+
+def test_who_finishes_after_term_by_its_own_word_was_not_cut() -> None:
+    world, agent = draining()
+    agent.ignorant = True
+    world.stop_delay_s = 20.0
+    world.run_until(66.0)
+    world.work(ELASTIC, 0, 0)
+    world.run_until(100.0)
+    assert told(world, EventType.STOP) == [(85.5, "alice asked for 1; it did not answer the drain")]
+
+
+def test_who_said_done_was_not_cut_whatever_its_last_numbers_are() -> None:
+    world, _ = draining()
+    world.run_until(55.0)
+    world.say(ELASTIC, Stage.DONE)
+    world.run_until(60.0)
+    assert told(world, EventType.STOP) == [(55.0, "alice asked for 1")]
 
 
 def test_silence_ends_it_as_a_failure_does() -> None:
@@ -131,7 +152,8 @@ def test_silence_ends_it_as_a_failure_does() -> None:
     world.run_until(200.0)
     ((at, reason),) = told(world, EventType.STOP_FORCED)
     assert at - heard == pytest.approx(30.0, abs=1.0)
-    assert reason == "killed after 569.5 s of grace"
+    left = "alice asked for 1; no heartbeat for 30.0 s; 2 tasks in flight and 3 queued were cut"
+    assert reason == f"killed after 569.5 s of grace; {left}"
     assert world.instance("research-9002").state is State.READY
 
 
