@@ -13,7 +13,9 @@ Pure arithmetic on what the agents last reported. The weight of an endpoint is m
              report that it is fast again. What is late with its heartbeat, or whose event loop stands still, weighs
              that least; what drains weighs 0.
 
-An unknown response time counts as the pool's median (A58: the mean of the others' weights), an unknown load as none.
+A response time counts from the heartbeat that brought it until a newer one comes, as long as its process and agentd
+live: tasks that last longer than a heartbeat interval finish in some intervals only. One that is not known counts as
+the pool's median (A58: the mean of the others' weights), an unknown load as none.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ SUCCESSORS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an instance takes work. `state` is ready or draining. Numbers that it never sent are None."""
+    """Where an instance takes work. `state` is ready or draining. Numbers that it never sent are None.
+
+    The response times are the last ones it sent, however long ago.
+    """
 
     id: InstanceId
     pool: PoolName

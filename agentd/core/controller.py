@@ -268,17 +268,7 @@ class Controller:
             return Refusal("SUPERSEDED", f"{beat.instance} was started anew; finish your task and exit"), False
         changed = False
         if beat.seq > instance.seq:  # an old beat that was delayed says nothing new
-            metrics.note_work(instance, beat, now)
-            instance.seq = beat.seq
-            instance.load = beat.load
-            instance.queue_length = beat.queue_length
-            instance.in_flight = beat.in_flight
-            instance.tasks_completed = beat.tasks_completed
-            instance.beat_at = now
-            instance.response_time_p50_s = beat.response_time_p50_s
-            instance.response_time_p95_s = beat.response_time_p95_s
-            if beat.labels is not None:
-                instance.labels = beat.labels
+            metrics.take_report(instance, beat, now)
             if beat.loop_blocked_s is not None or instance.still_at:
                 changed = standstill.note(fleet, instance, beat, now)
         changed |= self._heard(instance, now)
@@ -360,6 +350,7 @@ class Controller:
             instance.missed = 0
             instance.requested_at = None  # who is starting may have been ready for long
             instance.load = None  # nothing is known of now
+            instance.response_time_p50_s = instance.response_time_p95_s = None
             instance.asked_at, instance.told = now, False
             instance.wake_at = 0.0
             set_alarm(fleet, instance)

@@ -63,7 +63,24 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight)
 
 
-def note_work(instance: Instance, beat: Beat, now: float) -> None:
+def take_report(instance: Instance, beat: Beat, now: float) -> None:
+    """Take over what `beat` says of `instance`. Response times stay until newer ones come."""
+    _note_work(instance, beat, now)
+    instance.seq = beat.seq
+    instance.load = beat.load
+    instance.queue_length = beat.queue_length
+    instance.in_flight = beat.in_flight
+    instance.tasks_completed = beat.tasks_completed
+    instance.beat_at = now
+    if beat.response_time_p50_s is not None or beat.response_time_p95_s is not None:
+        instance.response_time_p50_s = beat.response_time_p50_s
+        instance.response_time_p95_s = beat.response_time_p95_s
+        instance.timed_at = now
+    if beat.labels is not None:
+        instance.labels = beat.labels
+
+
+def _note_work(instance: Instance, beat: Beat, now: float) -> None:
     """Note since when an instance, by its own word, has had work or none; before the numbers in `beat` are taken."""
     if beat.in_flight is None and beat.queue_length is None:
         instance.turned_at = 0.0

@@ -44,7 +44,7 @@ _CONTROLLER_FIELDS = (
     "wall_offset",
 )
 _TIMES = ("since", "created_at", "started_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "asked_at", "turned_at", "still_at")
+_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "timed_at", "asked_at", "turned_at", "still_at")
 
 
 def take_changed(fleet: Fleet) -> dict[str, str | None]:

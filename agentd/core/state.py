@@ -94,8 +94,10 @@ class Instance:
     queue_length: int | None = None
     in_flight: int | None = None
     tasks_completed: int | None = None
+    # The last that it reported, of whichever heartbeat: one without a task finished since says nothing of its speed.
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None
+    timed_at: float = 0.0  # when they came
     labels: Mapping[str, str] = field(default_factory=dict)
     still_at: float = 0.0  # since when its event loop has stood still, by its own word; 0: it runs, or there is none
     turned_at: float = 0.0  # since when it has had work, or none, without a break; 0: it does not say
@@ -165,6 +167,7 @@ class Instance:
         self.missed = 0
         self.load = self.queue_length = self.in_flight = self.tasks_completed = None
         self.response_time_p50_s = self.response_time_p95_s = None
+        self.timed_at = 0.0
         self.labels = {}
         self.still_at = self.turned_at = 0.0
         self.usage = None

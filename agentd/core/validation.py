@@ -144,6 +144,8 @@ def _sample(fleet: Fleet, pool: Pool, now: float) -> Sample | None:
     since = history.sampled_at if history.sampled_at is not None else now - fleet.config.heartbeat_interval_s
     ready = [i for i in pool.instances.values() if i.state is State.READY and not i.missed and not i.replaced_by]
     fresh = [i for i in ready if i.beat_at > since]
+    # Response times outlive the heartbeat that brought them; what they were before a scaling says nothing of now.
+    timed = [i for i in ready if i.timed_at > since]
     rates = [rate for i in fresh if (rate := _rates(i, history.marks.get(i.id))) is not None]
     history.marks = {
         i.id: Mark(i.incarnation, i.beat_at, i.tasks_completed, i.work) for i in ready if i.tasks_completed is not None
@@ -166,8 +168,8 @@ def _sample(fleet: Fleet, pool: Pool, now: float) -> Sample | None:
         throughput=whole(done for done, _ in rates),
         queue_length=whole(i.queue_length for i in fresh),
         load=_mean(i.load for i in fresh),
-        response_time_p50_s=_mean(i.response_time_p50_s for i in fresh),
-        response_time_p95_s=_mean(i.response_time_p95_s for i in fresh),
+        response_time_p50_s=_mean(i.response_time_p50_s for i in timed),
+        response_time_p95_s=_mean(i.response_time_p95_s for i in timed),
         cpu_used_cores=host.cpu_used_cores if host else None,
         memory_used_bytes=host.memory_total_bytes - host.memory_available_bytes if host else None,
         cpu_pressure_percent=host.cpu_pressure_percent if host else None,

@@ -44,7 +44,10 @@ class StartTimes:
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """One instance as people see it. Ages in seconds; numbers the agent never sent are None."""
+    """One instance as people see it. Ages in seconds; numbers the agent never sent are None.
+
+    The response times are the last that its process has sent.
+    """
 
     id: InstanceId
     pool: PoolName

@@ -166,7 +166,7 @@ class InstanceEndpoint(_message.Message):
     concurrency: _builtins.int
     """Tasks that it works on at a time."""
     response_time_p50_s: _builtins.float
-    """Response times of the tasks finished in its last interval, seconds."""
+    """Response times of the tasks finished in the last interval that saw any finish, seconds."""
     response_time_p95_s: _builtins.float
     @_builtins.property
     def endpoint(self) -> _common_pb2.Endpoint: ...

@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from fleets import STORIES
+from fleets import STORIES, fleet, research
 from hypothesis import given
 from hypothesis import strategies as st
+from world import World
 
 from agentd.core.balancer import SHARE_MIN, SUCCESSORS_MAX, Endpoint, successors, weigh
 from agentd.core.model import Incarnation, InstanceId, PoolName, State
@@ -50,6 +51,32 @@ def test_agents_alike_weigh_alike_and_an_idle_pool_weighs_one_each() -> None:
 def test_half_as_fast_gets_half_as_much() -> None:
     pool = [endpoint(9101, response_time_p50_s=1.0), endpoint(9102, response_time_p50_s=2.0)]
     assert weights(*pool) == [1.0, 0.5]
+
+
+def test_a_response_time_counts_until_a_newer_one_comes_and_dies_with_its_process() -> None:
+    world = World(fleet(research(min=3)))
+    world.boot()
+    first, second = (world.agents[InstanceId(f"research-{port}")] for port in (9101, 9102))
+    first.response_time_p50_s, second.response_time_p50_s = 2.0, 1.0
+    world.run_until(15.0)
+
+    def shares() -> list[float]:
+        return [each.weight for each in world.controller.endpoints()[PoolName("research")]]
+
+    assert shares() == [0.6667, 0.5, 1.0]
+    first.response_time_p50_s = second.response_time_p50_s = None  # no task ends in these intervals
+    world.run_until(500.0)
+    assert shares() == [0.6667, 0.5, 1.0]
+    assert world.instance("research-9101").response_time_p50_s == 2.0
+    first.response_time_p50_s = 1.0
+    world.run_until(565.0)
+    assert shares() == [1.0, 1.0, 1.0]
+    world.exit("research-9101")
+    world.run_until(570.0)
+    assert world.instance("research-9101").response_time_p50_s is None
+    assert world.instance("research-9102").response_time_p50_s == 1.0
+    world.reboot()
+    assert world.instance("research-9102").response_time_p50_s is None, "what was reported is not kept on disk"
 
 
 def test_twice_the_slots_get_twice_as_much() -> None:

@@ -36,6 +36,7 @@ MOVED = {
     "started_at",
     "heard_at",
     "beat_at",
+    "timed_at",
     "wake_at",
     "leaving_at",
     "retry_at",

@@ -171,6 +171,21 @@ def test_agents_that_report_no_response_times_are_compared_by_their_work_in_hand
     assert made.verdict is Verdict.UNCLEAR
 
 
+def test_response_times_from_before_the_scaling_are_no_measurement_after_it() -> None:
+    rng, world = random.Random(3), booted()
+    demand = Demand(world, wavy(rng, 24), rng)
+    demand.run_until(SCALE_AT_S)
+    target(world, 4)
+    demand.times = False
+    for agent in world.agents.values():
+        agent.response_time_p50_s = None
+    demand.run_until(1400.0)
+    made = only(world)
+    assert made.before is not None and made.after is not None
+    assert made.before.response_time_p50_s is not None
+    assert made.after.response_time_p50_s is None
+
+
 def test_agents_that_say_nothing_of_their_work_are_not_judged() -> None:
     world = booted()
     for at in range(5, 905, 5):
