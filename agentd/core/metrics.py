@@ -18,7 +18,11 @@ FOOTPRINT_QUANTILE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counts and reports of one pool. `loads`: of ready instances heard within the heartbeat timeout."""
+    """Counts and reports of one pool. `loads`: of ready instances heard within the heartbeat timeout.
+
+    `count` is committed capacity. One that is restarted in place is part of it all the time, and of `draining` until
+    its new process is to be started.
+    """
 
     count: int
     ready: int
@@ -51,7 +55,7 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
                 loads.append(instance.load)
             queue_length += instance.queue_length or 0
             in_flight += instance.in_flight or 0
-        elif state in ON_ITS_WAY or state is State.BACKOFF or instance.again:
+        elif state in ON_ITS_WAY or state is State.BACKOFF:
             starting += 1
         elif state in LEAVING:
             starting += instance.is_resuming

@@ -98,7 +98,11 @@ class RollingView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool as people see it. `count` is committed capacity: ready + starting + unhealthy not replaced."""
+    """One pool as people see it.
+
+    `count` is committed capacity: ready, starting, failed, unhealthy not replaced, draining to be started again in
+    place; without whoever stands in.
+    """
 
     name: PoolName
     count: int

@@ -204,7 +204,7 @@ class Pool(_message.Message):
     MEASURING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
-    """Committed capacity: ready + starting + unhealthy not yet replaced."""
+    """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
     ready: _builtins.int
     starting: _builtins.int
     draining: _builtins.int

@@ -136,6 +136,22 @@ def test_each_is_waited_for_until_its_work_is_done_and_its_process_is_ready() ->
     assert rolling(world).text == f"restarting 2 of 3, waiting for {SECOND} to finish its work"
 
 
+def test_one_that_drains_to_be_started_again_is_shown_as_draining_and_counts_all_the_time() -> None:
+    world = started(start_delay_s=2.0)
+    world.work(FIRST, 2)
+    world.run_until(60.0)
+    roll(world)
+    world.run_until(75.0)
+    view = pool_of(world)
+    assert (view.count, view.ready, view.starting, view.draining) == (3, 3, 0, 1), "one stands in"
+    assert view.in_flight == 2
+    world.work(FIRST, 0)
+    world.agents[InstanceId(FIRST)].next_beat = 80.0
+    world.run_until(81.0)
+    view = pool_of(world)
+    assert (view.count, view.ready, view.starting, view.draining) == (3, 3, 1, 0)
+
+
 def test_who_does_no_work_goes_first() -> None:
     world = started()
     world.give_up(SECOND)
