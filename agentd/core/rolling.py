@@ -6,8 +6,9 @@ no part of its pool's count, may be one above the maximum, and drains when all a
 memory for it, or where people allow that some are away, nobody stands in.
 
 Level-triggered, as repair is: each pass looks at what has become of the instances, whoever brought it about. One that
-has died by itself has its new process already. A start that fails ends it: nobody else is taken down. It decides no
-counts, and never gives an instance another port.
+has died by itself has its new process already. A start that fails ends it: nobody else is taken down, and the pool
+says so until all are ready again and a start has succeeded, it is restarted anew, or a person dismisses that. It
+decides no counts, and never gives an instance another port.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def cancelled(fleet: Fleet, event: CancelRestart, now: float) -> Done | Refusal:
     if rolling.state is RollingState.CANCELLED:
         return Done()
     if rolling.state is RollingState.STOPPED:
-        rolling.away.clear()  # they are repair's business, and nobody stands in for them any longer
+        _dismiss(fleet, pool, event.owner, now)
+        return Done()
     rolling.state, rolling.why = RollingState.CANCELLED, f"cancelled by {event.owner}"
     fleet.touch_pool(pool.name)
     fleet.tell(EventType.ROLLING_CANCELLED, showing.rolling_text(pool), pool=pool.name, actor=event.owner)
@@ -116,6 +118,16 @@ def go_on(fleet: Fleet, pool: Pool, now: float) -> None:
         departure.begin(fleet, instance, Purpose.RESTART, now, reason=reason, again=True)
     if not rolling.away and not (rolling.left and rolling.state is RollingState.ROLLING):
         _end(fleet, pool, rolling, now)
+
+
+def _dismiss(fleet: Fleet, pool: Pool, owner: str, now: float) -> None:
+    """What is left of a restart that has stopped is over: who is not back is repair's business, nobody stands in."""
+    fleet.tell(
+        EventType.ROLLING_CANCELLED, f"{showing.rolling_text(pool)}; dismissed by {owner}", pool=pool.name, actor=owner
+    )
+    for ident in _standing_in(pool):
+        departure.begin(fleet, fleet.instances[ident], Purpose.STAND_IN, now, reason=f"dismissed by {owner}")
+    _forget(fleet, pool, now)
 
 
 def abandon(fleet: Fleet, pool: Pool) -> None:
@@ -279,13 +291,28 @@ def _end(fleet: Fleet, pool: Pool, rolling: Rolling, now: float) -> None:
             return
         reason = f"the restart of {pool.name} {'has ended' if rolling.on else 'has stopped'}"
         departure.begin(fleet, instance, Purpose.STAND_IN, now, reason=reason)
-    if _standing_in(pool) or (rolling.state is RollingState.STOPPED and rolling.left):
+    if _standing_in(pool):
         return
     done = f"{rolling.done} of {rolling.total} restarted"
     if rolling.state is RollingState.ROLLING:
         fleet.tell(EventType.ROLLING_DONE, done, pool=pool.name)
     elif rolling.state is RollingState.CANCELLED:
         fleet.tell(EventType.ROLLING_STOPPED, f"{rolling.why}; {done}", pool=pool.name)
+    elif not _all_back(pool):
+        return
+    else:
+        fleet.tell(EventType.ROLLING_STEP, f"all are ready again; {done}", pool=pool.name)
+    _forget(fleet, pool, now)
+
+
+def _all_back(pool: Pool) -> bool:
+    """Whether nothing is wrong any more after one that has stopped: all are ready, and the last start has succeeded."""
+    members = pool.committed()
+    ready = all(each.state is State.READY and not each.missed for each in members)
+    return ready and len(members) >= pool.config.min and not pool.start_failures
+
+
+def _forget(fleet: Fleet, pool: Pool, now: float) -> None:
     pool.rolling = None
     fleet.touch_pool(pool.name)
     if pool.target:

@@ -277,6 +277,12 @@ def test_nobody_is_taken_down_when_the_one_that_stands_in_does_not_get_ready() -
     assert told(world, EventType.ROLLING_STOPPED) == [f"{why}; 0 of 3 restarted"]
     assert rolling(world).state is RollingState.STOPPED
     assert rolling(world).text == f"restart stopped at 0 of 3: {why}"
+    # All are ready; and yet nobody knows whether the program would start, until one has started.
+    world.slow.clear()
+    world.exit(FIRST)
+    world.run_until(320.0)
+    assert told(world, EventType.ROLLING_STEP) == ["all are ready again; 1 of 3 restarted"]
+    assert pool_of(world).rolling is None
 
 
 def test_one_that_does_not_get_ready_stops_it_and_another_goes_on_in_its_stead() -> None:
@@ -294,9 +300,13 @@ def test_one_that_does_not_get_ready_stops_it_and_another_goes_on_in_its_stead()
     assert min(seen) == 3
     # Once the program is repaired, repair brings it back, and nobody has to stand in any longer.
     world.slow.clear()
+    world.records.clear()
     world.run_until(800.0)
     assert {view.id: view.state for view in world.view().instances} == dict.fromkeys(before, State.READY)
-    assert rolling(world).text.startswith("restart stopped at 2 of 3")
+    assert told(world, *ENDS, EventType.ROLLING_STEP) == ["all are ready again; 2 of 3 restarted"]
+    assert pool_of(world).rolling is None
+    reply = world.step(CancelRestart(RESEARCH, "bob"))
+    assert isinstance(reply, Refusal) and reply.reason == "NO_RESTART"
     assert roll(world) == Done(), "and it can be asked for anew"
     world.run_until(1000.0)
     assert processes(world)[CORE] != before[CORE]
@@ -381,10 +391,15 @@ def test_what_is_left_of_one_that_stopped_can_be_dismissed() -> None:
     world.slow.add(FIRST)
     world.run_until(200.0)
     assert rolling(world).stand_in == THIRD
-    world.step(CancelRestart(RESEARCH, "bob"))
-    world.run_until(300.0)
+    text = rolling(world).text
+    world.records.clear()
+    assert world.step(CancelRestart(RESEARCH, "bob")) == Done()
     assert pool_of(world).rolling is None
+    world.run_until(300.0)
+    assert told(world, *ENDS, EventType.ROLLING_STEP) == [f"{text}; dismissed by bob"]
     assert THIRD not in processes(world)
+    reply = world.step(CancelRestart(RESEARCH, "bob"))
+    assert isinstance(reply, Refusal) and reply.reason == "NO_RESTART"
 
 
 # -- what happens meanwhile -------------------------------------------------------------------------
