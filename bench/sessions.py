@@ -10,15 +10,13 @@ seconds on purpose; they are counted when the new agentd has answered a heartbea
 share the machine: a part of that time is theirs.
 
 In the same run a bare grpc.aio server (of heartbeats.py) is given the same sessions, and is restarted too: what it uses
-is the price of gRPC. Where there are two cores or more, the servers are kept on one of them, and the agents on the
-others.
+is the price of gRPC.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -39,7 +37,6 @@ from harness import (
     free_ports,
     memory,
     parser,
-    pin,
     positive,
     raise_open_files,
     running,
@@ -49,12 +46,11 @@ from own_agentd import Daemon, fleet_settings, own_agentd
 
 AGENTS = str(Path(__file__).with_name("session_agents.py"))
 HEARTBEATS = str(Path(__file__).with_name("heartbeats.py"))
-AGENTS_OF_A_PROCESS = 1_250
+AGENTS_OF_A_PROCESS = 2_500
 CORE_OF_A_POOL = 100
 # Of agentd, for each agent: its pidfd and its connection; and what it needs besides.
 FILES_OF_AN_AGENT, FILES_BESIDES = 2, 256
 PATIENCE_S = 300.0
-CORES = sorted(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +73,6 @@ class Agents:
         self._processes: list[subprocess.Popen[str]] = []
         for start in range(0, len(who), AGENTS_OF_A_PROCESS):
             process = stack.enter_context(running(AGENTS))
-            if len(CORES) > 1:
-                pin(process.pid, set(CORES[1:]))
             part = who[start : start + AGENTS_OF_A_PROCESS]
             self._say(process, json.dumps({"address": address, "who": part, "per_connection": per_connection}))
             self._processes.append(process)
@@ -159,14 +153,9 @@ def _agentd(options: argparse.Namespace) -> Steady:
     with own_agentd(settings) as daemon, ExitStack() as stack:
         daemon.wait_running(options.count, PATIENCE_S)
         wait_until("agentd serves people, the last that it loads", lambda: _is_served(daemon), PATIENCE_S)
-        _keep_on_one_core(daemon.pid)
         who = [(instance.id, instance.incarnation) for instance in daemon.instances()]
 
-        def restart() -> None:
-            daemon.restart()
-            _keep_on_one_core(daemon.pid)
-
-        return _measure(options, stack, daemon.agents_address, who, lambda: daemon.pid, restart)
+        return _measure(options, stack, daemon.agents_address, who, lambda: daemon.pid, daemon.restart)
 
 
 def _is_served(daemon: Daemon) -> bool:
@@ -196,7 +185,6 @@ def _bare(options: argparse.Namespace) -> Steady:
 def _bare_server(address: str) -> Iterator[int]:
     with running(HEARTBEATS, "--role", "bare", "--address", address) as server:
         assert server.stdout is not None and server.stdout.readline() == "ready\n"
-        _keep_on_one_core(server.pid)
         yield server.pid
 
 
@@ -221,11 +209,6 @@ def _measure(
     restart()
     agents.wait_all(epoch, "back")
     return Steady(used / took, rss, rss - before, beats_per_s, served_s, time.monotonic() - began)
-
-
-def _keep_on_one_core(pid: int) -> None:
-    if len(CORES) > 1:
-        pin(pid, {CORES[0]})
 
 
 if __name__ == "__main__":
