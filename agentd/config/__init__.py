@@ -11,9 +11,11 @@ unless they look like a misspelt one of ours. Inside our sections every unknown 
 from __future__ import annotations
 
 import math
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -23,6 +25,7 @@ from agentd.config.checks import check_pools, check_shared, warn_about_http_port
 from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
 from agentd.config.nodes import Problems, Section, Value, compose, line_of, nearest, shown_word
 from agentd.config.pools import POOL_KEYS, Shared, cooldown, policy, ratio, read_pools
+from agentd.config.programs import warn_about_programs
 from agentd.config.readers import choice, flag, number, optional, seconds, whole
 from agentd.config.settings import (
     HOST_KEYS,
@@ -92,12 +95,12 @@ _HOMES = (
 
 
 def load(path: Path) -> Config:
-    """The configuration in the file `path`.
+    """The configuration in the file `path`; it also warns of commands whose program is not there.
 
     Raises:
         ConfigError: it cannot be read or used; carries every problem.
     """
-    return replace(parse(_read(path), str(path)), source=path.absolute())
+    return replace(_parse(_read(path), str(path), os.environ.get("PATH", os.defpath)), source=path.absolute())
 
 
 def parse(text: str, name: str) -> Config:
@@ -106,11 +109,16 @@ def parse(text: str, name: str) -> Config:
     Raises:
         ConfigError: it cannot be used; carries every problem.
     """
+    return _parse(text, name, None)
+
+
+def _parse(text: str, name: str, path: str | None) -> Config:
+    """`path` is where to look for programs; None: nowhere."""
     node = compose(text, name)
     if node is None:
         node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
     problems = Problems(name, _HOMES)
-    config = Value("", node, problems).attempt(None, _read_config)
+    config = Value("", node, problems).attempt(None, partial(_read_config, path))
     problems.raise_errors()
     assert config is not None, "a configuration without problems was not read"
     return replace(config, warnings=problems.warnings())
@@ -155,7 +163,7 @@ def _whose(path: Path) -> str:
         return ""
 
 
-def _read_config(value: Value) -> Config:
+def _read_config(path: str | None, value: Value) -> Config:
     if not value.is_mapping and not value.is_null:
         raise Value("the configuration", value.node, value.problems).must("a mapping of sections")
     root = value.section(None)
@@ -191,6 +199,8 @@ def _read_config(value: Value) -> Config:
         root.problems.warn(place, "autoscaling.enabled does nothing while multi_agent.enabled is false")
     driver = root.read("driver", "auto", choice(DRIVERS))
     warn_about_limits(drafts, driver, root.problems)
+    if path is not None:
+        warn_about_programs(drafts, path, root.problems)
     listen = read_listen(root)
     warn_about_http_port(drafts, http_port(listen), root.problems)
     return Config(
