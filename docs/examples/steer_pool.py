@@ -1,5 +1,5 @@
-"""Has a pool grown before its work comes, and shows who is there. Beside a running agentd (scripts/run starts one):
-python3 steer_pool.py research 2"""
+"""Has a pool grown to so many before work comes, and shows who is there. Beside a running agentd (scripts/run is one):
+python3 steer_pool.py research 3"""
 
 import sys
 
@@ -12,7 +12,7 @@ def main(pool: str, count: int) -> int:
         with ControlClient(owner="steer_pool.py") as agentd:  # who asks, as events and agentctl status show it
             for grant in agentd.scale(UP, count, pool=pool, reason="work to come", for_s=600.0):
                 why = f" ({'; '.join(grant.limits)})" if grant.limits else ""
-                print(f"{grant.pool}: {grant.granted} of {count} more{why}")
+                print(f"{grant.pool}: from {grant.current} to {grant.granted} of {count}{why}")
             for instance in agentd.instances(pool):
                 state = InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_").lower()
                 load = f", load {instance.load:.2f}" if instance.HasField("load") else ""

@@ -40,7 +40,7 @@ def test_the_example_of_the_docs_steers_a_pool(daemon: Any, tmp_path: Path) -> N
     code, out, err = run_example(daemon.address)
     assert (code, err) == (0, "")
     first, *there = out.splitlines()
-    assert first == "research: 4 of 4 more"
+    assert first.startswith("research: from ") and first.endswith(" to 4 of 4")
     assert there == ["research-9002: ready, load 0.90", "research-9101: starting", "research-9102: failed"]
     assert daemon.fake.requests[0].owner == "steer_pool.py"
     daemon.fake.refusals["Scale"] = daemon.refused("POOL_DISABLED", "no", grpc.StatusCode.FAILED_PRECONDITION)
