@@ -78,7 +78,7 @@ def started(fleet: Fleet, event: InstanceStarted, now: float) -> None:
     instance.restarts += again
     instance.forget_reports()
     configuring.begun(fleet, instance)
-    instance.started_at = instance.heard_at = now
+    instance.started_at = instance.heard_at = instance.born_at = now
     instance.launched = True
     fleet.move(instance, State.STARTING, now)
     if resumed:
@@ -324,6 +324,8 @@ def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     instance = fleet.add(pool, port, State.HELD if held else State.STARTING, Purpose.ADOPTED, now)
     instance.incarnation = observed.incarnation
     instance.pid = observed.pid
+    if observed.started_wall:
+        instance.born_at = min(now, observed.started_wall - fleet.wall_offset)
     instance.cause = "its pool is not configured" if held else ""
     # It may have been at work for days; only its next report tells.
     instance.ever_ready = True

@@ -43,7 +43,7 @@ _CONTROLLER_FIELDS = (
     "directives_made",
     "wall_offset",
 )
-_TIMES = ("since", "created_at", "started_at", "heard_at")
+_TIMES = ("since", "created_at", "started_at", "born_at", "heard_at")
 _TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "timed_at", "asked_at", "turned_at", "still_at")
 
 
@@ -189,6 +189,7 @@ def _load_instance(value: dict[str, Any], shift: float) -> Instance:
     # What an agentd before this one did not know yet is missing.
     value["directive_kind"] = DirectiveKind(value.get("directive_kind", DirectiveKind.CONTINUE))
     value["stage"] = Stage(value["stage"]) if value.get("stage") else None
+    value.setdefault("born_at", value["started_at"])
     for name in _TIMES:
         value[name] += shift
     for name in _TIMES_OR_ZERO:

@@ -86,7 +86,7 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         pid=instance.pid,
         state=instance.state,
         cause=instance.cause,
-        age_s=max(0.0, now - instance.started_at),
+        age_s=max(0.0, now - instance.born_at),
         state_age_s=max(0.0, now - instance.since),
         load=instance.load,
         queue_length=instance.queue_length,

@@ -80,7 +80,8 @@ class Instance:
     pid: int = 0
     cause: str = ""
     requested_at: float | None = None  # when the driver was asked to start it, while that start is timed
-    started_at: float = 0.0
+    started_at: float = 0.0  # its time to become ready counts from here
+    born_at: float = 0.0  # when its present process began
     ever_ready: bool = False
     restarts: int = 0
     # health: silence counts from here
@@ -312,7 +313,7 @@ class Fleet:
         assert ident not in self.instances, f"broken invariant: two instances on port {port}"
         instance = Instance(ident, pool.name, port, state, now, now, purpose, decision)
         instance.core_name = pool.config.core_name(port)
-        instance.started_at = instance.heard_at = now
+        instance.started_at = instance.heard_at = instance.born_at = now
         self.insert(instance)
         return instance
 

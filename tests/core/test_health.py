@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from world import WALL, World
 
 from agentd.core.health import Alarms
-from agentd.core.messages import ConfigChanged, EventType, Probed, Tick
-from agentd.core.model import HealthCheck, InstanceId, State
+from agentd.core.messages import ConfigChanged, EventType, InstancesListed, Probed, Restored, Tick
+from agentd.core.model import HealthCheck, Incarnation, InstanceId, Observed, State
 
 CORE = InstanceId("research-9002")
 
@@ -69,6 +69,29 @@ def test_silence_counts_anew_when_agentd_starts() -> None:
     world.run_until(400.0)
     assert told(world, EventType.LATE)[0] == 124.0
     assert told(world, EventType.REPLACE)[0] == 184.0
+
+
+def test_the_age_is_that_of_the_process_whatever_becomes_of_agentd() -> None:
+    world = World(fleet(research(min=2)))
+    world.boot()
+    world.run_until(100.0)
+    world.reboot()
+    assert world.instance("research-9101").age_s == 100.0
+    world.now = 150.0  # agentd's loop stood still
+    world.run_until(200.0)
+    assert world.instance("research-9101").age_s == 200.0
+    world.exit("research-9101", restart_in_s=1.0)
+    world.run_until(211.0)
+    assert world.instance("research-9101").age_s == 10.0
+
+
+def test_the_age_of_one_that_is_found_running_counts_from_when_its_process_began() -> None:
+    world = World(fleet(research(min=1)))
+    world.run_until(100.0)
+    found = Observed(InstanceId("research-9101"), Incarnation("old"), 77, started_wall=WALL + 40.0)
+    world.step(Restored(rows={}, saved_at=0.0, saved_wall=WALL, wall=WALL + 100.0))
+    world.step(InstancesListed((found,)))
+    assert world.instance("research-9101").age_s == 60.0
 
 
 def test_before_ready_the_start_timeout_counts_and_nothing_else() -> None:

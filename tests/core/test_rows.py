@@ -34,6 +34,7 @@ MOVED = {
     "created_at",
     "requested_at",
     "started_at",
+    "born_at",
     "heard_at",
     "beat_at",
     "timed_at",
