@@ -9,6 +9,9 @@ from agentd.core.model import PoolName, RollingState, State, Target
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 
+# In these states an instance is expected to beat.
+_BEATING = (State.READY, State.DRAINING)
+
 
 def fleet_view(fleet: Fleet, now: float) -> FleetView:
     """Everything, at `now`."""
@@ -94,7 +97,7 @@ def instance_view(fleet: Fleet, instance: Instance, now: float) -> InstanceView:
         tasks_completed=instance.tasks_completed,
         response_time_p50_s=instance.response_time_p50_s,
         response_time_p95_s=instance.response_time_p95_s,
-        last_beat_age_s=max(0.0, now - instance.heard_at) if instance.state is State.READY else None,
+        last_beat_age_s=max(0.0, now - instance.heard_at) if instance.state in _BEATING else None,
         missed_beats=instance.missed,
         restarts=instance.restarts,
         oom_kills=instance.oom_kills,

@@ -202,6 +202,14 @@ def test_who_says_done_at_once_need_not_accept_first() -> None:
     assert [ident for ident, _ in stops(world)] == [ELASTIC]
 
 
+def test_one_that_drains_is_shown_with_its_last_beat() -> None:
+    world, agent = draining()
+    agent.next_beat = 55.0
+    world.run_until(60.0)
+    view = world.instance(ELASTIC)
+    assert (view.state, view.last_beat_age_s) == (State.DRAINING, pytest.approx(5.0, abs=0.02))
+
+
 # -- what the agent is told -------------------------------------------------------------------------
 
 
