@@ -161,6 +161,7 @@ def exited(fleet: Fleet, event: InstanceExited, now: float) -> None:
         instance.oom_kills += 1
     fleet.tell(kind, f"{event.cause}; {soon}", instance, decision=instance.decision)
     instance.forget_reports()
+    instance.pid = 0
     if soon == "left alone":
         departure.gone(fleet, instance, now)
     elif event.restart_in_s < 0:

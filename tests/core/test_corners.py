@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fleets import RESEARCH, fleet, pool
+from fleets import RESEARCH, fleet, pool, research
 from world import WALL, World
 
 from agentd.core.controller import Controller
@@ -384,3 +384,14 @@ def test_a_gap_that_the_loop_reports_pushes_every_deadline_out() -> None:
     world.step(Tick(WALL + world.now, gap_s=95.0))
     assert world.instance(CORE).missed_beats == 0
     assert stops(world) == []
+
+
+def test_what_waits_for_its_next_start_has_no_process() -> None:
+    world = World(fleet(research(min=2)))
+    world.boot()
+    world.exit("research-9101", restart_in_s=30.0)
+    view = world.instance("research-9101")
+    assert (view.state, view.pid) == (State.BACKOFF, 0)
+    world.run_until(31.0)
+    view = world.instance("research-9101")
+    assert (view.state, view.pid) == (State.READY, world.agents[view.id].pid)
