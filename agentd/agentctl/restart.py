@@ -72,8 +72,9 @@ def restart(session: Session, name: str, *, most: int | None, wait: bool, wait_s
         token = present(client) if wait else ""
         answer, before = _ask(client, name, most=most, cancel=cancel, wait=wait)
         if wait and answer.HasField("restart"):
-            _tell(session, answer, name, cancel=cancel)
-            ended = _wait(session, client, token, name, wait_s, begun=cancel)
+            with farewell(f"the restart of {name} goes on; agentctl restart {name} --cancel ends it"):
+                _tell(session, answer, name, cancel=cancel)
+                ended = _wait(session, client, token, name, wait_s, begun=cancel)
         elif wait and answer.instances:
             _tell(session, answer, name, cancel=cancel)
             ended = _wait_for_one(client, token, answer.instances[0], before, wait_s)
@@ -140,15 +141,14 @@ def _wait(
 ) -> pb.Event:
     """The event with which the restart of `pool` ends; a line for each step before. `begun`: not by this command."""
     what = f"the restart of {pool}"
-    with farewell(f"{what} goes on; agentctl restart {pool} --cancel ends it"):
-        for event in follow(client, token, pool=pool, for_s=wait_s, what=what):
-            if event.type == _BEGUN:
-                begun = True
-            elif begun and event.type in _END:
-                _show_step(session, f"{pool}: {event.reason}")
-                return event
-            elif begun and event.type == "rolling_step":
-                _show_step(session, f"{event.instance or pool}: {event.reason}")
+    for event in follow(client, token, pool=pool, for_s=wait_s, what=what):
+        if event.type == _BEGUN:
+            begun = True
+        elif begun and event.type in _END:
+            _show_step(session, f"{pool}: {event.reason}")
+            return event
+        elif begun and event.type == "rolling_step":
+            _show_step(session, f"{event.instance or pool}: {event.reason}")
     raise AssertionError("unreachable: following ends with a failure")
 
 
