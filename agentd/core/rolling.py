@@ -64,7 +64,7 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
         away_max = 1 if why else 0
     left = {instance.id: instance.incarnation for instance in members}
     pool.rolling = Rolling(event.owner, len(left), ready, away_max, why, left)
-    how = f"{away_max} at a time" + (f", nobody stands in: {why}" if why else "")
+    how = _at_a_time(pool, min(away_max, len(left)), ready) + (f", nobody stands in: {why}" if why else "")
     if not away_max:
         stand_in = _stand_in(pool) or arrival.start_new(fleet, pool, Purpose.STAND_IN, now)
         assert stand_in is not None, "broken invariant: there was a free port"
@@ -73,6 +73,14 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
     text = f"{len(left)} instance{'s' * (len(left) != 1)}, {how}"
     fleet.tell(EventType.ROLLING_BEGUN, text, pool=pool.name, actor=event.owner)
     return Done()
+
+
+def _at_a_time(pool: Pool, most: int, ready: int) -> str:
+    share = planner.drain_share(pool)[1] if ready else most
+    many = min(most, share)
+    return f"{'one' if many == 1 else many} at a time" + (
+        ", for drain_share_max allows no more" if share < most else ""
+    )
 
 
 def cancelled(fleet: Fleet, event: CancelRestart, now: float) -> Done | Refusal:

@@ -187,7 +187,8 @@ def test_no_more_drain_at_once_than_a_share_of_the_pool() -> None:
     world.on_step = look
     roll(world, 6)
     world.run_until(300.0)
-    assert told(world, EventType.ROLLING_DONE) == ["6 of 6 restarted"]
+    how = "6 instances, 2 at a time, for drain_share_max allows no more"
+    assert told(world, EventType.ROLLING_BEGUN, EventType.ROLLING_DONE) == [how, "6 of 6 restarted"]
     assert draining == 2
 
 
@@ -227,7 +228,7 @@ def test_where_nobody_can_stand_in_one_is_away_at_a_time_and_the_answer_says_why
     assert all(processes(world)[ident] != before[ident] for ident in before)
     assert min(seen) == 2
     begun, done = told(world, *ENDS)
-    assert begun.startswith(f"3 instances, 1 at a time, nobody stands in: {why}")
+    assert begun.startswith(f"3 instances, one at a time, nobody stands in: {why}")
     assert done == "3 of 3 restarted"
 
 
@@ -248,7 +249,7 @@ def test_where_none_is_ready_nobody_has_to_stand_in() -> None:
     world.run_until(100.0)
     assert pool_of(world).ready == 2
     assert told(world, *ENDS) == [
-        "2 instances, 1 at a time, nobody stands in: none of them is ready",
+        "2 instances, one at a time, nobody stands in: none of them is ready",
         "2 of 2 restarted",
     ]
 
