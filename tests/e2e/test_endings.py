@@ -116,9 +116,13 @@ def test_who_follows_does_not_hold_agentd_up_and_is_told(fleet: Fleet) -> None:
         assert b" 200 " in stream.recv(4096)
         fleet.signal(signal.SIGTERM)
         assert fleet.ended() == 0
-    for follower in (events, log):
-        complaint = follower.communicate(timeout=30)[1]
-        assert (follower.returncode, complaint.count("\n")) == (3, 1), complaint
+    complaint = log.communicate(timeout=30)[1]
+    assert (log.returncode, complaint.count("\n")) == (3, 1), complaint
+    assert events.stderr is not None
+    assert events.stderr.readline() == "agentctl: agentd is away; going on when it is back\n"
+    events.send_signal(signal.SIGINT)
+    assert events.communicate(timeout=30)[1] == ""
+    assert events.returncode == 130
     assert fleet.log.count("Traceback") == 0
 
 
