@@ -5,7 +5,7 @@ A real agentd, a pool of --agents sample agents, and a client that gives them --
 which it was due, so that a client that is held up hides nothing. In each round the whole pool is restarted under that
 load; for as long, under the same load, nothing happens. The two take turns.
 
-A restart ends when no agent that was there at its beginning is left and as many as before are ready. Tasks that raise
+A restart ends when agentd says so: all have new processes, and whoever stood in is gone. Tasks that raise
 are lost, and counted; so are those that the journals of the agents show to have been begun twice.
 """
 
@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import Report, free_ports, parser, positive, wait_until
-from own_agentd import READY, Daemon, fleet_settings, own_agentd
+from own_agentd import Daemon, fleet_settings, own_agentd
 
 from agentd.sdk.endpoints import Endpoints, Retry
 from agentd.sdk.picking import Endpoint
@@ -136,7 +136,7 @@ def _measure(options: argparse.Namespace, journal: Path) -> list[tuple[Spell, Sp
                 if kind == "calm":
                     work: Callable[[], None] = partial(time.sleep, length_s)
                 else:
-                    work = partial(_restart, daemon, options.agents)
+                    work = partial(_restart, daemon)
                 spells[kind] = _while(client, work)
                 length_s = spells[kind].seconds
             rounds.append((spells["restart"], spells["calm"]))
@@ -155,17 +155,19 @@ def _while(client: Client, work: Callable[[], None]) -> Spell:
         return spell.result()
 
 
-def _restart(daemon: Daemon, agents: int) -> None:
+def _restart(daemon: Daemon) -> None:
     """Restart the pool, and wait until that has come to its end."""
     before = {instance.incarnation for instance in daemon.instances()}
 
     def is_done() -> bool:
-        present = daemon.instances()
-        ready = sum(instance.state == READY for instance in present)
-        return ready >= agents and not before & {instance.incarnation for instance in present}
+        [pool] = daemon.control.status().pools
+        return not pool.HasField("rolling")
 
     daemon.control.restart(POOL)
     wait_until("the pool is restarted", is_done, RESTART_S_MAX, 0.1)
+    left = before & {instance.incarnation for instance in daemon.instances()}
+    if left:
+        raise RuntimeError(f"the restart has ended, and {len(left)} of the pool's processes are the old ones")
 
 
 def _add(report: Report, rounds: list[tuple[Spell, Spell]], twice: int) -> None:
