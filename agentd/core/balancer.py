@@ -20,7 +20,6 @@ the pool's median (A58: the mean of the others' weights), an unknown load as non
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,8 +67,9 @@ class Endpoint:
 def weigh(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """The endpoints of one pool with their weights, in the same order."""
     ready = [each for each in endpoints if each.state is State.READY and not each.late]
-    times = [time_s for each in ready if (time_s := _response_time_s(each)) is not None]
-    usual_s = statistics.median(times) if times else 0.0
+    times = sorted(time_s for each in ready if (time_s := _response_time_s(each)) is not None)
+    # The median. The module statistics would be loaded before the first agent is started, and takes as long as that.
+    usual_s = (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2 if times else 0.0
     merits = {each.id: _merit(each, usual_s) for each in ready}
     heaviest = max(merits.values(), default=1.0)
     return tuple(replace(each, weight=_weight(each, merits, heaviest)) for each in endpoints)

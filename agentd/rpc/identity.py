@@ -10,9 +10,9 @@ Anybody can give a socket such an address. It counts only on a server whose sock
 
 from __future__ import annotations
 
+import os
 import pwd
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ PeerOf = Callable[[str], Peer | None]
 
 def address(peer: Peer) -> str:
     """A fresh address for a socket that speaks for `peer`. Random, so that nobody else can take it first."""
-    return f"\0agentd-peer/{peer.uid}/{peer.pid}/{peer.instance or '-'}/{secrets.token_hex(8)}"
+    return f"\0agentd-peer/{peer.uid}/{peer.pid}/{peer.instance or '-'}/{os.urandom(8).hex()}"
 
 
 def relayed(text: str) -> Peer | None:
