@@ -56,7 +56,10 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
     members = [instance for instance in pool.instances.values() if instance.purpose is not Purpose.STAND_IN]
     if not members:
         return Done()
-    ready, away_max, why = _at_work(pool), event.max_unavailable or 0, ""
+    ready, away_max, why, capped = _at_work(pool), min(event.max_unavailable or 0, len(members)), "", ""
+    share = planner.drain_share(pool)[1]
+    if ready and away_max > share:
+        away_max, capped = share, ", for drain_share_max allows no more"
     if not away_max:
         why = _why_nobody_stands_in(fleet, pool, now) if ready else "none of them is ready"
         if why and ready and event.max_unavailable == 0:
@@ -64,7 +67,7 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
         away_max = 1 if why else 0
     left = {instance.id: instance.incarnation for instance in members}
     pool.rolling = Rolling(event.owner, len(left), ready, away_max, why, left)
-    how = _at_a_time(pool, min(away_max, len(left)), ready) + (f", nobody stands in: {why}" if why else "")
+    how = f"{'one' if away_max == 1 else away_max} at a time{capped}" + (f", nobody stands in: {why}" if why else "")
     if not away_max:
         stand_in = _stand_in(pool) or arrival.start_new(fleet, pool, Purpose.STAND_IN, now)
         assert stand_in is not None, "broken invariant: there was a free port"
@@ -73,14 +76,6 @@ def of_pool(fleet: Fleet, event: RollingRestart, now: float) -> Done | Refusal:
     text = f"{len(left)} instance{'s' * (len(left) != 1)}, {how}"
     fleet.tell(EventType.ROLLING_BEGUN, text, pool=pool.name, actor=event.owner)
     return Done()
-
-
-def _at_a_time(pool: Pool, most: int, ready: int) -> str:
-    share = planner.drain_share(pool)[1] if ready else most
-    many = min(most, share)
-    return f"{'one' if many == 1 else many} at a time" + (
-        ", for drain_share_max allows no more" if share < most else ""
-    )
 
 
 def cancelled(fleet: Fleet, event: CancelRestart, now: float) -> Done | Refusal:

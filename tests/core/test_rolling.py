@@ -185,7 +185,10 @@ def test_no_more_drain_at_once_than_a_share_of_the_pool() -> None:
         draining = max(draining, sum(state in (State.DRAINING, State.STOPPING) for state in states))
 
     world.on_step = look
-    roll(world, 6)
+    roll(world, 9)
+    rolling = pool_of(world).rolling
+    assert rolling is not None
+    assert rolling.max_unavailable == 2, "what people are shown is what holds"
     world.run_until(300.0)
     how = "6 instances, 2 at a time, for drain_share_max allows no more"
     assert told(world, EventType.ROLLING_BEGUN, EventType.ROLLING_DONE) == [how, "6 of 6 restarted"]
