@@ -53,6 +53,9 @@ _AUTOSCALER = frozenset(
         EventType.EFFECT,
         EventType.TARGET,
         EventType.TARGET_EXPIRED,
+        EventType.OFFER,
+        EventType.OFFER_EXPIRED,
+        EventType.SCHEDULE,
         EventType.AUTOSCALING,
     }
 )

@@ -142,7 +142,10 @@ class Runtime:
 
     def beat(self, beat: Beat) -> Reply:
         """Take a heartbeat and answer it at once: no disk, no lock, no await."""
+        before = self._controller.deadline
         outcome = self._step(beat)
+        if self._controller.deadline != before:
+            self._deadline_moved.set()
         if outcome.rows or outcome.records or outcome.actions:
             self._keep(outcome)
         reply = outcome.reply

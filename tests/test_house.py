@@ -14,10 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "agentd"
 LINES_MAX = 460
-LINES_MAX_OF = {"core/model.py": 540, "core/messages.py": 500}  # nouns alone: long, and not two things
+LINES_MAX_OF = {"core/model.py": 540, "core/messages.py": 530}  # nouns alone: long, and not two things
 FUNCTION_LINES_MAX = 60
 
-NOUNS = ("agentd.core.model", "agentd.core.effects", "agentd.core.views", "agentd.core.messages", "agentd.errors")
+NOUNS = (
+    *("agentd.core.model", "agentd.core.rules", "agentd.core.effects", "agentd.core.views", "agentd.core.messages"),
+    "agentd.errors",
+)
 AROUND = (*NOUNS, "agentd.clock", "agentd.log")
 # Nouns again, of what shows where work goes.
 ENDPOINTS = ("agentd.core.balancer", "agentd.core.directory")
@@ -36,7 +39,7 @@ PARTS = (
     Part("agentd.core"),
     Part("agentd.errors", ("agentd.core.model",)),
     Part("agentd.clock"),
-    Part("agentd.config", ("agentd.core.model", "agentd.errors"), ("yaml",)),
+    Part("agentd.config", ("agentd.core.model", "agentd.core.rules", "agentd.core.cron", "agentd.errors"), ("yaml",)),
     Part("agentd.units", ("agentd.core.model",)),
     Part("agentd.drivers", (*AROUND, "agentd.units", "agentd.cgroups", "agentd.limits"), ("dbus_fast",)),
     Part("agentd.collectors", (*AROUND, "agentd.procfs", "agentd.cgroups", "agentd.units"), ("psutil",)),
@@ -91,9 +94,10 @@ PARTS = (
 LATE = ("agentd.config", "agentd.errors")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
-    "__future__", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "json", "math", "operator",
-    "re", "statistics", "typing",
+    "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json", "math",
+    "operator", "re", "statistics", "typing",
 }  # fmt: skip
+IMPURE_METHODS = {"now", "today", "utcnow"}  # of dates
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "hash", "id", "__import__"}
 
 MODULES = sorted(path for path in ROOT.rglob("*.py") if "v1" not in path.relative_to(ROOT).parts)
@@ -168,6 +172,8 @@ def test_the_core_is_pure(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in IMPURE_CALLS, f"{shown(path)}:{node.lineno}: {node.func.id}() in the core"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in IMPURE_METHODS, f"{shown(path)}:{node.lineno}: .{node.func.attr}() in the core"
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await), f"{shown(path)}: async in the core"
 
 

@@ -37,7 +37,8 @@ from agentd.config.settings import (
     read_watch,
     state_dir,
 )
-from agentd.core.model import FleetConfig, ThresholdTrigger
+from agentd.core.model import FleetConfig
+from agentd.core.rules import ThresholdTrigger
 from agentd.errors import ConfigError, Problem
 
 __all__ = [

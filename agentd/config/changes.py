@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
+from agentd.core.rules import ThresholdTrigger, Trigger
 
 # Shorter than this a process has no chance to start or to finish a task, however fast the demo runs.
 GRACE_SEC_MIN = 5.0
@@ -132,7 +133,7 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.policy", pool.policy
     yield (
         f"{at}.triggers",
-        ", ".join(f"{rule.scale_up_threshold:g}/{rule.scale_down_threshold:g}" for rule in pool.triggers),
+        ", ".join(_trigger(rule) for rule in pool.triggers),
     )
     yield f"{at}.scale_up_cooldown_sec", _shown(pool.scale_up_cooldown_s)
     yield f"{at}.scale_down_cooldown_sec", _shown(pool.scale_down_cooldown_s)
@@ -153,6 +154,12 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.resources.tasks_max", _shown(resources.tasks_max)
     yield f"{at}.resources.io_weight", _shown(resources.io_weight)
     yield f"{at}.cost", _shown(pool.cost_per_hour)
+
+
+def _trigger(rule: Trigger) -> str:
+    if isinstance(rule, ThresholdTrigger):
+        return f"{rule.scale_up_threshold:g}/{rule.scale_down_threshold:g}"
+    return rule.kind
 
 
 def _shown(value: object, absent: str = "none") -> str:

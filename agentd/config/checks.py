@@ -71,8 +71,8 @@ def _check_thresholds(draft: Draft, shared: Shared) -> None:
     place, pool = draft.section.place(*keys), draft.pool
     if place is None or "triggers" in draft.section or not draft.section.sound(*keys):
         return
-    trigger = pool.triggers[0]
-    if trigger.scale_down_threshold >= trigger.scale_up_threshold and shared.section.sound(*keys):
+    trigger = pool.threshold
+    if trigger and trigger.scale_down_threshold >= trigger.scale_up_threshold and shared.section.sound(*keys):
         draft.section.problems.error(
             place,
             f"pool {pool.name}: scale_down_threshold {trigger.scale_down_threshold:g} must be less than "

@@ -27,8 +27,8 @@ from agentd.core.model import (
     PortRange,
     Resources,
     RestartPolicy,
-    ThresholdTrigger,
 )
+from agentd.core.rules import ThresholdTrigger
 
 POLICIES = ("threshold",)
 TRIGGERS = ("threshold",)

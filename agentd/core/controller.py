@@ -18,10 +18,12 @@ from agentd.core import (
     metrics,
     relief,
     repair,
+    restoring,
     rolling,
     rows,
     scaling,
     showing,
+    signals,
     standstill,
     validation,
 )
@@ -34,6 +36,7 @@ from agentd.core.messages import (
     CancelRestart,
     Check,
     CheckReply,
+    Collected,
     ConfigChanged,
     Configure,
     Done,
@@ -52,6 +55,7 @@ from agentd.core.messages import (
     NextDirective,
     Outcome,
     Probed,
+    Propose,
     Refusal,
     Reply,
     Restart,
@@ -74,13 +78,14 @@ from agentd.core.model import (
     Running,
     State,
 )
-from agentd.core.state import Fleet, Instance, Purpose
+from agentd.core.state import Fleet, Instance, Pool
 from agentd.core.views import FleetView
 
 # What a driver reports of one instance.
 _OfOne = (
     InstanceStarted | StartFailed | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | InstanceStopped
 )
+_OfSize = SetTarget | SetAutoscaling | Check | Collected | Propose
 _ByName = Restart | RollingRestart | CancelRestart | Drain | Configure
 # Every heartbeat asks for it, and in Python 3.11 to name a member of an enum is a call.
 _STARTING = State.STARTING
@@ -204,9 +209,11 @@ class Controller:
                 repair.reconcile_all(fleet, now)
                 relief.relieve(fleet, now)
             case Restored():
-                self._restore(event, now)
+                restoring.restore(fleet, event, now)
             case InstancesListed():
                 arrival.listed(fleet, event, now)
+                for pool in fleet.pools.values():
+                    pool.stir(now)
                 repair.reconcile_all(fleet, now)
             case _ if isinstance(event, _OfOne):
                 self._driver_event(event, now)
@@ -217,19 +224,27 @@ class Controller:
             case ConfigChanged(config=config):
                 self._reconfigure(config, now)
                 repair.reconcile_all(fleet, now)
-            case SetTarget():
-                return scaling.set_target(fleet, event, now)
-            case SetAutoscaling():
-                scaling.set_autoscaling(fleet, event, now)
-            case Check():
-                return self._check(event, now)
+            case _ if isinstance(event, _OfSize):
+                return self._of_size(event, now)
             case _ if isinstance(event, _ByName):
                 return self._by_name(event, now)
             case Shutdown():
-                self._shutdown(event, now)
+                departure.shut_down(fleet, event, now)
             case Beat() | NextDirective():
                 raise AssertionError("broken invariant: what agents say and hear does not come this way")
         return Done()
+
+    def _of_size(self, event: _OfSize, now: float) -> Reply:
+        """What people and programs say of the size of pools."""
+        match event:
+            case SetTarget():
+                return scaling.set_target(self._fleet, event, now)
+            case SetAutoscaling():
+                scaling.set_autoscaling(self._fleet, event, now)
+                return Done()
+            case Check():
+                return self._check(event, now)
+        return signals.take(self._fleet, event, now)
 
     def _tick(self, now: float, wall: float, gap_s: float) -> None:
         fleet = self._fleet
@@ -243,6 +258,7 @@ class Controller:
         if repair.pass_alarms(fleet, now) or repair.lapsed(fleet, now) or due:
             repair.reconcile_all(fleet, now)
         scaling.expire_targets(fleet, now)
+        signals.expire(fleet, now)
         if fleet.next_check is None:
             fleet.next_check = now + fleet.config.check_interval_s
             fleet.touch_self()
@@ -252,6 +268,7 @@ class Controller:
                 fleet.next_check += fleet.config.check_interval_s
             scaling.check(fleet, now)
         scaling.recheck(fleet, now)
+        scaling.evaluate_quick(fleet, now)
         fleet.ticked_at = now
 
     def _beat(self, beat: Beat, now: float) -> tuple[BeatReply | Refusal, bool]:
@@ -268,7 +285,8 @@ class Controller:
             return Refusal("SUPERSEDED", f"{beat.instance} was started anew; finish your task and exit"), False
         changed = False
         if beat.seq > instance.seq:  # an old beat that was delayed says nothing new
-            metrics.take_report(instance, beat, now)
+            if metrics.take_report(instance, beat, now) and (pool := fleet.pools[instance.pool]).quick:
+                self._stir(pool, now)
             if beat.loop_blocked_s is not None or instance.still_at:
                 changed = standstill.note(fleet, instance, beat, now)
         changed |= self._heard(instance, now)
@@ -281,6 +299,12 @@ class Controller:
             return self._go_on.reply, changed
         reply, first = directives.answer(fleet, instance, now)
         return reply, first or changed
+
+    def _stir(self, pool: Pool, now: float) -> None:
+        """Evaluate `pool` soon; agentd may have to wake earlier for it."""
+        pool.stir(now)
+        if self._fleet.mode.enabled and self._fleet.acts and (self._due is None or pool.evaluate_at < self._due):
+            self._due = pool.evaluate_at
 
     def _heard(self, instance: Instance, now: float) -> bool:
         """The instance is alive at `now`; whether that is news."""
@@ -334,30 +358,6 @@ class Controller:
         if pool is not None:
             repair.reconcile(fleet, pool, now)
 
-    def _restore(self, event: Restored, now: float) -> None:
-        """Begin a run of agentd: nothing is replaced for one heartbeat interval, silence counts anew."""
-        fleet = self._fleet
-        passed_s = max(0.0, event.wall - event.saved_wall)
-        rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
-        fleet.wall_offset = event.wall - now
-        fleet.listed = False
-        fleet.shutting_down = False
-        fleet.recovering_until = now + fleet.config.heartbeat_interval_s
-        fleet.ticked_at = now
-        fleet.next_check = now + fleet.config.check_interval_s
-        for instance in fleet.instances.values():
-            instance.heard_at = instance.started_at = now
-            instance.missed = 0
-            instance.requested_at = None  # who is starting may have been ready for long
-            instance.load = None  # nothing is known of now
-            instance.response_time_p50_s = instance.response_time_p95_s = None
-            instance.asked_at, instance.told = now, False
-            instance.wake_at = 0.0
-            set_alarm(fleet, instance)
-            if fleet.pools[instance.pool].removed and instance.state not in LEAVING:
-                instance.state, instance.cause = State.HELD, "its pool is not configured"
-            configuring.settle(fleet, instance, now, "the configuration")
-
     def _reconfigure(self, config: FleetConfig, now: float) -> None:
         """Take over `config`: deadlines may come sooner now, and a pool may be asked for its health in another way."""
         fleet = self._fleet
@@ -377,6 +377,8 @@ class Controller:
                     arrival.ready(fleet, instance, now)
             set_alarm(fleet, instance)
         configuring.reconfigured(fleet, before, timeout_s, now)
+        for pool in fleet.pools.values():
+            pool.stir(now)
 
     def _check(self, event: Check, now: float) -> CheckReply | Refusal:
         fleet = self._fleet
@@ -404,19 +406,6 @@ class Controller:
         repair.reconcile_all(fleet, now)
         return reply
 
-    def _shutdown(self, event: Shutdown, now: float) -> None:
-        fleet = self._fleet
-        fleet.shutting_down = True
-        fleet.touch_self()
-        if event.keep_agents or not fleet.config.enabled:
-            return
-        for ident in sorted(fleet.instances):
-            instance = fleet.instances.get(ident)
-            if instance is not None and instance.state is not State.HELD:
-                departure.begin(fleet, instance, Purpose.SHUTDOWN, now, reason=f"shutdown by {event.owner}")
-                if event.hurry and instance.state is State.DRAINING:
-                    departure.stop(fleet, instance, now)
-
     # -- outcome --------------------------------------------------------------------------------
 
     def _next_deadline(self) -> float | None:
@@ -427,7 +416,9 @@ class Controller:
             if pool.target is not None and pool.target.expires is not None and fleet.mode.enabled
         ]
         rechecks = [pool.recheck_at for pool in scaling.rechecked(fleet)]
+        expiries += [pool.evaluate_at for pool in scaling.quick(fleet) if pool.evaluate_at]
         times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet), *expiries]
+        times.append(signals.deadline(fleet))
         return min((at for at in times if at is not None), default=None)
 
     def _outcome(self, reply: Reply | None) -> Outcome:

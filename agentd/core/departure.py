@@ -10,7 +10,7 @@ from __future__ import annotations
 from agentd.core import directives, planner
 from agentd.core.health import drain_end, set_alarm
 from agentd.core.lifecycle import LEAVING
-from agentd.core.messages import EventType, Stage, Stop
+from agentd.core.messages import EventType, Shutdown, Stage, Stop
 from agentd.core.model import DirectiveKind, HealthCheck, State
 from agentd.core.state import NO_INCARNATION, SHRINKING, Fleet, Instance, Purpose
 
@@ -145,6 +145,20 @@ def relieve_stand_in(fleet: Fleet, instance: Instance) -> None:
         instance.replaces, stand_in.replaced_by = stand_in.id, instance.id
         fleet.touch(instance)
         fleet.touch(stand_in)
+
+
+def shut_down(fleet: Fleet, event: Shutdown, now: float) -> None:
+    """agentd is ending; unless the agents are to run on, let all of them go."""
+    fleet.shutting_down = True
+    fleet.touch_self()
+    if event.keep_agents or not fleet.config.enabled:
+        return
+    for ident in sorted(fleet.instances):
+        instance = fleet.instances.get(ident)
+        if instance is not None and instance.state is not State.HELD:
+            begin(fleet, instance, Purpose.SHUTDOWN, now, reason=f"shutdown by {event.owner}")
+            if event.hurry and instance.state is State.DRAINING:
+                stop(fleet, instance, now)
 
 
 def _hears_us(fleet: Fleet, instance: Instance) -> bool:

@@ -29,7 +29,8 @@ from agentd.core import capacity, drain, planner, triggers
 from agentd.core.capacity import NOTHING_PROMISED, Promised
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.metrics import Totals, totals
-from agentd.core.model import Decision, HealthCheck, Limit, Reason, State
+from agentd.core.model import Decision, HealthCheck, Limit, Proposal, Reason, State
+from agentd.core.rules import ThresholdTrigger
 from agentd.core.state import SHRINKING, Fleet, Pool, Purpose
 
 Bound = tuple[int, Limit]
@@ -48,6 +49,7 @@ class Situation:
     asked_for: bool  # by a person
     in_the_end: bool
     back: int  # how many draining instances a scale-up could take back
+    trigger: str  # whose proposal it is; empty: a person's target, or the bounds
 
     @property
     def up(self) -> bool:
@@ -56,18 +58,19 @@ class Situation:
 
 def evaluate(
     fleet: Fleet, pool: Pool, now: float, *, extra: Promised = NOTHING_PROMISED, target: int | None = None,
-    in_the_end: bool = False,
+    in_the_end: bool = False, between: bool = False,
 ) -> Decision:  # fmt: skip
     """What to do with `pool` now, and why. Changes nothing; the decision has no id yet.
 
     `target` takes the place of a person's target (for a dry run); `extra` is what other pools were granted.
-    `in_the_end`: whatever may drain at once.
+    `in_the_end`: whatever may drain at once. `between`: it is between two checks.
     """
     sums = totals(fleet, pool, now)
-    wanted, reasons = _wish(fleet, pool, sums, target)
+    wanted, reason, proposals = _wish(fleet, pool, sums, target, now, between)
+    winner = triggers.highest(proposals).trigger if proposals else ""
     decision = Decision(
         id="", pool=pool.name, at=now, wall=fleet.wall(now), current=sums.count, wanted=wanted, granted=sums.count,
-        reasons=tuple(reasons),
+        reasons=(reason,), trigger=winner, proposals=proposals,
     )  # fmt: skip
     if wanted == sums.count:
         return replace(decision, counterfactual=_steady(fleet, pool, sums))
@@ -79,6 +82,7 @@ def evaluate(
             fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None,
             in_the_end=in_the_end,
             back=len(drain.reclaimable(fleet, pool, now)) if within > sums.count else 0,
+            trigger=winner,
         )  # fmt: skip
         for guard in _GUARDS:
             for allowed, limit in guard(situation):
@@ -93,21 +97,27 @@ def evaluate(
     return replace(decision, counterfactual=_otherwise(decision, now))
 
 
-def _wish(fleet: Fleet, pool: Pool, sums: Totals, target: int | None) -> tuple[int, list[Reason]]:
-    """The count asked for: a person's target, else the highest proposal. Above max it is always one less."""
+def _wish(
+    fleet: Fleet, pool: Pool, sums: Totals, target: int | None, now: float, between: bool
+) -> tuple[int, Reason, tuple[Proposal, ...]]:
+    """The count asked for: a person's target, else the highest proposal. Above max it is always one less.
+
+    Who abstains wants what is there. The proposals are those that were asked for.
+    """
     if target is not None:
-        return target, [Reason("target", f"{target} asked for")]
+        return target, Reason("target", f"{target} asked for"), ()
     wish = pool.target
     if sums.count > pool.config.max and (wish.count >= sums.count if wish else fleet.mode.enabled):
         text = f"{sums.count} instances, at most {pool.config.max} allowed"
-        return sums.count - 1, [Reason("above_max", text)]
+        return sums.count - 1, Reason("above_max", text), ()
     if wish is not None:
         for_what = f" ({wish.reason})" if wish.reason else ""
-        return wish.count, [Reason("target", f"{wish.owner} asked for {wish.count}{for_what}")]
+        return wish.count, Reason("target", f"{wish.owner} asked for {wish.count}{for_what}"), ()
     if not fleet.mode.enabled:
-        return sums.count, [Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})")]
-    proposal = triggers.highest([triggers.threshold(sums, trigger) for trigger in pool.config.triggers])
-    return (sums.count if proposal.count is None else proposal.count), [proposal.reason]
+        return sums.count, Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})"), ()
+    proposals = triggers.ask(pool, sums, now, between=between)
+    winner = triggers.highest(proposals)
+    return (sums.count if winner.count is None else winner.count), winner.reason, proposals
 
 
 def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
@@ -129,6 +139,8 @@ def _recovery(s: Situation) -> list[Bound]:
 
 
 def _action_in_flight(s: Situation) -> list[Bound]:
+    if not _slow(s.trigger):
+        return []  # what starts counts already, and how many drain at once has its own bound
     for instance in s.pool.instances.values():
         coming = instance.purpose is Purpose.SCALE_UP and not instance.ever_ready and instance.state in _COMING
         # Also the way down waits for it: a scale-up that is taken back at once was none. People need not wait.
@@ -141,17 +153,28 @@ def _action_in_flight(s: Situation) -> list[Bound]:
     return []
 
 
-def cooldown_until(pool: Pool, *, up: bool) -> float:
-    """Until when the pool's cooldown lasts in that direction; 0.0 without one."""
+def cooldown_until(pool: Pool, *, up: bool, trigger: str = "") -> float:
+    """Until when the pool's cooldown lasts in that direction; 0.0 without one.
+
+    That for `threshold` counts for its own decisions, and where the pool has it for people's, too.
+    """
     config = pool.config
+    slow = _slow(trigger) and config.threshold is not None
     if up:
-        return 0.0 if pool.last_up_at is None else pool.last_up_at + config.scale_up_cooldown_s
+        cooldown_s = config.scale_up_cooldown_s if slow else config.quick_up_cooldown_s
+        return 0.0 if pool.last_up_at is None else pool.last_up_at + cooldown_s
+    cooldown_s = config.scale_down_cooldown_s if slow else config.quick_down_cooldown_s
     last = [at for at in (pool.last_up_at, pool.last_down_at, pool.last_resume_at) if at is not None]
-    return max(last) + config.scale_down_cooldown_s if last else 0.0
+    return max(last) + cooldown_s if last else 0.0
+
+
+def _slow(trigger: str) -> bool:
+    """Whether it is one step at a time: `threshold` knows nothing of steps under way, nor do people."""
+    return trigger in ("", ThresholdTrigger.kind)
 
 
 def _cooldown(s: Situation) -> list[Bound]:
-    until = cooldown_until(s.pool, up=s.up)
+    until = cooldown_until(s.pool, up=s.up, trigger=s.trigger)
     if s.now >= until:
         return []
     which = "up" if s.up else "down"
@@ -240,11 +263,13 @@ def _steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
         return f"stays at {sums.count} until the target is changed"
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
+    trigger = pool.config.threshold
+    if trigger is None:
+        return ""
     if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
         return "decides when the CPU that a ready instance uses has been measured"
     if sums.load is None:
         return "decides when a ready instance reports its load"
-    trigger = pool.config.triggers[0]
     parts = []
     if sums.count < pool.config.max:
         parts.append(f"would go to {sums.count + 1} if load rises above {trigger.scale_up_threshold:.2f}")

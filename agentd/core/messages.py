@@ -218,6 +218,28 @@ class SetTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """The collector `name` of `pool` has read `value`; None: it could not, and `trouble` says why."""
+
+    pool: PoolName
+    name: str
+    value: float | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """The program `source` asks for `count` instances of `pool` for `for_s` seconds; None: it takes that back."""
+
+    pool: PoolName
+    source: str
+    count: int | None
+    owner: str
+    reason: str = ""
+    for_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class SetAutoscaling:
     """A person switches scaling on (which also clears people's targets) or off."""
 
@@ -305,6 +327,8 @@ Event = (
     | InstancesListed
     | ConfigChanged
     | SetTarget
+    | Collected
+    | Propose
     | SetAutoscaling
     | Check
     | Restart
@@ -374,6 +398,9 @@ class EventType(StrEnum):
     PORT_CONFLICT = "port_conflict"
     TARGET = "target"
     TARGET_EXPIRED = "target_expired"
+    OFFER = "offer"  # a program asks for a count, or takes that back
+    OFFER_EXPIRED = "offer_expired"
+    SCHEDULE = "schedule"  # a window of time has begun or ended
     AUTOSCALING = "autoscaling"
     CONFIG = "config"
     CONFIG_REJECTED = "config_rejected"

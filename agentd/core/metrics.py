@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agentd.core import signals
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.messages import Beat
 from agentd.core.model import MIB, HealthCheck, HostSample, State
+from agentd.core.rules import QUEUE
 from agentd.core.state import Fleet, Instance, Pool
 
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
@@ -33,6 +35,8 @@ class Totals:
     loads: tuple[float, ...]
     queue_length: int
     in_flight: int
+    # Tasks begun or waiting, in agents and in the pool's external queue. None: nobody tells.
+    demand: float | None = None
 
     @property
     def load(self) -> float | None:
@@ -43,6 +47,7 @@ class Totals:
 def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     """The totals of `pool` at `now`; starting, draining and late instances are left out of the loads."""
     count = ready = starting = draining = unhealthy = failed = queue_length = in_flight = 0
+    told = False
     loads: list[float] = []
     fresh_since = now - fleet.config.heartbeat_timeout_s
     for instance in pool.instances.values():
@@ -64,12 +69,23 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
         elif state is State.FAILED:
             failed += 1
         count += instance.counts
-    return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight)
+        told = told or instance.in_flight is not None or instance.queue_length is not None
+    demand: float | None = float(queue_length + in_flight) if told else None
+    if pool.config.collector(QUEUE):
+        waiting = signals.reading(pool, QUEUE, now)[0]
+        demand = None if waiting is None else (demand or 0.0) + waiting
+    return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight, demand)
 
 
-def take_report(instance: Instance, beat: Beat, now: float) -> None:
-    """Take over what `beat` says of `instance`. Response times stay until newer ones come."""
+def take_report(instance: Instance, beat: Beat, now: float) -> bool:
+    """Take over what `beat` says of `instance`; whether its work or load has changed.
+
+    Response times stay until newer ones come.
+    """
     _note_work(instance, beat, now)
+    changed = (
+        beat.in_flight != instance.in_flight or beat.load != instance.load or beat.queue_length != instance.queue_length
+    )
     instance.seq = beat.seq
     instance.load = beat.load
     instance.queue_length = beat.queue_length
@@ -82,6 +98,7 @@ def take_report(instance: Instance, beat: Beat, now: float) -> None:
         instance.timed_at = now
     if beat.labels is not None:
         instance.labels = beat.labels
+    return changed
 
 
 def _note_work(instance: Instance, beat: Beat, now: float) -> None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import NewType
 
 from agentd.core.effects import Effect
+from agentd.core.rules import CollectorConfig, ScheduleTrigger, ThresholdTrigger, Trigger
 
 InstanceId = NewType("InstanceId", str)
 PoolName = NewType("PoolName", str)
@@ -176,14 +177,6 @@ class CoreAgent:
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdTrigger:
-    """Seed A's rule: one more above `scale_up_threshold`, one fewer below `scale_down_threshold`."""
-
-    scale_up_threshold: float = 0.75
-    scale_down_threshold: float = 0.25
-
-
-@dataclass(frozen=True, slots=True)
 class Resources:
     """Limits of one instance, enforced by drivers that can. None: no limit."""
 
@@ -204,10 +197,14 @@ class PoolConfig:
     min: int = 1
     max: int = 5
     ports: PortRange | None = None
-    triggers: tuple[ThresholdTrigger, ...] = (ThresholdTrigger(),)
+    triggers: tuple[Trigger, ...] = (ThresholdTrigger(),)
     policy: str = "threshold"
+    collectors: tuple[CollectorConfig, ...] = ()
     scale_up_cooldown_s: float = 300.0
     scale_down_cooldown_s: float = 600.0
+    # The same for what triggers other than `threshold` decide: these look ahead themselves.
+    quick_up_cooldown_s: float = 0.0
+    quick_down_cooldown_s: float = 0.0
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     concurrency: int = 1
@@ -226,6 +223,19 @@ class PoolConfig:
     def core_name(self, port: int) -> str | None:
         """The name of the core agent on `port`, or None where `port` is not a core agent's."""
         return next((agent.name for agent in self.core if agent.port == port), None)
+
+    @property
+    def quick(self) -> bool:
+        """It is also evaluated between the checks, as soon as what its triggers look at has changed."""
+        return any(not isinstance(trigger, ThresholdTrigger | ScheduleTrigger) for trigger in self.triggers)
+
+    @property
+    def threshold(self) -> ThresholdTrigger | None:
+        """The first of its triggers of that type."""
+        return next((trigger for trigger in self.triggers if isinstance(trigger, ThresholdTrigger)), None)
+
+    def collector(self, name: str) -> CollectorConfig | None:
+        return next((collector for collector in self.collectors if collector.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +444,8 @@ class Decision:
     counterfactual: str = ""
     victims: tuple[InstanceId, ...] = ()
     effect: Effect | None = None
+    trigger: str = ""  # whose proposal it follows; empty: a person's target, or the bounds
+    proposals: tuple[Proposal, ...] = ()  # of all triggers, in their order
 
     @property
     def direction(self) -> Direction:

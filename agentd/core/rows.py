@@ -25,6 +25,7 @@ from agentd.core.model import (
     State,
     Target,
 )
+from agentd.core.rules import Offer, Reading
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
 
 CONTROLLER = "controller"
@@ -151,6 +152,19 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
     pool.rolling = Rolling(**rolling | {"state": RollingState(rolling["state"])}) if rolling else None
     pool.last_gist = value["last_gist"]
     pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
+    _load_signals(pool, value, shift)
+
+
+def _load_signals(pool: Pool, value: dict[str, Any], shift: float) -> None:
+    """An agentd before this one did not know them."""
+    for moved in ("evaluated_at", "evaluate_at"):
+        at = value.get(moved)
+        setattr(pool, moved, at + shift if at else 0.0)
+    for name, (number, at, trouble) in value.get("readings", {}).items():
+        if pool.config.collector(name):
+            pool.readings[name] = Reading(number, at + shift, trouble)
+    for source, (count, owner, reason, expires) in value.get("offers", {}).items():
+        pool.offers[source] = Offer(source, count, owner, reason, expires + shift)
 
 
 def _pool_row(pool: Pool) -> dict[str, Any]:
@@ -174,6 +188,10 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "rolling": asdict(pool.rolling) if pool.rolling else None,
         "last_gist": pool.last_gist,
         "recheck_at": pool.recheck_at,
+        "evaluated_at": pool.evaluated_at,
+        "evaluate_at": pool.evaluate_at,
+        "readings": {name: (it.value, it.at, it.trouble) for name, it in pool.readings.items()},
+        "offers": {it.source: (it.count, it.owner, it.reason, it.expires) for it in pool.offers.values()},
         # What is needed of the configuration to let go of what runs when it says nothing of the pool any more.
         "health": pool.config.health,
         "start_timeout_s": pool.config.start_timeout_s,

@@ -10,11 +10,17 @@ from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
 from agentd.core.model import AutoscalingMode, Decision, Direction, PoolName, Target
-from agentd.core.state import Fleet, Pool, Purpose
+from agentd.core.rules import ThresholdTrigger
+from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool, Purpose
 
 
-def check(fleet: Fleet, now: float, names: Iterable[PoolName] | None = None) -> tuple[Decision, ...]:
-    """Evaluate pools (None: all) and apply the decisions. Where the host is short, priority goes first."""
+def check(
+    fleet: Fleet, now: float, names: Iterable[PoolName] | None = None, *, between: bool = False
+) -> tuple[Decision, ...]:
+    """Evaluate pools (None: all) and apply the decisions. Where the host is short, priority goes first.
+
+    `between`: it is between two checks.
+    """
     if not fleet.acts:
         return ()
     wanted = fleet.pools if names is None else names
@@ -22,7 +28,9 @@ def check(fleet: Fleet, now: float, names: Iterable[PoolName] | None = None) -> 
     decisions = {}
     for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
         # What is granted becomes pending instances at once, so the next pool sees it as promised.
-        decisions[pool.name] = _apply(fleet, pool, guards.evaluate(fleet, pool, now), now)
+        if pool.quick:
+            pool.evaluated_at, pool.evaluate_at = now, now + EVALUATE_S_MAX
+        decisions[pool.name] = _apply(fleet, pool, guards.evaluate(fleet, pool, now, between=between), now)
     return tuple(decisions[pool.name] for pool in pools)
 
 
@@ -31,6 +39,20 @@ def recheck(fleet: Fleet, now: float) -> None:
     due = [pool.name for pool in rechecked(fleet) if now >= pool.recheck_at]
     if due:
         check(fleet, now, due)
+
+
+def evaluate_quick(fleet: Fleet, now: float) -> None:
+    """Evaluate the pools whose signals have changed since, or that have not been looked at for long."""
+    due = [pool.name for pool in quick(fleet) if now >= pool.evaluate_at]
+    if due:
+        check(fleet, now, due, between=True)
+
+
+def quick(fleet: Fleet) -> list[Pool]:
+    """The pools that are evaluated between the checks, as long as agentd scales at all."""
+    if not fleet.acts or not fleet.mode.enabled:
+        return []
+    return [pool for pool in fleet.pools.values() if pool.quick]
 
 
 def rechecked(fleet: Fleet) -> list[Pool]:
@@ -128,7 +150,10 @@ def _goes_on(decision: Decision) -> bool:
 
 def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:
     """Carry `decision` out and remember it. A hold that repeats the last one is not kept a second time."""
-    gist: list[int | str] = [decision.current, decision.wanted, *(limit.code for limit in decision.limits)]
+    slow = decision.trigger in ("", ThresholdTrigger.kind)
+    # What others want moves with every task: there a hold is the same while it holds at the same.
+    wanted = decision.wanted if slow else decision.granted
+    gist: list[int | str] = [decision.current, wanted, *(limit.code for limit in decision.limits)]
     if decision.direction is not Direction.NONE or (decision.held and gist != pool.last_gist):
         decision = replace(decision, id=fleet.new_decision_id())
         fleet.decisions.append(decision)
@@ -163,6 +188,8 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
     recheck_before, pool.recheck_at = pool.recheck_at, 0.0
     if pool.target and decision.held and all(until is not None for until in lifts):
         pool.recheck_at = max(until for until in lifts if until is not None)
+    if pool.quick and decision.held and all(until is not None for until in lifts):
+        pool.evaluate_at = min(pool.evaluate_at, max(until for until in lifts if until is not None))
     if gist != pool.last_gist or pool.recheck_at != recheck_before or pool.target:
         pool.last_gist = gist
         fleet.touch_pool(pool.name)

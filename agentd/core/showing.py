@@ -6,6 +6,7 @@ from agentd.core import balancer, capacity, guards, planner, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
+from agentd.core.rules import ThresholdTrigger
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 
@@ -40,6 +41,8 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
     room = capacity.headroom(fleet, pool, now)
     carry = sums.count + room.instances if room.instances is not None else config.max
     target = pool.target
+    rule = config.threshold or ThresholdTrigger()
+    decision = guards.evaluate(fleet, pool, now)
     return PoolView(
         name=pool.name,
         count=sums.count,
@@ -57,16 +60,16 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         in_flight=sums.in_flight,
         concurrency=config.concurrency,
         policy=config.policy,
-        scale_up_threshold=config.triggers[0].scale_up_threshold,
-        scale_down_threshold=config.triggers[0].scale_down_threshold,
+        scale_up_threshold=rule.scale_up_threshold,
+        scale_down_threshold=rule.scale_down_threshold,
         target=target,
         target_expires_in_s=_expires_in_s(fleet, target, now),
         headroom=room,
         footprint_bytes=pool.footprint_bytes,
         footprint_learned=pool.footprint_learned,
-        next=guards.evaluate(fleet, pool, now),
-        up_cooldown_s=max(0.0, guards.cooldown_until(pool, up=True) - now),
-        down_cooldown_s=max(0.0, guards.cooldown_until(pool, up=False) - now),
+        next=decision,
+        up_cooldown_s=max(0.0, guards.cooldown_until(pool, up=True, trigger=decision.trigger) - now),
+        down_cooldown_s=max(0.0, guards.cooldown_until(pool, up=False, trigger=decision.trigger) - now),
         bundled_agent=not config.command,
         cost_per_hour=config.cost_per_hour * len(pool.instances),
         start_failure=pool.start_failure,

@@ -33,9 +33,13 @@ from agentd.core.model import (
     Usage,
     instance_id,
 )
+from agentd.core.rules import Offer, Reading
 from agentd.core.trial import History
 
 NO_INCARNATION = Incarnation("")
+# A pool that is evaluated between the checks is so when something has changed, at most and at least so often.
+EVALUATE_S_MIN = 1.0
+EVALUATE_S_MAX = 10.0
 FOOTPRINT_BYTES_DEFAULT = 100 * 1024 * 1024
 
 
@@ -226,10 +230,23 @@ class Pool:
     last_gist: list[int | str] = field(default_factory=list)
     history: History = field(default_factory=History)
     recheck_at: float = 0.0  # when a person's target that was held is looked at again; 0: at the next check
+    # What agents do not say: of collectors by name, of programs by source.
+    readings: dict[str, Reading] = field(default_factory=dict)
+    offers: dict[str, Offer] = field(default_factory=dict)
+    quick: bool = False  # it is also evaluated between the checks
+    evaluated_at: float = 0.0
+    evaluate_at: float = 0.0  # when that is due next; 0: nothing is
 
     @property
     def name(self) -> PoolName:
         return self.config.name
+
+    def stir(self, now: float) -> None:
+        """What its triggers look at has changed: evaluate it as soon as it may be."""
+        if self.quick:
+            at = max(now, self.evaluated_at + EVALUATE_S_MIN)
+            if not self.evaluate_at or at < self.evaluate_at:
+                self.evaluate_at = at
 
     def committed(self) -> list[Instance]:
         """The instances that count: ready, starting, failed, restarting, resuming, and unhealthy not yet replaced."""
@@ -291,6 +308,8 @@ class Fleet:
                 self.touch_history(name)
             self.touch_pool(name)
         for name, pool in list(self.pools.items()):
+            pool.quick = name in config.pools and pool.config.quick
+            pool.readings = {key: it for key, it in pool.readings.items() if pool.config.collector(key)}
             if name not in config.pools:
                 pool.removed = True
                 pool.config = replace(pool.config, core=(), min=0, max=0, ports=None)
@@ -332,6 +351,7 @@ class Fleet:
         instance.cause = cause
         self._index(instance)
         self.touch(instance)
+        self.pools[instance.pool].stir(now)
         if state is State.STOPPED:
             self.remove(instance)
 

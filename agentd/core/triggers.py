@@ -1,11 +1,34 @@
-"""Triggers: rules over a pool's signals. Each looks at the totals and proposes a count, with its reason."""
+"""Triggers: rules over a pool's signals. Each looks at the totals and proposes a count, with its reason.
+
+`core.rules` has their parameters. Nothing here changes anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from agentd.core.metrics import Totals
-from agentd.core.model import Proposal, Reason, ThresholdTrigger
+from agentd.core.model import Proposal, Reason
+from agentd.core.rules import ExternalTrigger, ThresholdTrigger, Trigger
+from agentd.core.state import Pool
+
+
+def ask(pool: Pool, sums: Totals, now: float, *, between: bool = False) -> tuple[Proposal, ...]:
+    """What the triggers of `pool` propose, in their order. `between`: two checks, where `threshold` stays as it is."""
+    return tuple(_ask(pool, trigger, sums, now, between) for trigger in pool.config.triggers)
+
+
+def _ask(pool: Pool, trigger: Trigger, sums: Totals, now: float, between: bool) -> Proposal:
+    match trigger:
+        case ThresholdTrigger():
+            found = threshold(sums, trigger)
+            if between and found.count not in (None, sums.count):
+                return Proposal(found.trigger, sums.count, Reason("not_due", f"{found.reason.text}; at the next check"))
+            return found
+        case ExternalTrigger():
+            return external(pool, trigger, now)
+        case _:
+            return Proposal(trigger.kind, None, Reason("not_available", f"{trigger.kind} is not there yet"))
 
 
 def threshold(totals: Totals, trigger: ThresholdTrigger) -> Proposal:
@@ -20,6 +43,20 @@ def threshold(totals: Totals, trigger: ThresholdTrigger) -> Proposal:
         return Proposal("threshold", totals.count - 1, Reason("low_load", f"Low load: {compare(load, '<', down)}"))
     text = f"load {load:.2f} is between {down:.2f} and {up:.2f}"
     return Proposal("threshold", totals.count, Reason("in_band", text))
+
+
+def external(pool: Pool, trigger: ExternalTrigger, now: float) -> Proposal:
+    """As many as the program asks for that asks for most; ties by name."""
+    offers = [
+        offer
+        for offer in pool.offers.values()
+        if offer.expires > now and (not trigger.sources or offer.source in trigger.sources)
+    ]
+    if not offers:
+        return Proposal(trigger.kind, None, Reason("no_offer", "no program asks for a count"))
+    most = min(offers, key=lambda offer: (-offer.count, offer.source))
+    why = f" ({most.reason})" if most.reason else ""
+    return Proposal(trigger.kind, most.count, Reason("offer", f"{most.source} asks for {most.count}{why}"))
 
 
 def highest(proposals: Sequence[Proposal]) -> Proposal:

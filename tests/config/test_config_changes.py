@@ -29,8 +29,8 @@ from agentd.core.model import (
     PortRange,
     Resources,
     RestartPolicy,
-    ThresholdTrigger,
 )
+from agentd.core.rules import ThresholdTrigger
 
 RESEARCH = PoolName("research")
 

@@ -14,7 +14,8 @@ from agentd.config import AUTOSCALING_KEYS, MULTI_AGENT_KEYS, TOP_KEYS, Config, 
 from agentd.config.model import DRIVERS
 from agentd.config.pools import POOL_KEYS
 from agentd.config.settings import LISTEN_KEYS, RESERVE_KEYS
-from agentd.core.model import PoolName, ThresholdTrigger
+from agentd.core.model import PoolName
+from agentd.core.rules import ThresholdTrigger
 from agentd.errors import ConfigError
 
 ALL_KEYS = [*TOP_KEYS, *MULTI_AGENT_KEYS, *AUTOSCALING_KEYS, *POOL_KEYS, *RESERVE_KEYS, *LISTEN_KEYS, "reserve"]

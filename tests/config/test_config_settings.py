@@ -18,8 +18,8 @@ from agentd.core.model import (
     PortRange,
     Resources,
     RestartPolicy,
-    ThresholdTrigger,
 )
+from agentd.core.rules import ThresholdTrigger
 from agentd.errors import ConfigError
 
 RESEARCH = PoolName("research")

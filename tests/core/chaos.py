@@ -45,7 +45,7 @@ _VOLATILE = {
         "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name", "turned_at", "asked_at",
         "requested_at",
     },
-    "pool": {"footprint_cores", "restarting"},
+    "pool": {"footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "windows"},
     "history": {"samples", "marks", "sampled_at", "rounds"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.core.metrics import Totals
-from agentd.core.model import Proposal, Reason, ThresholdTrigger
+from agentd.core.model import Proposal, Reason
+from agentd.core.rules import ThresholdTrigger
 from agentd.core.triggers import compare, highest, threshold
 
 TRIGGER = ThresholdTrigger(0.75, 0.25)

@@ -1,0 +1,34 @@
+"""How agentd goes on where an earlier one ended: what was saved, and what nobody may take for the present."""
+
+from __future__ import annotations
+
+from agentd.core import configuring, rows
+from agentd.core.health import set_alarm
+from agentd.core.lifecycle import LEAVING
+from agentd.core.messages import Restored
+from agentd.core.model import State
+from agentd.core.state import Fleet
+
+
+def restore(fleet: Fleet, event: Restored, now: float) -> None:
+    """Begin a run of agentd: nothing is replaced for one heartbeat interval, silence counts anew."""
+    passed_s = max(0.0, event.wall - event.saved_wall)
+    rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
+    fleet.wall_offset = event.wall - now
+    fleet.listed = False
+    fleet.shutting_down = False
+    fleet.recovering_until = now + fleet.config.heartbeat_interval_s
+    fleet.ticked_at = now
+    fleet.next_check = now + fleet.config.check_interval_s
+    for instance in fleet.instances.values():
+        instance.heard_at = instance.started_at = now
+        instance.missed = 0
+        instance.requested_at = None  # who is starting may have been ready for long
+        instance.load = None  # nothing is known of now
+        instance.response_time_p50_s = instance.response_time_p95_s = None
+        instance.asked_at, instance.told = now, False
+        instance.wake_at = 0.0
+        set_alarm(fleet, instance)
+        if fleet.pools[instance.pool].removed and instance.state not in LEAVING:
+            instance.state, instance.cause = State.HELD, "its pool is not configured"
+        configuring.settle(fleet, instance, now, "the configuration")
