@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Hosts that boot a real systemd, for any test that asks for one.
+# Hosts that boot a real systemd, and real servers, for any test that asks for one.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
-pytest_plugins = ["host_fixtures"]
+pytest_plugins = ["host_fixtures", "server_fixtures"]
 
 # The same examples every time, so that a run says something about the change and not about chance;
 # AGENTD_HYPOTHESIS=deep looks for new ones.

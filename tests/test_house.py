@@ -43,6 +43,7 @@ PARTS = (
     Part("agentd.units", ("agentd.core.model",)),
     Part("agentd.drivers", (*AROUND, "agentd.units", "agentd.cgroups", "agentd.limits"), ("dbus_fast",)),
     Part("agentd.collectors", (*AROUND, "agentd.procfs", "agentd.cgroups", "agentd.units"), ("psutil",)),
+    Part("agentd.collecting", ("agentd.errors",), ("httpx", "redis")),
     Part("agentd.procfs"),
     Part("agentd.cgroups", ("agentd.procfs",)),
     Part("agentd.probes", AROUND, ("grpc", "grpc_health")),
