@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
-from agentd.core.rules import ThresholdTrigger, Trigger
+from agentd.core.rules import CollectorConfig, ThresholdTrigger, Trigger
 
 # Shorter than this a process has no chance to start or to finish a task, however fast the demo runs.
 GRACE_SEC_MIN = 5.0
+_UNSHOWN = (".env.", ".collectors.")
 _NEEDS_RESTART = ("driver", "listen", "state_dir", "history")
 
 
@@ -43,7 +44,7 @@ def scaled(config: Config, speed: float) -> Config:
 def describe_changes(old: Config, new: Config) -> list[str]:
     """A line for each thing that differs, under the name that the file has for it; empty where nothing does.
 
-    The values of environment variables are left out: they may be secrets.
+    The values of environment variables and of collectors are left out: they may be secrets.
     """
     lines = [f"pool {name} removed" for name in old.fleet.pools if name not in new.fleet.pools]
     lines += [f"pool {name} added" for name in new.fleet.pools if name not in old.fleet.pools]
@@ -55,7 +56,7 @@ def describe_changes(old: Config, new: Config) -> list[str]:
         if was == now:
             continue
         note = " (from the next start of agentd)" if key.startswith(_NEEDS_RESTART) else ""
-        lines.append(f"{key} changed" if ".env." in key else f"{key}: {was} -> {now}{note}")
+        lines.append(f"{key} changed" if any(part in key for part in _UNSHOWN) else f"{key}: {was} -> {now}{note}")
     return lines
 
 
@@ -63,6 +64,7 @@ def _scaled_pool(pool: PoolConfig, speed: float) -> PoolConfig:
     restart = pool.restart
     return replace(
         pool,
+        collectors=tuple(_scaled_collector(collector, speed) for collector in pool.collectors),
         scale_up_cooldown_s=pool.scale_up_cooldown_s / speed,
         scale_down_cooldown_s=pool.scale_down_cooldown_s / speed,
         start_timeout_s=_scaled_grace(pool.start_timeout_s, speed),
@@ -75,6 +77,12 @@ def _scaled_pool(pool: PoolConfig, speed: float) -> PoolConfig:
             healthy_s=restart.healthy_s / speed,
         ),
     )
+
+
+def _scaled_collector(collector: CollectorConfig, speed: float) -> CollectorConfig:
+    """Asked more often; but who is asked answers no sooner than before."""
+    every_s = max(collector.every_s / speed, min(collector.every_s, collector.timeout_s))
+    return replace(collector, every_s=every_s)
 
 
 def _scaled_grace(duration_s: float, speed: float) -> float:
@@ -121,6 +129,8 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.command", " ".join(pool.command) or "the bundled agent"
     for name, value in pool.env:
         yield f"{at}.env.{name}", value
+    for collector in pool.collectors:
+        yield f"{at}.collectors.{collector.name}", repr(collector)
     for agent in pool.core:
         yield f"{at}.core.{agent.name}", _shown(agent.port)
     yield f"{at}.min", _shown(pool.min)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from agentd.config.collectors import read_collectors
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.core.model import (
@@ -52,6 +53,7 @@ POOL_KEYS = (
     "scale_up_cooldown_sec",
     "scale_down_cooldown_sec",
     "triggers",
+    "collectors",
     "resources",
     "drain_timeout_sec",
     "drain_share_max",
@@ -194,6 +196,7 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         max=section.read("max", base.max if base else len(core), whole(0, PORT_MAX)),
         ports=ports,
         triggers=_read_triggers(section, shared),
+        collectors=read_collectors(section),
         policy=section.read("policy", shared.policy, policy),
         scale_up_cooldown_s=section.read("scale_up_cooldown_sec", shared.scale_up_cooldown_s, cooldown),
         scale_down_cooldown_s=section.read("scale_down_cooldown_sec", shared.scale_down_cooldown_s, cooldown),

@@ -30,7 +30,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import CollectorConfig, ThresholdTrigger
 
 RESEARCH = PoolName("research")
 
@@ -52,6 +52,13 @@ def test_scaled_divides_what_passes_and_keeps_the_rest() -> None:
 def test_scaled_leaves_processes_time_to_start_and_to_drain() -> None:
     pool = scaled(parse("pools: {research: {drain_timeout_sec: 3}}", "f.yaml"), 1000).fleet.pools[RESEARCH]
     assert (pool.start_timeout_s, pool.drain_timeout_s) == (5, 3)
+
+
+def test_scaled_asks_collectors_more_often_and_gives_them_the_same_time() -> None:
+    text = "pools: {research: {collectors: {a: {type: command, argv: [count], every_sec: 60, timeout_sec: 2}}}}"
+    for speed, every_s in ((10, 6), (1000, 2)):
+        (collector,) = scaled(parse(text, "f.yaml"), speed).fleet.pools[RESEARCH].collectors
+        assert (collector.every_s, collector.timeout_s) == (every_s, 2)
 
 
 def test_scaled_by_one_changes_nothing() -> None:
@@ -101,6 +108,7 @@ CHANGED_POOL = PoolConfig(
     ports=PortRange(9101, 9102),
     triggers=(ThresholdTrigger(0.8, 0.2),),
     policy="other",
+    collectors=(CollectorConfig("queue", "command", settings=(("argv", "secret"),)),),
     scale_up_cooldown_s=1.0,
     scale_down_cooldown_s=2.0,
     command=("run",),
@@ -130,6 +138,14 @@ def test_no_change_of_a_pool_goes_unsaid(field: str) -> None:
         return Config(fleet=FleetConfig(pools={RESEARCH: pool}))
 
     assert describe_changes(fleet(old), fleet(new))
+
+
+def test_what_a_collector_is_told_is_not_shown() -> None:
+    old = parse("pools: {research: {collectors: {a: {type: command, argv: [count]}}}}", "f.yaml")
+    new = parse("pools: {research: {collectors: {a: {type: command, argv: [count, secret]}}}}", "f.yaml")
+    none = parse("pools: {research: {}}", "f.yaml")
+    assert describe_changes(old, new) == ["pools.research.collectors.a changed"]
+    assert describe_changes(none, new) == describe_changes(new, none) == ["pools.research.collectors.a changed"]
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FleetConfig) if f.name != "pools"])

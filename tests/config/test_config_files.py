@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agentd.collecting.kinds import KINDS
 from agentd.config import (
     AUTOSCALING_KEYS,
     MULTI_AGENT_KEYS,
@@ -21,6 +22,7 @@ from agentd.config import (
     load,
     parse,
 )
+from agentd.config.collectors import COLLECTOR_KEYS
 from agentd.config.pools import POOL_KEYS, RESOURCE_KEYS, RESTART_KEYS
 from agentd.config.settings import HISTORY_KEYS, HOST_KEYS, LISTEN_KEYS, RESERVE_KEYS, WATCH_KEYS
 from agentd.core.model import (
@@ -172,7 +174,8 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     plain = PoolConfig(name=PoolName("writing"), core=(CoreAgent("writer", 9007),), ports=PortRange(9601, 9650))
     assert shown.command
     assert shown.env
-    assert dataclasses.replace(shown, command=(), env=(), resources=Resources()) == plain
+    assert {collector.kind for collector in shown.collectors} == set(KINDS)
+    assert dataclasses.replace(shown, command=(), env=(), collectors=(), resources=Resources()) == plain
     assert None not in dataclasses.astuple(shown.resources)
     assert None not in dataclasses.astuple(config.listen)
     assert config.watch == (WatchSpec("models", process="ollama"), WatchSpec("queue", unit="redis-server.service"))
@@ -193,6 +196,8 @@ def test_the_packaged_file_shows_every_key() -> None:
         *LISTEN_KEYS,
         *WATCH_KEYS,
         *HISTORY_KEYS,
+        *COLLECTOR_KEYS,
+        *(setting.name for kind in KINDS.values() for setting in kind.settings),
     )
     assert [key for key in keys if not re.search(rf"\b{key}: ?", text)] == []
 
