@@ -50,6 +50,7 @@ from agentd.core.views import FleetView
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
+from agentd.runtime_collecting import Collecting, OpenReader, opened
 from agentd.runtime_measuring import Collector, Measuring
 from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store
@@ -99,6 +100,7 @@ class Runtime:
         *,
         epoch: int,
         collector: Collector | None = None,
+        open_reader: OpenReader = opened,
         prober: Callable[[Callable[[], tuple[Running, ...]], Callable[[Probed], None]], Prober] | None = None,
         housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_change: Callable[[], None] = lambda: None,
@@ -123,6 +125,7 @@ class Runtime:
         self._publisher = Publisher(store)
         self._troubles = Troubles()
         self._measuring = Measuring(collector, self._troubles, self._take) if collector else None
+        self._collecting = Collecting(lambda: self.config, self._troubles, self._take, open_reader)
         self._intents = 0
         self._decisions: deque[Decision] = deque(maxlen=100)  # the last; what they bring about is told when it happens
         self._hurrying = False
@@ -178,6 +181,7 @@ class Runtime:
     async def reconfigure(self, config: FleetConfig) -> None:
         """Take over a new configuration."""
         await self.submit(ConfigChanged(config))
+        self._collecting.adopt()
         self._driver.learn(self._controller.specs())
 
     def tell(self, record: Record) -> None:
@@ -226,6 +230,7 @@ class Runtime:
             self._keep_time(),
             self._carry_out(),
             self._hear_driver(),
+            self._collecting.run(),
             self._every(RELIST_S, self.relist),
             self._every(METRICS_S, self._add_metrics),
             self._every(STORE_RETRY_S, self.store.retry),

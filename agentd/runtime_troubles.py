@@ -20,21 +20,23 @@ class Troubles:
         """A sentence for each, in the order of their names."""
         return tuple(self._texts[name] for name in sorted(self._texts))
 
+    def began(self, name: str, text: str) -> None:
+        """There is a trouble, or it is another one now."""
+        if self._texts.get(name) != text:
+            self._texts[name] = text
+            _log.warning("degraded", part=name, cause=text)
+
+    def ended(self, name: str) -> None:
+        """There is none, whether or not there was."""
+        if self._texts.pop(name, None) is not None:
+            _log.info("well again", part=name)
+
     @contextlib.contextmanager
     def watching(self, name: str, text: str) -> Iterator[None]:
         """An OSError inside is the host's trouble and not ours: it is remembered, and the next time may be better."""
         try:
             yield
         except OSError as error:
-            self._began(name, f"{text}: {error}")
+            self.began(name, f"{text}: {error}")
         else:
-            self._ended(name)
-
-    def _began(self, name: str, text: str) -> None:
-        if self._texts.get(name) != text:
-            self._texts[name] = text
-            _log.warning("degraded", part=name, cause=text)
-
-    def _ended(self, name: str) -> None:
-        if self._texts.pop(name, None) is not None:
-            _log.info("well again", part=name)
+            self.ended(name)
