@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from agentd import log
 from agentd.clock import Clock
+from agentd.collecting.attempts import OpenReader, opened
 from agentd.core.controller import Controller
 from agentd.core.health import GAP_S
 from agentd.core.messages import (
@@ -50,7 +51,7 @@ from agentd.core.views import FleetView
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
-from agentd.runtime_collecting import Collecting, OpenReader, opened
+from agentd.runtime_collecting import Collecting
 from agentd.runtime_measuring import Collector, Measuring
 from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store

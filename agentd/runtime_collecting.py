@@ -7,30 +7,21 @@ number the controller's. Each collector has a task of its own, so that none wait
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agentd.collecting.kinds import open_reader
-from agentd.collecting.reading import Reader, ReadFailed, cause, one_line
+from agentd.collecting.attempts import Collector, OpenReader, opened
 from agentd.core.messages import Collected
 from agentd.core.model import FleetConfig, PoolName
-from agentd.core.rules import QUEUE, CollectorConfig
+from agentd.core.rules import CollectorConfig
 from agentd.runtime_troubles import Troubles
 
 # The first readings of all collectors are spread over so long; then each keeps to its own rhythm.
 STAGGER_S = 1.0
 # A collector that fails is asked less and less often, at least so often.
 BACKOFF_S_MAX = 60.0
-CLOSE_S_MAX = 2.0
 
 Key = tuple[PoolName, str]
-OpenReader = Callable[[CollectorConfig], Reader]
-
-
-def opened(config: CollectorConfig) -> Reader:
-    return open_reader(config.kind, config.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,61 +81,27 @@ class Collecting:
     async def _poll(self, pool: PoolName, config: CollectorConfig, first_s: float) -> None:
         loop = asyncio.get_running_loop()
         failures = 0
-        reader: Reader | None = None
+        collector = Collector(config, self._open)
         await asyncio.sleep(first_s)
         try:
             while True:
                 began = loop.time()
-                try:
-                    async with asyncio.timeout(config.timeout_s) as limit:
-                        if reader is None:
-                            reader = await asyncio.to_thread(self._open, config)
-                        value = checked(config.name, await reader.read())
-                except ReadFailed as error:
-                    trouble = one_line(str(error))
-                except OSError as error:
-                    trouble = f"no number within {config.timeout_s:g} s" if limit.expired() else cause(error)
-                except Exception as error:  # a library that stumbles over an answer must not take agentd with it
-                    trouble = one_line(f"{type(error).__name__}: {error}")
-                else:
-                    trouble = ""
+                value, trouble = await collector.attempt()
                 failures = failures + 1 if trouble else 0
                 if trouble:
                     self._troubles.began(_part(pool, config.name), f"cannot read {pool}.{config.name}: {trouble}")
-                    self._take(Collected(pool, config.name, None, trouble))
                 else:
                     self._troubles.ended(_part(pool, config.name))
-                    self._take(Collected(pool, config.name, value))
+                self._take(Collected(pool, config.name, value, trouble))
                 await asyncio.sleep(max(0.0, began + wait_s(config.every_s, failures) - loop.time()))
         finally:
-            if reader is not None:
-                await _closed(reader)
+            await collector.close()
 
 
 def wait_s(every_s: float, failures: int) -> float:
     """From the beginning of one reading to the next, after so many failures in a row."""
     longest = max(every_s, BACKOFF_S_MAX)
     return min(longest, every_s * 2.0 ** min(max(0, failures - 1), 16))
-
-
-def checked(name: str, value: float) -> float:
-    """`value`, if the core may have it.
-
-    Raises:
-        ReadFailed: it is not finite, or a queue of less than nothing.
-    """
-    if not math.isfinite(value):
-        raise ReadFailed(f"{value} is not a finite number")
-    if name == QUEUE and value < 0:
-        raise ReadFailed(f"{value:g} is no length of a queue: it is below 0")
-    return value
-
-
-async def _closed(reader: Reader) -> None:
-    """Nothing that a reader still holds may keep agentd from its end."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_S_MAX):
-            await reader.close()
 
 
 def _part(pool: PoolName, name: str) -> str:

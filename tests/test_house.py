@@ -47,7 +47,7 @@ PARTS = (
     Part("agentd.units", ("agentd.core.model",)),
     Part("agentd.drivers", (*AROUND, "agentd.units", "agentd.cgroups", "agentd.limits"), ("dbus_fast",)),
     Part("agentd.collectors", (*AROUND, "agentd.procfs", "agentd.cgroups", "agentd.units"), ("psutil",)),
-    Part("agentd.collecting", ("agentd.errors",), ("httpx", "redis")),
+    Part("agentd.collecting", ("agentd.core.rules", "agentd.errors"), ("httpx", "redis")),
     Part("agentd.procfs"),
     Part("agentd.cgroups", ("agentd.procfs",)),
     Part("agentd.probes", AROUND, ("grpc", "grpc_health")),
@@ -86,7 +86,7 @@ PARTS = (
     Part(
         "agentd.agentctl",
         (
-            *("agentd.sdk", "agentd.v1", "agentd.config", "agentd.errors"),
+            *("agentd.sdk", "agentd.v1", "agentd.collecting", "agentd.config", "agentd.errors"),
             *("agentd.units", "agentd.cgroups", "agentd.dropins"),
         ),
         ("click", "grpc", "google", "psutil"),
@@ -99,7 +99,7 @@ PARTS = (
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.
-LATE = ("agentd.config", "agentd.errors")
+LATE = ("agentd.collecting", "agentd.config", "agentd.errors")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json", "math",

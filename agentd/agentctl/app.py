@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from agentd import __version__
-from agentd.agentctl import command as common
 from agentd.agentctl import (
+    collectors,
     config,
     configure,
     daemon,
@@ -26,6 +26,7 @@ from agentd.agentctl import (
     scale,
     status,
 )
+from agentd.agentctl import command as common
 from agentd.agentctl.command import Address, Duration, Failure, Session
 from agentd.agentctl.interrupt import INTERRUPTED
 
@@ -114,6 +115,7 @@ for _command in (
     scale.auto,
     scale.check,
     explain.explain,
+    collectors.collectors,
     events.events,
     endpoints.endpoints,
     instances.logs,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentd.agentctl.collectors import reading_text
 from agentd.agentctl.command import Command, Session, Whole, show_json
 from agentd.agentctl.effects import effect_lines, starts_text
 from agentd.agentctl.explain_instance import story_lines, tell
@@ -116,6 +117,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
         f"an instance takes {size(pool.footprint_bytes)} ({footprint})"
         + (f"; headroom: {pool.headroom.text}" if pool.headroom.text else ""),
     ]
+    facts += [reading_text(reading) for reading in pool.readings]
     if starts := starts_text(pool):
         facts.append(starts)
     if pool.up_cooldown_s or pool.down_cooldown_s:

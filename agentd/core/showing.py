@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from agentd.core import balancer, capacity, guards, planner, starts
+from agentd.core import balancer, capacity, guards, planner, signals, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import CollectorConfig, ThresholdTrigger
 from agentd.core.state import Fleet, Instance, Pool, Purpose
-from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
+from agentd.core.views import FleetView, InstanceView, PoolView, ReadingView, RollingView
 
 # In these states an instance is expected to beat.
 _BEATING = (State.READY, State.DRAINING)
@@ -77,6 +77,21 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         start_times=starts.learned(pool),
         effect=pool.history.last,
         measuring=pool.history.trial.decision if pool.history.trial else "",
+        readings=tuple(_reading(pool, collector, now) for collector in config.collectors),
+    )
+
+
+def _reading(pool: Pool, collector: CollectorConfig, now: float) -> ReadingView:
+    found = pool.readings.get(collector.name)
+    known = found is not None and found.value is not None
+    return ReadingView(
+        name=collector.name,
+        kind=collector.kind,
+        value=found.value if found else None,
+        age_s=max(0.0, now - found.at) if found and known else None,
+        every_s=collector.every_s,
+        stale=signals.reading(pool, collector.name, now)[0] is None,
+        trouble=found.trouble if found else "",
     )
 
 

@@ -97,6 +97,22 @@ class RollingView:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingView:
+    """What a collector has read, as people see it.
+
+    `value` and `age_s` None: nothing yet. `stale`: nobody decides on it. `trouble` is why the last attempt failed.
+    """
+
+    name: str
+    kind: str
+    value: float | None
+    age_s: float | None
+    every_s: float
+    stale: bool
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -137,6 +153,7 @@ class PoolView:
     start_times: StartTimes
     effect: Effect | None  # what the last scaling that was judged has brought
     measuring: str  # the decision whose effect is being measured; empty: none is
+    readings: tuple[ReadingView, ...] = ()  # of its collectors, in the order of the configuration
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from agentd.core.model import (
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
+from agentd.rpc.convert_pool import readings, start_times
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
 BEATS_MAX = 1_000
@@ -303,14 +304,10 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         cost_per_hour=view.cost_per_hour,
         start_failure=view.start_failure,
         rolling=rolling(view.rolling) if view.rolling else None,
-        start_times=control_pb2.StartTimes(
-            p50_s=view.start_times.p50_s,
-            p95_s=view.start_times.p95_s,
-            counted=view.start_times.counted,
-            failed=view.start_times.failed,
-        ),
+        start_times=start_times(view.start_times),
         effect=effects.effect(view.effect) if view.effect else None,
         measuring=view.measuring,
+        readings=readings(view.readings),
     )
 
 

@@ -202,6 +202,7 @@ class Pool(_message.Message):
     START_TIMES_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
     MEASURING_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -253,6 +254,10 @@ class Pool(_message.Message):
     def effect(self) -> Global___Effect:
         """What the last of its scalings that was judged has brought. Absent: none was."""
 
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reading]:
+        """What its collectors read, in the order of the configuration."""
+
     def __init__(
         self,
         *,
@@ -288,16 +293,68 @@ class Pool(_message.Message):
         start_times: Global___StartTimes | None = ...,
         effect: Global___Effect | None = ...,
         measuring: _builtins.str = ...,
+        readings: _abc.Iterable[Global___Reading] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "start_times", b"start_times", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Reading(_message.Message):
+    """What a collector of a pool has read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    EVERY_S_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: _builtins.str
+    """What is asked: redis-list, redis-stream, prometheus, http-json, command."""
+    value: _builtins.float
+    """The last number that was read, and for how long it has been known. Absent: none was."""
+    age_s: _builtins.float
+    every_s: _builtins.float
+    """From one reading to the next."""
+    stale: _builtins.bool
+    """The number is too old to decide on, or there is none."""
+    trouble: _builtins.str
+    """Why the last attempt has failed; empty: it has not."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        value: _builtins.float | None = ...,
+        age_s: _builtins.float | None = ...,
+        every_s: _builtins.float = ...,
+        stale: _builtins.bool = ...,
+        trouble: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_s", b"_age_s", "_value", b"_value", "age_s", b"age_s", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_s", b"_age_s", "_value", b"_value", "age_s", b"age_s", "every_s", b"every_s", "name", b"name", "stale", b"stale", "trouble", b"trouble", "type", b"type", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__age_s: _TypeAlias = _typing.Literal["age_s"]  # noqa: Y015
+    _WhichOneofArgType__age_s: _TypeAlias = _typing.Literal["_age_s", b"_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__age_s) -> _WhichOneofReturnType__age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Reading: _TypeAlias = Reading  # noqa: Y015
 
 @_typing.final
 class RollingRestart(_message.Message):

@@ -84,6 +84,7 @@ def _pools(page: _Page, view: FleetView) -> None:
     )
     _rolling(page, view.pools)
     _starts(page, view.pools)
+    _collectors(page, view.pools)
     page.many(
         "agentd_pool_effect",
         "1 for the verdict on the last scaling that was judged.",
@@ -108,6 +109,14 @@ def _starts(page: _Page, pools: Sequence[PoolView]) -> None:
         (({"pool": pool.name}, pool.start_times.failed) for pool in pools),
         "counter",
     )
+
+
+def _collectors(page: _Page, pools: Sequence[PoolView]) -> None:
+    found = [({"pool": pool.name, "collector": one.name}, one) for pool in pools for one in pool.readings]
+    page.many("agentd_collector_value", "The last number read.", ((labels, one.value) for labels, one in found))
+    page.many("agentd_collector_age_seconds", "Time since that.", ((labels, one.age_s) for labels, one in found))
+    text = "1 when the last attempt to read has failed."
+    page.many("agentd_collector_failing", text, ((labels, bool(one.trouble)) for labels, one in found))
 
 
 def _rolling(page: _Page, pools: Sequence[PoolView]) -> None:

@@ -52,7 +52,7 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("docto
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
-        *("status", "ps", "up", "down", "auto", "check", "explain", "events"),
+        *("status", "ps", "up", "down", "auto", "check", "explain", "collectors", "events"),
         *(
             "endpoints",
             "logs",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from starlette.testclient import TestClient
 
 from agentd.core.model import RollingState, State
+from agentd.core.views import ReadingView
 from tests.web.fake import HOSTILE, FakeRuntime
 
 LABELS = r'\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\}'
@@ -110,3 +111,18 @@ def test_labels_are_escaped(client: TestClient, runtime: FakeRuntime) -> None:
     strange = replace(runtime.shown.host.watched[0], name=f'{HOSTILE}\\"\n')
     runtime.shown = replace(runtime.shown, host=replace(runtime.shown.host, watched=(strange, strange)))
     assert r'agentd_watched_running{name="<img src=x onerror=\"document.title=1\">\\\"\n"} 1' in lines(client)
+
+
+def test_collectors_have_their_number_its_age_and_whether_they_fail(client: TestClient, runtime: FakeRuntime) -> None:
+    read = ReadingView("queue", "redis-list", 12.5, 3.0, 10.0, stale=False, trouble="")
+    never = ReadingView("other", "command", None, None, 10.0, stale=True, trouble="no such program")
+    pools = runtime.shown.pools
+    runtime.shown = replace(runtime.shown, pools=(replace(pools[0], readings=(read, never)), *pools[1:]))
+    found = [line for line in lines(client) if line.startswith("agentd_collector")]
+    name = pools[0].name
+    assert found == [
+        f'agentd_collector_value{{pool="{name}",collector="queue"}} 12.5',
+        f'agentd_collector_age_seconds{{pool="{name}",collector="queue"}} 3.0',
+        f'agentd_collector_failing{{pool="{name}",collector="queue"}} 0',
+        f'agentd_collector_failing{{pool="{name}",collector="other"}} 1',
+    ]

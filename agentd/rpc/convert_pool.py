@@ -1,0 +1,27 @@
+"""Parts of a pool, as protobuf. A part of `rpc.convert`, which alone is used by others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentd.core.views import ReadingView, StartTimes
+from agentd.v1 import control_pb2
+
+
+def readings(views: Iterable[ReadingView]) -> list[control_pb2.Reading]:
+    return [
+        control_pb2.Reading(
+            name=view.name,
+            type=view.kind,
+            value=view.value,
+            age_s=view.age_s,
+            every_s=view.every_s,
+            stale=view.stale,
+            trouble=view.trouble,
+        )
+        for view in views
+    ]
+
+
+def start_times(times: StartTimes) -> control_pb2.StartTimes:
+    return control_pb2.StartTimes(p50_s=times.p50_s, p95_s=times.p95_s, counted=times.counted, failed=times.failed)
