@@ -70,7 +70,7 @@ class TestManualPages:
         keys = {
             "": set(TOP_KEYS) - {"autoscaling", "port_ranges"},  # they stand inside multi_agent
             "multi_agent.autoscaling.": set(AUTOSCALING_KEYS) - {"port_ranges"},
-            "pools.writing.": set(POOL_KEYS) - {"resources", "restart", "triggers"},
+            "pools.writing.": set(POOL_KEYS) - {"resources", "restart", "triggers", "collectors"},
             "pools.writing.resources.": RESOURCE_KEYS,
             "pools.writing.restart.": RESTART_KEYS,
             "host.": set(HOST_KEYS) - {"reserve"},
@@ -78,7 +78,7 @@ class TestManualPages:
         }
         named = set(re.findall(r'(?m)^(?:\.SS ")?([a-z_.]+)(?:"$|: )', page))
         assert {f"{prefix}{key}" for prefix, names in keys.items() for key in names} - named == set()
-        for key in ("triggers", *LISTEN_KEYS, *HISTORY_KEYS):
+        for key in ("triggers", "pools.writing.collectors.queue", *LISTEN_KEYS, *HISTORY_KEYS):
             assert f"{key}: " in page
 
 
