@@ -27,7 +27,7 @@ def cases(document: Json) -> Iterator[Case]:
 
 
 def _sequence(case: Json) -> int:
-    policy = Policy(Config(**case["config"]), Delay())
+    policy = Policy(Config(**case["config"]))
     custom = CUSTOM[case["policy"]]
     clock = case.get("clock")
     now, last, tick = (clock["start_s"] if clock else 0.0), 0, 0

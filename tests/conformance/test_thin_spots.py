@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from agentd.sim.peers import nomad
+from agentd.sim.peers import nomad, ray
 from agentd.sim.peers.kpa import Autoscaler, Means, Spec, ZeroHold
 from agentd.sim.peers.kpa_windows import WindowAverage
 from agentd.sim.peers.nomad import NOTHING, Action, Direction, Machine, Phase, Vote
-from agentd.sim.peers.ray import Config, Delay, LookBack
+from agentd.sim.peers.ray import Config, Delay, LookBack, Policy
 
 KPA = Spec(target_value=1.0, total_value=1.0)
 UP, NONE, DOWN = Direction.UP, Direction.NONE, Direction.DOWN
@@ -74,6 +74,8 @@ def test_kpa_the_activation_scale_is_no_minimum() -> None:
     assert desired(Autoscaler(spec, 1, 0.0), 1, 0, 0, 0.0, spec) == 0
     assert desired(Autoscaler(spec, 1, 0.0), 1, 0.1, 0, 0.0, spec) == 3
     assert desired(Autoscaler(spec, 1, 0.0), 1, 5, 0, 0.0, spec) == 5
+    # What the down rate keeps of an idle fleet is no load: half of three or four, and not three.
+    assert [desired(Autoscaler(spec, 1, 0.0), ready, 0, 0, 0.0, spec) for ready in (3, 4)] == [1, 2]
 
 
 def test_kpa_a_young_metric_is_divided_by_its_own_age() -> None:
@@ -108,6 +110,14 @@ def test_nomad_the_newest_sample_passes_through() -> None:
 def test_nomad_five_samples_within_the_bounds_are_enough(hits: int, wanted: Action) -> None:
     metrics = [7.0] * hits + [0.0] * 5
     assert nomad.threshold({"lower_bound": "5", "delta": "1"}, metrics, 1) == wanted
+
+
+def test_nomad_an_empty_setting_is_an_absent_one() -> None:
+    config = {"lower_bound": "5", "upper_bound": "", "delta": "2", "value": "", "within_bounds_trigger": ""}
+    assert nomad.threshold(config, [7.0] * 5, 1) == Action(UP, 3)
+    assert nomad.threshold(config, [], 1) is None
+    with pytest.raises(nomad.ConfigError, match="cannot use value: invalid"):
+        nomad.threshold({"lower_bound": "5", "value": "-1"}, [7.0], 1)
 
 
 def test_nomad_a_fixed_value_is_a_wish_until_it_is_reached() -> None:
@@ -161,6 +171,24 @@ def test_ray_a_delay_that_is_reached_but_for_rounding_is_reached() -> None:
     config, delay = Config(upscale_delay_s=0.3), Delay()
     assert 1.2 - 0.9 < 0.3  # what a clock of floats is like
     assert [delay.decide(config, 2, 1, now) for now in (0.9, 1.2)] == [1, 2]
+
+
+def test_ray_a_load_that_fills_its_last_replica_in_part_takes_none_away() -> None:
+    """40.5 of 41 replicas is 41; only a factor can hold what whole replicas would let go."""
+    assert ray.scaled(Config(), 40.5, 41) == 41
+    assert ray.scaled(Config(downscaling_factor=0.5), 40.0, 41) == 40
+
+
+def test_ray_while_nothing_runs_no_delay_begins() -> None:
+    policy = Policy(Config(max_replicas=9, upscale_delay_s=30.0, target_ongoing_requests=1.0))
+    assert policy.decide(1, 1, 2.0, 0.0) == 1  # a wish to go up begins to wait
+    assert policy.decide(0, 1, 0.0, 10.0) == 1
+    assert policy.decide(1, 1, 2.0, 30.0) == 2
+
+
+def test_ray_a_wish_beyond_the_bounds_is_no_wish() -> None:
+    policy = Policy(Config(max_replicas=3, target_ongoing_requests=1.0, upscale_delay_s=0.0))
+    assert [policy.decide(3, 3, 9.0, 0.0), policy.decide(1, 1, 9.0, 1.0)] == [3, 3]
 
 
 def test_ray_the_delay_begins_anew_after_it_has_acted() -> None:

@@ -88,8 +88,8 @@ class Autoscaler:
         most = math.ceil(spec.max_scale_up_rate * pods)
         least = math.floor(pods / spec.max_scale_down_rate) if spec.reachable else 0
         rated = min(max(pods_wanted, least), most)
-        # A floor of its own for what is not idle.
-        return max(rated, spec.activation_scale) if rated and spec.activation_scale > 1 else rated
+        # A floor of its own for what is not idle; what the down rate alone keeps is.
+        return max(rated, spec.activation_scale) if pods_wanted > 0 and spec.activation_scale > 1 else rated
 
     def _watch(self, over: bool, stable_window_s: float, now: float) -> None:
         if over:

@@ -92,16 +92,16 @@ def target_direction(count: int, factor: float, threshold: float) -> Direction:
 
 def threshold(config: Strings, metrics: Sequence[float], count: int) -> Action | None:
     """One step when enough samples are within lower <= sample < upper. Raises ConfigError."""
+    if not metrics:
+        return None
     lower, upper = _number(config, "lower_bound"), _number(config, "upper_bound")
     if lower is None and upper is None:
         raise ConfigError("lower_bound|upper_bound", "missing")
     trigger = _integer(config, "within_bounds_trigger")
-    ways = [name for name in ("delta", "percentage", "value") if name in config]
+    ways = [name for name in ("delta", "percentage", "value") if config.get(name)]
     if len(ways) != 1:
         raise ConfigError("delta|percentage|value", "conflict" if ways else "missing")
     step = _step(config, ways[0], count)
-    if not metrics:
-        return None
     low, high = -math.inf if lower is None else lower, math.inf if upper is None else upper
     hits = sum(low <= metric < high for metric in metrics)
     if hits < (WITHIN_BOUNDS_TRIGGER if trigger is None else trigger):
@@ -128,6 +128,8 @@ def fixed_value(config: Strings, count: int) -> Action:
 def _step(config: Strings, way: str, count: int) -> int:
     number = _number(config, way) if way == "percentage" else _integer(config, way)
     assert number is not None, way
+    if way == "value" and number < 0:
+        raise ConfigError(way, "invalid")
     if way == "delta":
         return count + int(number)
     return math.ceil(count * (1 + number / 100)) if way == "percentage" else int(number)
@@ -147,14 +149,14 @@ def _action(count: int, wanted: int) -> Action:
 
 def _number(config: Strings, field: str) -> float | None:
     try:
-        return float(config[field]) if field in config else None
+        return float(config[field]) if config.get(field) else None
     except ValueError:
         raise ConfigError(field, "invalid") from None
 
 
 def _integer(config: Strings, field: str) -> int | None:
     try:
-        return int(config[field]) if field in config else None
+        return int(config[field]) if config.get(field) else None
     except ValueError:
         raise ConfigError(field, "invalid") from None
 

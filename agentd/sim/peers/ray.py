@@ -3,7 +3,7 @@
 Source of the rule: ray-project/ray, python/ray/serve/autoscaling_policy.py (@01624ad4: wall clock; @00590c45 counted
 ticks), _private/autoscaling_state.py (@00215194), config.py (@00239d48).
 
-    desired   running x (ongoing / (target x running)), then moved by the factor of its direction
+    desired   running x (ongoing / (target x running)), then moved by the factor of its direction, then bounded
     delay     a wish acts when it has kept its direction for the delay: 30 s up, 600 s down
     zero      a fleet shrinks to one first, and from one to none after a delay of its own where that is set
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EPSILON_S = 1e-6  # a delay that is reached but for the rounding of the clock is reached
 
@@ -31,10 +31,8 @@ class Config:
     downscaling_factor: float = 1.0
 
 
-def desired_replicas(config: Config, running: int, ongoing: float, target: int) -> float:
-    """What the load asks for. With nothing running there is nothing to measure by: `target` stays."""
-    if running == 0:
-        return float(target)
+def desired_replicas(config: Config, running: int, ongoing: float) -> float:
+    """What the load asks for; `running` is above 0."""
     return running * (ongoing / (config.target_ongoing_requests * running))
 
 
@@ -47,19 +45,25 @@ def queue_replicas(config: Config, running: int, queue_length: int, ongoing: flo
 
 
 def scaled(config: Config, desired: float, running: int) -> int:
-    """`desired` moved by its direction's factor. A fleet that should shrink shrinks by one at least."""
-    if running == 0:
-        return math.ceil(desired)
+    """`desired` moved by its direction's factor, and no further than a small factor lets it: but where fewer replicas
+    are wanted it is one less at least.
+    """
     factor = config.upscaling_factor if desired > running else config.downscaling_factor
-    moved = max(0, math.ceil(running + factor * (desired - running)))
-    return moved - 1 if desired < running and moved == running else moved
+    moved = math.ceil(running + factor * (desired - running))
+    return moved - 1 if math.ceil(desired) < running and moved == running else moved
+
+
+def bounded(config: Config, replicas: int) -> int:
+    return min(max(replicas, config.min_replicas), config.max_replicas)
 
 
 def cold_start(config: Config, running: int, ongoing: float, target: int) -> int | None:
-    """Load on a fleet of none: a first size at once. None: it is no cold start."""
-    if running > 0 or ongoing <= 0:
+    """While nothing runs there is nothing to measure by: a first size at once where there is load, else the target as
+    it is. None: something runs.
+    """
+    if running > 0:
         return None
-    return max(math.ceil(config.upscaling_factor), target)
+    return max(math.ceil(config.upscaling_factor), target) if ongoing > 0 else target
 
 
 def in_gangs(replicas: int, gang_size: int) -> int:
@@ -97,21 +101,18 @@ class Delay:
 
 @dataclass(slots=True)
 class Policy:
-    """One deployment's state. `desired` of `decide` replaces the rule by queue length where a policy is one's own."""
+    """One deployment's state."""
 
     config: Config
-    delay: Delay
+    delay: Delay = field(default_factory=Delay)
 
     def decide(self, running: int, target: int, ongoing: float, now: float, desired: float | None = None) -> int:
-        """The new target, not yet within the bounds."""
+        """The new target; `desired` stands in for the rule by ongoing requests. A cold start is not yet bounded."""
         first = cold_start(self.config, running, ongoing, target)
         if first is not None:
             return first
-        wish = desired_replicas(self.config, running, ongoing, target) if desired is None else desired
-        return self.delay.decide(self.config, scaled(self.config, wish, running), target, now)
-
-    def bounded(self, replicas: int) -> int:
-        return min(max(replicas, self.config.min_replicas), self.config.max_replicas)
+        wish = desired_replicas(self.config, running, ongoing) if desired is None else desired
+        return self.delay.decide(self.config, bounded(self.config, scaled(self.config, wish, running)), target, now)
 
 
 class LookBack:
