@@ -88,8 +88,12 @@ def test_kpa_a_young_metric_is_divided_by_its_own_age() -> None:
 
 def test_kpa_the_last_pod_stays_for_a_window_and_a_grace() -> None:
     hold = ZeroHold(stable_window_s=60.0, grace_s=30.0)
-    assert [hold.hold(wish, now) for now, wish in ((0.0, 0), (89.0, 0), (90.0, 0))] == [1, 1, 0]
-    assert [hold.hold(wish, now) for now, wish in ((100.0, 2), (110.0, 0), (199.0, 0), (200.0, 0))] == [2, 1, 1, 0]
+    told = [(0.0, 0, 1), (60.0, 0, 1), (89.0, 0, 1), (90.0, 0, 0), (92.0, 0, 0)]
+    told += [(100.0, 2, 2), (130.0, 0, 1), (160.0, 0, 1), (189.0, 0, 1), (190.0, 0, 0)]
+    told += [(200.0, 1, 1), (300.0, 0, 1), (310.0, 1, 1), (320.0, 0, 1), (349.0, 0, 1), (350.0, 0, 0)]
+    assert [hold.hold(wish, now) for now, wish, _ in told] == [size for _, _, size in told]
+    keep = ZeroHold(stable_window_s=0.0, grace_s=30.0, retention_s=100.0)
+    assert [keep.hold(0, now) for now in (0.0, 99.0, 100.0)] == [1, 1, 0]
 
 
 # --- Nomad
@@ -135,6 +139,8 @@ def test_nomad_none_holds_against_down_but_inside_a_named_group() -> None:
     assert nomad.pick_winner({"": [none, down]}) == ("none", NOTHING)
     assert nomad.pick_winner({"g": [none, down]}) == ("down", Action(DOWN, 1))
     assert nomad.pick_winner({"g": [none], "h": [down]}) == ("none", NOTHING)
+    assert nomad.pick_winner({"g": [none, Vote("silent", None)], "h": [down]}) == ("down", Action(DOWN, 1))
+    assert nomad.pick_winner({"g": [Vote("silent", None)]}) is None
 
 
 def test_nomad_what_was_said_before_the_cap_is_history() -> None:
@@ -145,23 +151,23 @@ def test_nomad_what_was_said_before_the_cap_is_history() -> None:
 
 def test_nomad_a_policy_cools_down_after_an_action() -> None:
     machine = Machine(cooldown_s=300.0, cooldown_on_up_s=60.0)
-    assert machine.may_evaluate(2, 0.0)
+    assert machine.may_act(2, 0.0)
     machine.wants()
     machine.begins()
     machine.done(Action(UP, 4), 0.0)
-    assert [machine.may_evaluate(4, now) for now in (10.0, 59.0, 60.0)] == [False, False, True]
+    assert [machine.may_act(4, now) for now in (10.0, 60.0, 60.1)] == [False, False, True]
     machine.wants()
     machine.begins()
-    machine.done(Action(DOWN, 3), 60.0)
-    assert [machine.may_evaluate(3, now) for now in (120.0, 359.0, 360.0)] == [False, False, True]
+    machine.done(Action(DOWN, 3), 70.0)
+    assert [machine.may_act(3, now) for now in (140.0, 370.0, 370.1)] == [False, False, True]
 
 
 def test_nomad_what_somebody_else_did_cools_down_too() -> None:
     machine = Machine(cooldown_s=300.0)
-    assert machine.may_evaluate(2, 0.0)
-    assert not machine.may_evaluate(5, 10.0)
+    assert machine.may_act(2, 0.0)
+    assert not machine.may_act(5, 10.0)
     assert machine.phase is Phase.COOLDOWN
-    assert [machine.may_evaluate(5, now) for now in (309.0, 310.0)] == [False, True]
+    assert [machine.may_act(5, now) for now in (310.0, 310.1)] == [False, True]
 
 
 # --- Ray Serve

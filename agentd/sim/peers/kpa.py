@@ -110,19 +110,33 @@ def _excess(spec: Spec, ready: int, panic_mean: float) -> int:
 
 @dataclass(slots=True)
 class ZeroHold:
-    """The last pod stays for the stable window after the last load, then for the grace (30 s) or the retention."""
+    """The last pod stays until the fleet has been active for a stable window, and then for the grace (30 s), or for the
+    retention where that is longer.
+    """
 
     stable_window_s: float = 60.0
     grace_s: float = 30.0
     retention_s: float = 0.0
+    _active_since: float | None = None
     _idle_since: float | None = None
+    _at_zero: bool = False
 
     def hold(self, desired: int, now: float) -> int:
         """`desired`, or 1 while the last pod is kept."""
         if desired > 0:
-            self._idle_since = None
+            if self._active_since is None:
+                self._active_since = now
+            self._idle_since, self._at_zero = None, False
             return desired
+        if self._at_zero:
+            return 0
+        if self._active_since is None:
+            self._active_since = now
+        if now - self._active_since < self.stable_window_s:
+            return 1
         if self._idle_since is None:
             self._idle_since = now
-        kept_s = self.stable_window_s + max(self.grace_s, self.retention_s)
-        return 1 if now - self._idle_since < kept_s else 0
+        if now - self._idle_since < max(self.grace_s, self.retention_s):
+            return 1
+        self._active_since, self._at_zero = None, True
+        return 0

@@ -178,12 +178,14 @@ class Vote:
 
 
 def pick_winner(groups: Mapping[str, Sequence[Vote]]) -> tuple[str, Action] | None:
-    """The check that decides and its action. In a named group `none` does not count, unless all say so."""
+    """The check that decides and its action. In a named group `none` does not count, unless all say so (a group of
+    `none` and abstentions has no say).
+    """
     best: tuple[str, Action] | None = None
     for name, votes in groups.items():
         said = [(vote.check, vote.action) for vote in votes if vote.action is not None]
         loud = [pair for pair in said if pair[1].direction is not Direction.NONE]
-        for check, action in loud if name and loud else said:
+        for check, action in loud if name and (loud or len(said) < len(votes)) else said:
             if best is None or preempt(best[1], action) is not best[1]:
                 best = (check, action)
     return best
@@ -226,7 +228,7 @@ class Phase(IntEnum):
 
 @dataclass(slots=True)
 class Machine:
-    """When a policy may be evaluated. A count that somebody else has changed starts a cooldown, too."""
+    """When a policy may act: not before its cooldown is past. A count that somebody else has changed starts one, too."""
 
     cooldown_s: float = COOLDOWN_S
     cooldown_on_up_s: float | None = None
@@ -234,12 +236,12 @@ class Machine:
     _count: int | None = None
     _until: float = 0.0
 
-    def may_evaluate(self, count: int, now: float) -> bool:
-        """Whether an evaluation may begin, at `count`."""
+    def may_act(self, count: int, now: float) -> bool:
+        """Whether an action may be chosen, at `count`."""
         if self._count is not None and count != self._count and self.phase in (Phase.IDLE, Phase.COOLDOWN):
             self._cool(self.cooldown_s, now)
         self._count = count
-        if self.phase is Phase.COOLDOWN and now >= self._until:
+        if self.phase is Phase.COOLDOWN and now > self._until:
             self.phase = Phase.IDLE
         return self.phase is Phase.IDLE
 

@@ -169,7 +169,7 @@ class Nomad:
 
     def decide(self, view: PeerView, now: float) -> int | None:
         machine = self._machine
-        if not machine.may_evaluate(view.current, now):
+        if not machine.may_act(view.current, now):
             return None
         busy_pct = 100 * view.demand / (view.concurrency * max(1, view.current))
         action = nomad.target_value(self._config, [busy_pct], view.current)

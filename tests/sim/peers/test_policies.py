@@ -219,8 +219,8 @@ def test_nomad_scales_by_the_factor_and_then_cools_down() -> None:
     """Ten agents with fourteen tasks: 140 % of 70 %, so twenty; five minutes of nothing, whatever comes."""
     peer = Nomad()
     assert peer.decide(pool(10, 14), 0.0) == 20
-    assert {peer.decide(pool(20, 40), 10.0 * look) for look in range(1, 30)} == {None}
-    assert peer.decide(pool(20, 40), 300.0) == 50  # 58, capped
+    assert {peer.decide(pool(20, 40), 10.0 * look) for look in range(1, 31)} == {None}
+    assert peer.decide(pool(20, 40), 310.0) == 50  # 58, capped
 
 
 def test_nomad_leaves_a_percent_alone() -> None:
@@ -232,5 +232,5 @@ def test_nomad_cools_down_when_somebody_else_has_scaled() -> None:
     peer = Nomad()
     assert peer.decide(pool(10, 7), 0.0) is None
     assert peer.decide(pool(12, 20), 10.0) is None
-    assert peer.decide(pool(12, 20), 300.0) is None
-    assert peer.decide(pool(12, 20), 310.0) == 29
+    assert peer.decide(pool(12, 20), 310.0) is None
+    assert peer.decide(pool(12, 20), 320.0) == 29
