@@ -228,7 +228,7 @@ class Phase(IntEnum):
 
 @dataclass(slots=True)
 class Machine:
-    """When a policy may act: not before its cooldown is past. A count that somebody else has changed starts one, too."""
+    """When a policy may act: after its cooldown. A count that somebody else has changed starts one, too."""
 
     cooldown_s: float = COOLDOWN_S
     cooldown_on_up_s: float | None = None
