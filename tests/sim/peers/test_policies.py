@@ -131,6 +131,13 @@ def test_hpa_goes_down_to_the_largest_recommendation_of_five_minutes() -> None:
     assert quiet[20] == 5
 
 
+def test_hpa_on_the_way_down_leaves_starting_agents_out() -> None:
+    """Eight at 40 %, two starting: ceil(0.5 x 8) = 4, once the ten of the first look are five minutes old."""
+    peer = Hpa()
+    view = pool(8, 3, starting=2, busy=0.4)
+    assert [peer.decide(view, now) for now in (0.0, 315.0)] == [None, 4]
+
+
 def test_hpa_without_a_ready_agent_holds() -> None:
     assert Hpa().decide(pool(0, 9, starting=2), 0.0) is None
 
@@ -206,6 +213,12 @@ def test_ray_counts_by_the_mean_of_half_a_minute() -> None:
     assert peer.decide(pool(1, 20), 40.0) == 1
     assert peer.decide(pool(1, 20), 50.0) == 1
     assert [peer.decide(pool(1, 20), at) for at in (60.0, 70.0, 80.0)] == [1, 1, 20]
+
+
+def test_ray_does_not_ask_again_for_what_is_starting() -> None:
+    """Nine tasks are 12.15 agents: thirteen, of which nine are still to come."""
+    peer = Ray()
+    assert {peer.decide(pool(4, 9, starting=9), 10.0 * look) for look in range(100)} == {13}
 
 
 def test_ray_starts_at_once_from_nothing() -> None:
