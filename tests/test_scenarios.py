@@ -16,6 +16,12 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     host available=MIB [total=MIB] [disk=MIB] [cpu=CORES] [memory_pressure=P] [io_pressure=P]
     up N [POOL] / down N [POOL]    a person's target
     auto on|off                    a person switches scaling
+    responds ID S                  an agent reports this response time (p95) from now on
+    done ID N                      an agent reports so many tasks done
+    read POOL NAME VALUE           a collector has read this number; with - and a text it could not
+    propose POOL SOURCE N [S]      a program asks for a count, for S seconds
+    withdraw POOL SOURCE           it takes that back
+    explain POOL                   what an evaluation now would do, and why
     check                          evaluate now
     restart ID ...                 a person restarts instances
     roll POOL [MAX_UNAVAILABLE]    a person restarts a pool
@@ -41,9 +47,12 @@ from agentd import config
 from agentd.core.messages import (
     CancelRestart,
     Check,
+    Collected,
     ConfigChanged,
     HostSampled,
+    Propose,
     Refusal,
+    Reply,
     Restart,
     RollingRestart,
     SetAutoscaling,
@@ -198,6 +207,37 @@ class Story:
 
     def do_auto(self, world: World, words: list[str]) -> None:
         world.step(SetAutoscaling(words[0] == "on", "alice", ""))
+
+    def do_responds(self, world: World, words: list[str]) -> None:
+        world.agents[InstanceId(words[0])].response_time_p95_s = float(words[1])
+
+    def do_done(self, world: World, words: list[str]) -> None:
+        world.agents[InstanceId(words[0])].tasks_completed = int(words[1])
+
+    def do_read(self, world: World, words: list[str]) -> list[str]:
+        value, trouble = (None, " ".join(words[3:])) if words[2] == "-" else (float(words[2]), "")
+        return self._refused(world.step(Collected(PoolName(words[0]), words[1], value, trouble)))
+
+    def do_propose(self, world: World, words: list[str]) -> list[str]:
+        for_s = float(words[3]) if len(words) > 3 else 600.0
+        return self._refused(world.step(Propose(PoolName(words[0]), words[1], int(words[2]), "alice", "", for_s)))
+
+    def do_withdraw(self, world: World, words: list[str]) -> list[str]:
+        return self._refused(world.step(Propose(PoolName(words[0]), words[1], None, "alice")))
+
+    def _refused(self, reply: Reply | None) -> list[str]:
+        return [f"refused {reply.reason}: {reply.text}"] if isinstance(reply, Refusal) else []
+
+    def do_explain(self, world: World, words: list[str]) -> list[str]:
+        pool = next(pool for pool in world.view().pools if pool.name == words[0])
+        found = pool.next
+        lines = [f"{found.current} now, {found.wanted} wanted, {found.granted} granted; from {pool.min} to {pool.max}"]
+        for proposal in found.proposals:
+            count = "-" if proposal.count is None else proposal.count
+            wins = " *" if proposal.trigger == found.trigger else ""
+            lines.append(f"  {proposal.trigger} {count}{wins}: {proposal.reason.text}")
+        lines += [f"  limit {limit.code}: {limit.text}" for limit in found.limits]
+        return [*lines, f"  {found.counterfactual}"] if found.counterfactual else lines
 
     def do_check(self, world: World, _: list[str]) -> list[str]:
         reply = world.step(Check("alice"))

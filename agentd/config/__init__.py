@@ -24,7 +24,7 @@ from agentd.config.changes import describe_changes, scaled
 from agentd.config.checks import check_pools, check_shared, warn_about_http_port, warn_about_limits
 from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
 from agentd.config.nodes import Problems, Section, Value, compose, line_of, nearest, shown_word
-from agentd.config.pools import POOL_KEYS, Shared, cooldown, policy, ratio, read_pools
+from agentd.config.pools import POOL_KEYS, Shared, cooldown, ratio, read_pools
 from agentd.config.programs import warn_about_programs
 from agentd.config.readers import choice, flag, number, optional, seconds, whole
 from agentd.config.settings import (
@@ -37,6 +37,7 @@ from agentd.config.settings import (
     read_watch,
     state_dir,
 )
+from agentd.config.triggers import policy
 from agentd.core.model import FleetConfig
 from agentd.core.rules import ThresholdTrigger
 from agentd.errors import ConfigError, Problem

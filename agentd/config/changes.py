@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
-from agentd.core.rules import CollectorConfig, ThresholdTrigger, Trigger
+from agentd.core.rules import CollectorConfig, DemandTrigger, LatencyTrigger, TargetTrigger, ThresholdTrigger, Trigger
 
 # Shorter than this a process has no chance to start or to finish a task, however fast the demo runs.
 GRACE_SEC_MIN = 5.0
@@ -67,6 +67,9 @@ def _scaled_pool(pool: PoolConfig, speed: float) -> PoolConfig:
         collectors=tuple(_scaled_collector(collector, speed) for collector in pool.collectors),
         scale_up_cooldown_s=pool.scale_up_cooldown_s / speed,
         scale_down_cooldown_s=pool.scale_down_cooldown_s / speed,
+        quick_up_cooldown_s=pool.quick_up_cooldown_s / speed,
+        quick_down_cooldown_s=pool.quick_down_cooldown_s / speed,
+        triggers=tuple(_scaled_trigger(trigger, speed) for trigger in pool.triggers),
         start_timeout_s=_scaled_grace(pool.start_timeout_s, speed),
         drain_timeout_s=_scaled_grace(pool.drain_timeout_s, speed),
         stop_grace_s=_scaled_grace(pool.stop_grace_s, speed),
@@ -83,6 +86,15 @@ def _scaled_collector(collector: CollectorConfig, speed: float) -> CollectorConf
     """Asked more often; but who is asked answers no sooner than before."""
     every_s = max(collector.every_s / speed, min(collector.every_s, collector.timeout_s))
     return replace(collector, every_s=every_s)
+
+
+def _scaled_trigger(trigger: Trigger, speed: float) -> Trigger:
+    if isinstance(trigger, TargetTrigger):
+        up_s, down_s = trigger.up_window_s / speed, trigger.down_window_s / speed
+        return replace(trigger, up_window_s=up_s, down_window_s=down_s)
+    if isinstance(trigger, DemandTrigger | LatencyTrigger):
+        return replace(trigger, down_window_s=trigger.down_window_s / speed)
+    return trigger
 
 
 def _scaled_grace(duration_s: float, speed: float) -> float:
@@ -145,8 +157,8 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
         f"{at}.triggers",
         ", ".join(_trigger(rule) for rule in pool.triggers),
     )
-    yield f"{at}.scale_up_cooldown_sec", _shown(pool.scale_up_cooldown_s)
-    yield f"{at}.scale_down_cooldown_sec", _shown(pool.scale_down_cooldown_s)
+    yield f"{at}.scale_up_cooldown_sec", _cooldown(pool, pool.scale_up_cooldown_s, pool.quick_up_cooldown_s)
+    yield f"{at}.scale_down_cooldown_sec", _cooldown(pool, pool.scale_down_cooldown_s, pool.quick_down_cooldown_s)
     yield f"{at}.start_timeout_sec", _shown(pool.start_timeout_s)
     yield f"{at}.drain_timeout_sec", _shown(pool.drain_timeout_s)
     yield f"{at}.drain_share_max", _shown(pool.drain_share_max)
@@ -166,10 +178,19 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.cost", _shown(pool.cost_per_hour)
 
 
+def _cooldown(pool: PoolConfig, slow_s: float, quick_s: float) -> str:
+    """What counts for the pool's triggers; both where they are of both sorts and it differs."""
+    counts = [slow_s] if pool.threshold else []
+    counts += [quick_s] if pool.quick or not counts or quick_s else []
+    return ", ".join(dict.fromkeys(_shown(each) for each in counts))
+
+
 def _trigger(rule: Trigger) -> str:
     if isinstance(rule, ThresholdTrigger):
         return f"{rule.scale_up_threshold:g}/{rule.scale_down_threshold:g}"
-    return rule.kind
+    defaults = {field.name: field.default for field in fields(rule)}
+    given = [f"{name}={_shown(value)}" for name in defaults if (value := getattr(rule, name)) != defaults[name]]
+    return " ".join([rule.kind, *given])
 
 
 def _shown(value: object, absent: str = "none") -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from agentd.config.nodes import Problems, Section, line_of
 from agentd.config.pools import Draft, Shared
+from agentd.config.triggers import check_triggers
 from agentd.core.model import PortRange, Resources
 
 NO_LIMITS = "the driver process gives its children no limits"
@@ -43,6 +44,8 @@ def check_pools(drafts: Sequence[Draft], shared: Shared, problems: Problems, roo
     for draft in drafts:
         _check_thresholds(draft, shared)
         findings += _check_bounds(draft, shared, draft.at or root)
+        check_triggers(draft.section, draft.pool.triggers, tuple(each.name for each in draft.pool.collectors))
+        _check_windows(draft)
     _note(findings, problems)
     _check_core_names(drafts, problems)
     _check_ports(drafts, problems)
@@ -116,6 +119,26 @@ def _check_bounds(draft: Draft, shared: Shared, at: yaml.Node) -> list[_Finding]
     if pool.max > draft.capacity:
         return [_Finding(where_max, pool.name, f"{most} is out of reach with {places}", doubtful=True)]
     return []
+
+
+def _check_windows(draft: Draft) -> None:
+    """The bounds that a window of time gives are ones that the pool can have."""
+    pool, place = draft.pool, draft.section.place("triggers")
+    if place is None or not draft.section.sound("triggers", "min", "max", "core", "ports"):
+        return
+    for window in pool.windows:
+        least = pool.min if window.min is None else window.min
+        most = pool.max if window.max is None else window.max
+        text = ""
+        if least > most:
+            own = " of the pool" if window.min is None else ""
+            text = f"min {least}{own} is greater than max {most}{'' if window.max is not None else ' of the pool'}"
+        elif most < len(pool.core):
+            text = f"max {most} is less than the number of its core agents, {len(pool.core)}"
+        elif least > draft.capacity:
+            text = f"min {least} is greater than the {draft.capacity} places it has"
+        if text:
+            draft.section.problems.error(place, f"pool {pool.name}, window {window.name}: {text}")
 
 
 def _note(findings: Sequence[_Finding], problems: Problems) -> None:

@@ -16,6 +16,7 @@ import yaml
 from agentd.config.collectors import read_collectors
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
+from agentd.config.triggers import policy, read_triggers
 from agentd.core.model import (
     CONCURRENCY_MAX,
     DRAIN_TIMEOUT_S_DEFAULT,
@@ -31,8 +32,6 @@ from agentd.core.model import (
 )
 from agentd.core.rules import ThresholdTrigger
 
-POLICIES = ("threshold",)
-TRIGGERS = ("threshold",)
 PORT_MIN, PORT_MAX = 1024, 65535
 COOLDOWN_SEC_MAX = 30 * 86_400.0
 
@@ -62,7 +61,6 @@ POOL_KEYS = (
     "restart",
     "cost",
 )
-TRIGGER_KEYS = ("type", "scale_up_threshold", "scale_down_threshold")
 RESOURCE_KEYS = ("memory_max", "memory_high", "cpu_weight", "cpu_quota", "tasks_max", "io_weight")
 RESTART_KEYS = ("initial_sec", "max_sec", "factor", "jitter_ratio", "healthy_sec", "attempts_max")
 HEALTH_KEYS = ("check", "path")
@@ -147,10 +145,6 @@ def read_pools(pools: Section | None, ranges: Section, shared: Shared) -> list[D
     ]
 
 
-def policy(value: Value) -> str:
-    return choice(POLICIES)(value)
-
-
 def ratio(value: Value) -> float:
     return number(0, 1)(value)
 
@@ -189,17 +183,27 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
     # Without ports of its own a pool is its core agents: the bounds for types do not apply.
     base = shared if ports else None
     health, health_path = section.read("health", (HealthCheck.HEARTBEAT, "/"), _health)
+    named = section.read("policy", shared.policy, policy)
+    own = ThresholdTrigger(
+        section.read("scale_up_threshold", shared.trigger.scale_up_threshold, ratio),
+        section.read("scale_down_threshold", shared.trigger.scale_down_threshold, ratio),
+    )
+    triggers = read_triggers(section, own, named)
+    # The cooldowns for all pools are those of `threshold`; others have windows, and wait where the pool says so.
+    quick = section if any(trigger.kind != own.kind for trigger in triggers) else Section(name, ranges.problems)
     pool = PoolConfig(
         name=PoolName(name),
         core=core,
         min=section.read("min", base.min if base else len(core), whole(0, PORT_MAX)),
         max=section.read("max", base.max if base else len(core), whole(0, PORT_MAX)),
         ports=ports,
-        triggers=_read_triggers(section, shared),
+        triggers=triggers,
+        policy=", ".join(dict.fromkeys(trigger.kind for trigger in triggers)),
         collectors=read_collectors(section),
-        policy=section.read("policy", shared.policy, policy),
         scale_up_cooldown_s=section.read("scale_up_cooldown_sec", shared.scale_up_cooldown_s, cooldown),
         scale_down_cooldown_s=section.read("scale_down_cooldown_sec", shared.scale_down_cooldown_s, cooldown),
+        quick_up_cooldown_s=quick.read("scale_up_cooldown_sec", 0.0, cooldown),
+        quick_down_cooldown_s=quick.read("scale_down_cooldown_sec", 0.0, cooldown),
         command=section.read("command", (), _command),
         env=section.read("env", (), _env),
         concurrency=section.read("concurrency", 1, whole(1, CONCURRENCY_MAX)),
@@ -256,43 +260,6 @@ def _read_ports(
     if given is None:
         return fallback, None
     return given.attempt(fallback, port_range), given.node
-
-
-def _read_triggers(section: Section, shared: Shared) -> tuple[ThresholdTrigger, ...]:
-    thresholds = ("scale_up_threshold", "scale_down_threshold")
-    own = ThresholdTrigger(
-        section.read(thresholds[0], shared.trigger.scale_up_threshold, ratio),
-        section.read(thresholds[1], shared.trigger.scale_down_threshold, ratio),
-    )
-    doubled = next((key for key in thresholds if key in section and "triggers" in section), None)
-    if doubled:
-        section.problems.error(
-            section.key_node(doubled), f"{section.name} has both {doubled} and triggers: write it inside the trigger"
-        )
-
-    def trigger(value: Value) -> ThresholdTrigger:
-        entry = value.section(TRIGGER_KEYS, "a mapping with a type")
-        if "type" not in entry:
-            raise value.bad(f"has no type: it must have one of {', '.join(TRIGGERS)}")
-        entry.read("type", "threshold", choice(TRIGGERS))
-        found = ThresholdTrigger(
-            entry.read(thresholds[0], own.scale_up_threshold, ratio),
-            entry.read(thresholds[1], own.scale_down_threshold, ratio),
-        )
-        if entry.sound(*thresholds) and found.scale_down_threshold >= found.scale_up_threshold:
-            raise Value(value.name, entry.place(*reversed(thresholds)) or value.node, value.problems).bad(
-                f"has scale_down_threshold {found.scale_down_threshold:g}, "
-                f"which must be less than scale_up_threshold {found.scale_up_threshold:g}"
-            )
-        return found
-
-    def triggers(value: Value) -> tuple[ThresholdTrigger, ...]:
-        entries = value.items("a list of triggers")
-        if not entries:
-            raise value.must("a list of at least one trigger")
-        return tuple(entry.attempt(own, trigger) for entry in entries)
-
-    return section.read("triggers", (own,), triggers)
 
 
 def _command(value: Value) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from agentd.core import (
     rolling,
     rows,
     scaling,
+    schedule,
     showing,
     signals,
     standstill,
@@ -253,6 +254,8 @@ class Controller:
             gap_s = max(gap_s, now - self._due)
         if gap_s > GAP_S:
             push_out(fleet, gap_s, now)
+        for pool in schedule.move(fleet, now):
+            repair.reconcile(fleet, pool, now)
         # With hundreds of agents alarms ring many times a second, and nearly all find that the agent has spoken.
         due = fleet.next_check is None or now >= fleet.next_check
         if repair.pass_alarms(fleet, now) or repair.lapsed(fleet, now) or due:
@@ -377,6 +380,7 @@ class Controller:
                     arrival.ready(fleet, instance, now)
             set_alarm(fleet, instance)
         configuring.reconfigured(fleet, before, timeout_s, now)
+        schedule.move(fleet, now, anew=True)
         for pool in fleet.pools.values():
             pool.stir(now)
 
@@ -418,7 +422,7 @@ class Controller:
         rechecks = [pool.recheck_at for pool in scaling.rechecked(fleet)]
         expiries += [pool.evaluate_at for pool in scaling.quick(fleet) if pool.evaluate_at]
         times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet), *expiries]
-        times.append(signals.deadline(fleet))
+        times += [signals.deadline(fleet), schedule.deadline(fleet)]
         return min((at for at in times if at is not None), default=None)
 
     def _outcome(self, reply: Reply | None) -> Outcome:

@@ -138,7 +138,7 @@ def start_again(fleet: Fleet, instance: Instance, now: float) -> None:
 def relieve_stand_in(fleet: Fleet, instance: Instance) -> None:
     """`instance`, which an operator held, comes back: where it is one too many now, it replaces another one."""
     pool = fleet.pools[instance.pool]
-    if not fleet.acts or len(pool.committed()) <= pool.config.max:
+    if not fleet.acts or len(pool.committed()) <= pool.max:
         return
     stand_in = next((other for other in planner.victims(pool) if other is not instance), None)
     if stand_in is not None:

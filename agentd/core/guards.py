@@ -58,14 +58,15 @@ class Situation:
 
 def evaluate(
     fleet: Fleet, pool: Pool, now: float, *, extra: Promised = NOTHING_PROMISED, target: int | None = None,
-    in_the_end: bool = False, between: bool = False,
+    in_the_end: bool = False, between: bool = False, sums: Totals | None = None,
 ) -> Decision:  # fmt: skip
     """What to do with `pool` now, and why. Changes nothing; the decision has no id yet.
 
     `target` takes the place of a person's target (for a dry run); `extra` is what other pools were granted.
-    `in_the_end`: whatever may drain at once. `between`: it is between two checks.
+    `in_the_end`: whatever may drain at once. `between`: it is between two checks, and nobody is shown what would change
+    a pool that stays as it is. `sums`: its totals, where they are known.
     """
-    sums = totals(fleet, pool, now)
+    sums = sums or totals(fleet, pool, now)
     wanted, reason, proposals = _wish(fleet, pool, sums, target, now, between)
     winner = triggers.highest(proposals).trigger if proposals else ""
     decision = Decision(
@@ -73,7 +74,7 @@ def evaluate(
         reasons=(reason,), trigger=winner, proposals=proposals,
     )  # fmt: skip
     if wanted == sums.count:
-        return replace(decision, counterfactual=_steady(fleet, pool, sums))
+        return decision if between else replace(decision, counterfactual=_steady(fleet, pool, sums))
     within, bound = _bounds(pool, sums.count, wanted)
     limits = [bound] if bound else []
     granted = within
@@ -107,25 +108,24 @@ def _wish(
     if target is not None:
         return target, Reason("target", f"{target} asked for"), ()
     wish = pool.target
-    if sums.count > pool.config.max and (wish.count >= sums.count if wish else fleet.mode.enabled):
-        text = f"{sums.count} instances, at most {pool.config.max} allowed"
+    if sums.count > pool.max and (wish.count >= sums.count if wish else fleet.mode.enabled):
+        text = f"{sums.count} instances, at most {pool.max} allowed"
         return sums.count - 1, Reason("above_max", text), ()
     if wish is not None:
         for_what = f" ({wish.reason})" if wish.reason else ""
         return wish.count, Reason("target", f"{wish.owner} asked for {wish.count}{for_what}"), ()
     if not fleet.mode.enabled:
         return sums.count, Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})"), ()
-    proposals = triggers.ask(pool, sums, now, between=between)
+    proposals = triggers.ask(fleet, pool, sums, now, between=between)
     winner = triggers.highest(proposals)
     return (sums.count if winner.count is None else winner.count), winner.reason, proposals
 
 
 def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
-    config = pool.config
-    if wanted > count and wanted > config.max:
-        return max(count, config.max), Limit("max_agents", f"its maximum is {config.max}")
-    if wanted < count and wanted < config.min:
-        return min(count, config.min), Limit("min_agents", f"its minimum is {config.min}")
+    if wanted > count and wanted > pool.max:
+        return max(count, pool.max), Limit("max_agents", f"its maximum is {pool.max}")
+    if wanted < count and wanted < pool.min:
+        return min(count, pool.min), Limit("min_agents", f"its minimum is {pool.min}")
     return wanted, None
 
 
@@ -263,19 +263,24 @@ def _steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
         return f"stays at {sums.count} until the target is changed"
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
-    trigger = pool.config.threshold
-    if trigger is None:
-        return ""
+    parts = [triggers.turning(pool, sums)]
+    rule = pool.config.threshold
+    if rule is not None:
+        parts.append(_steady_threshold(pool, rule, sums))
+    return "; ".join(part for part in parts if part) or "neither more nor fewer are allowed"
+
+
+def _steady_threshold(pool: Pool, rule: ThresholdTrigger, sums: Totals) -> str:
     if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
         return "decides when the CPU that a ready instance uses has been measured"
     if sums.load is None:
         return "decides when a ready instance reports its load"
     parts = []
-    if sums.count < pool.config.max:
-        parts.append(f"would go to {sums.count + 1} if load rises above {trigger.scale_up_threshold:.2f}")
-    if sums.count > pool.config.min and planner.victims(pool):
-        parts.append(f"would go to {sums.count - 1} if load falls below {trigger.scale_down_threshold:.2f}")
-    return "; ".join(parts) or "neither more nor fewer are allowed"
+    if sums.count < pool.max:
+        parts.append(f"would go to {sums.count + 1} if load rises above {rule.scale_up_threshold:.2f}")
+    if sums.count > pool.min and planner.victims(pool):
+        parts.append(f"would go to {sums.count - 1} if load falls below {rule.scale_down_threshold:.2f}")
+    return "; ".join(parts)
 
 
 def _otherwise(decision: Decision, now: float) -> str:

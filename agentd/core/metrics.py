@@ -16,6 +16,8 @@ from agentd.core.state import Fleet, Instance, Pool
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
 FOOTPRINT_DECAY_RATIO = 0.02
 FOOTPRINT_QUANTILE = 0.9
+# How fast an agent works is counted over at least so long: it may report every second.
+RATE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def take_report(instance: Instance, beat: Beat, now: float) -> bool:
     instance.queue_length = beat.queue_length
     instance.in_flight = beat.in_flight
     instance.tasks_completed = beat.tasks_completed
+    if beat.tasks_completed is not None:
+        _count(instance, beat.tasks_completed, now)
     instance.beat_at = now
     if beat.response_time_p50_s is not None or beat.response_time_p95_s is not None:
         instance.response_time_p50_s = beat.response_time_p50_s
@@ -99,6 +103,18 @@ def take_report(instance: Instance, beat: Beat, now: float) -> bool:
     if beat.labels is not None:
         instance.labels = beat.labels
     return changed
+
+
+def _count(instance: Instance, completed: int, now: float) -> None:
+    """How fast an instance works, from what it has done: over at least RATE_S."""
+    passed_s = now - instance.counted_at
+    if not instance.counted_at or completed < instance.counted:
+        instance.rate = None
+    elif passed_s < RATE_S:
+        return
+    else:
+        instance.rate = (completed - instance.counted) / passed_s
+    instance.counted_at, instance.counted = now, completed
 
 
 def _note_work(instance: Instance, beat: Beat, now: float) -> None:

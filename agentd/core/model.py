@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
+from agentd.core.cron import Window
 from agentd.core.effects import Effect
 from agentd.core.rules import CollectorConfig, ScheduleTrigger, ThresholdTrigger, Trigger
 
@@ -227,7 +228,12 @@ class PoolConfig:
     @property
     def quick(self) -> bool:
         """It is also evaluated between the checks, as soon as what its triggers look at has changed."""
-        return any(not isinstance(trigger, ThresholdTrigger | ScheduleTrigger) for trigger in self.triggers)
+        return any(not isinstance(trigger, ThresholdTrigger) for trigger in self.triggers)
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """All windows of its schedules, in their order."""
+        return tuple(w for trigger in self.triggers if isinstance(trigger, ScheduleTrigger) for w in trigger.windows)
 
     @property
     def threshold(self) -> ThresholdTrigger | None:

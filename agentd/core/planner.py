@@ -64,7 +64,7 @@ def divide(fleet: Fleet, total: int, now: float) -> dict[PoolName, int]:
     for name, pool in fleet.pools.items():
         if pool.removed:
             continue
-        shares[name] = max(len(pool.config.core), pool.config.min)
+        shares[name] = max(len(pool.config.core), pool.min)
         sums = totals(fleet, pool, now)
         weights[name] = (sums.load or 0.0) * sums.ready
     while sum(shares.values()) < total:
@@ -83,7 +83,7 @@ def best(names: Sequence[PoolName], weights: Mapping[PoolName, float], shares: M
 def count_max(fleet: Fleet, pool: Pool, now: float) -> int:
     """The most instances `pool` can have: its max, and the ports it has for them."""
     elastic = sum(1 for i in pool.committed() if not i.is_core)
-    return min(pool.config.max, len(pool.config.core) + elastic + len(free_ports(fleet, pool, now)))
+    return min(pool.max, len(pool.config.core) + elastic + len(free_ports(fleet, pool, now)))
 
 
 def _loss(instance: Instance) -> tuple[int, int, float]:

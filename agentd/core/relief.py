@@ -53,7 +53,7 @@ def _idle(fleet: Fleet) -> list[tuple[Pool, Instance]]:
     return [
         (pool, instance)
         for pool in fleet.pools.values()
-        if not pool.removed and len(pool.committed()) > pool.config.min
+        if not pool.removed and len(pool.committed()) > pool.min
         for instance in planner.victims(pool)
         if instance.state is State.READY and instance.seq > 0 and not instance.missed
         if not (instance.in_flight or instance.queue_length or instance.load)

@@ -150,9 +150,9 @@ def _replace(fleet: Fleet, pool: Pool, instance: Instance, now: float) -> None:
 
 
 def _fill_to_minimum(fleet: Fleet, pool: Pool, now: float) -> None:
-    missing = pool.config.min - len(pool.committed())
+    missing = pool.min - len(pool.committed())
     for instance in drain.reclaimable(fleet, pool, now)[: max(0, missing)]:
-        drain.take_back(fleet, instance, now, reason=f"its minimum is {pool.config.min}")
+        drain.take_back(fleet, instance, now, reason=f"its minimum is {pool.min}")
         missing -= 1
     if missing <= 0 or now < pool.backoff_until:
         return

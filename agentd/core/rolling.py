@@ -312,7 +312,7 @@ def _all_back(pool: Pool) -> bool:
     """Whether nothing is wrong any more after one that has stopped: all are ready, and the last start has succeeded."""
     members = pool.committed()
     ready = all(each.state is State.READY and not each.missed for each in members)
-    return ready and len(members) >= pool.config.min and not pool.start_failures
+    return ready and len(members) >= pool.min and not pool.start_failures
 
 
 def _forget(fleet: Fleet, pool: Pool, now: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from agentd.core import trial
@@ -25,8 +25,9 @@ from agentd.core.model import (
     State,
     Target,
 )
+from agentd.core.recent import Recent
 from agentd.core.rules import Offer, Reading
-from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
+from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 
 CONTROLLER = "controller"
 
@@ -45,7 +46,17 @@ _CONTROLLER_FIELDS = (
     "wall_offset",
 )
 _TIMES = ("since", "created_at", "started_at", "born_at", "heard_at")
-_TIMES_OR_ZERO = ("wake_at", "leaving_at", "retry_at", "beat_at", "timed_at", "asked_at", "turned_at", "still_at")
+_TIMES_OR_ZERO = (
+    "wake_at",
+    "leaving_at",
+    "retry_at",
+    "beat_at",
+    "timed_at",
+    "asked_at",
+    "turned_at",
+    "still_at",
+    "counted_at",
+)
 
 
 def take_changed(fleet: Fleet) -> dict[str, str | None]:
@@ -163,6 +174,11 @@ def _load_signals(pool: Pool, value: dict[str, Any], shift: float) -> None:
     for name, (number, at, trouble) in value.get("readings", {}).items():
         if pool.config.collector(name):
             pool.readings[name] = Reading(number, at + shift, trouble)
+    for name, (highs, lows) in value.get("recent", {}).items():
+        pool.recent[name] = Recent([(at + shift, count) for at, count in highs], [(at + shift, n) for at, n in lows])
+    if value.get("schedule"):
+        since, until, active, least, most = value["schedule"]
+        pool.schedule = Schedule(since, until, tuple(active), least, most)
     for source, (count, owner, reason, expires) in value.get("offers", {}).items():
         pool.offers[source] = Offer(source, count, owner, reason, expires + shift)
 
@@ -191,6 +207,8 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "evaluated_at": pool.evaluated_at,
         "evaluate_at": pool.evaluate_at,
         "readings": {name: (it.value, it.at, it.trouble) for name, it in pool.readings.items()},
+        "recent": {name: (it.highs, it.lows) for name, it in pool.recent.items()},
+        "schedule": astuple(pool.schedule) if pool.schedule.since else None,
         "offers": {it.source: (it.count, it.owner, it.reason, it.expires) for it in pool.offers.values()},
         # What is needed of the configuration to let go of what runs when it says nothing of the pool any more.
         "health": pool.config.health,

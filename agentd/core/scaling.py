@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, departure, drain, guards, planner, validation
+from agentd.core import arrival, departure, drain, guards, planner, triggers, validation
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.metrics import totals
 from agentd.core.model import AutoscalingMode, Decision, Direction, PoolName, Target
 from agentd.core.rules import ThresholdTrigger
 from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool, Purpose
@@ -30,7 +31,10 @@ def check(
         # What is granted becomes pending instances at once, so the next pool sees it as promised.
         if pool.quick:
             pool.evaluated_at, pool.evaluate_at = now, now + EVALUATE_S_MAX
-        decisions[pool.name] = _apply(fleet, pool, guards.evaluate(fleet, pool, now, between=between), now)
+        sums = totals(fleet, pool, now)
+        triggers.note(fleet, pool, sums, now)
+        decision = guards.evaluate(fleet, pool, now, between=between, sums=sums)
+        decisions[pool.name] = _apply(fleet, pool, decision, now)
     return tuple(decisions[pool.name] for pool in pools)
 
 

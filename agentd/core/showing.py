@@ -39,7 +39,7 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
     config = pool.config
     sums = totals(fleet, pool, now)
     room = capacity.headroom(fleet, pool, now)
-    carry = sums.count + room.instances if room.instances is not None else config.max
+    carry = sums.count + room.instances if room.instances is not None else pool.max
     target = pool.target
     rule = config.threshold or ThresholdTrigger()
     decision = guards.evaluate(fleet, pool, now)
@@ -51,8 +51,8 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         draining=sums.draining,
         unhealthy=sums.unhealthy,
         failed=sums.failed,
-        min=config.min,
-        max=config.max,
+        min=pool.min,
+        max=pool.max,
         capacity=min(planner.count_max(fleet, pool, now), carry),
         core=len(config.core),
         load=sums.load,

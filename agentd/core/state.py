@@ -7,18 +7,16 @@ also collect what a step brings about: actions, records, decisions and the rows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from agentd.core import lifecycle
 from agentd.core.effects import Effect
 from agentd.core.health import Alarms
-from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Stage, Start
+from agentd.core.instances import NO_INCARNATION, SHRINKING, Instance, Purpose
+from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Start
 from agentd.core.model import (
     AutoscalingMode,
     Decision,
-    DirectiveKind,
     FleetConfig,
     HealthCheck,
     HostSample,
@@ -30,152 +28,18 @@ from agentd.core.model import (
     RollingState,
     State,
     Target,
-    Usage,
     instance_id,
 )
+from agentd.core.recent import Recent
 from agentd.core.rules import Offer, Reading
 from agentd.core.trial import History
 
-NO_INCARNATION = Incarnation("")
+__all__ = ["NO_INCARNATION", "SHRINKING", "Fleet", "Instance", "Pool", "Purpose", "Rolling", "Schedule", "hears"]
+
 # A pool that is evaluated between the checks is so when something has changed, at most and at least so often.
 EVALUATE_S_MIN = 1.0
 EVALUATE_S_MAX = 10.0
 FOOTPRINT_BYTES_DEFAULT = 100 * 1024 * 1024
-
-
-class Purpose(StrEnum):
-    """Why an instance was started, or why it is being stopped."""
-
-    CORE = "core"
-    MINIMUM = "minimum"
-    SCALE_UP = "scale_up"
-    SCALE_DOWN = "scale_down"
-    RELIEF = "relief"
-    ASKED_FOR = "asked_for"
-    REPLACE = "replace"
-    RESTART = "restart"
-    STAND_IN = "stand_in"
-    ADOPTED = "adopted"
-    CONFIGURATION = "configuration"
-    NOT_READY = "not_ready"
-    SHUTDOWN = "shutdown"
-    STRAY = "stray"
-
-
-# An instance that leaves for one of these makes its pool smaller.
-SHRINKING = frozenset({Purpose.SCALE_DOWN, Purpose.RELIEF})
-
-
-@dataclass(slots=True)
-class Instance:
-    """One instance. Times are monotonic; `wake_at` is when `Alarms` looks at it next (0: never)."""
-
-    id: InstanceId
-    pool: PoolName
-    port: int
-    state: State
-    since: float
-    created_at: float
-    purpose: Purpose
-    decision: str = ""
-    reason: str = ""  # of the scale-up that made it, until that is told
-    core_name: str | None = None
-    incarnation: Incarnation = NO_INCARNATION
-    pid: int = 0
-    cause: str = ""
-    requested_at: float | None = None  # when the driver was asked to start it, while that start is timed
-    started_at: float = 0.0  # its time to become ready counts from here
-    born_at: float = 0.0  # when its present process began
-    ever_ready: bool = False
-    restarts: int = 0
-    # health: silence counts from here
-    heard_at: float = 0.0
-    missed: int = 0
-    wake_at: float = 0.0
-    # what it last said, and when
-    seq: int = 0
-    beat_at: float = 0.0
-    load: float | None = None
-    queue_length: int | None = None
-    in_flight: int | None = None
-    tasks_completed: int | None = None
-    # The last that it reported, of whichever heartbeat: one without a task finished since says nothing of its speed.
-    response_time_p50_s: float | None = None
-    response_time_p95_s: float | None = None
-    timed_at: float = 0.0  # when they came
-    labels: Mapping[str, str] = field(default_factory=dict)
-    still_at: float = 0.0  # since when its event loop has stood still, by its own word; 0: it runs, or there is none
-    turned_at: float = 0.0  # since when it has had work, or none, without a break; 0: it does not say
-    # leaving
-    stop_purpose: Purpose | None = None
-    stop_decision: str = ""
-    leaving_at: float = 0.0
-    grace_s: float = 0.0  # between TERM and KILL
-    cut: bool = False  # its drain timeout passed before it had finished
-    # the directive it was given last (0: none), and what it said of it
-    directive: int = 0
-    directive_kind: DirectiveKind = DirectiveKind.CONTINUE
-    stage: Stage | None = None
-    done_follows: bool = False
-    asked_at: float = 0.0  # its time to answer counts from here
-    told: bool = False  # it was in an answer to a heartbeat, of this agentd
-    resume_tried: bool = False  # taking it back was tried, in vain
-    # settings: what it works with (0: unknown, so as configured), what a person wants (0: nothing of its own), and
-    # what it was asked for last (0: nothing since it began)
-    slots: int = 0
-    own_slots: int = 0
-    asked_slots: int = 0
-    own_interval_s: float = 0.0
-    asked_interval_s: float = 0.0
-    overdue: bool = False  # that it has not answered was told
-    launched: bool = True  # False: pending, and the driver has not been asked yet
-    retry_at: float = 0.0  # failed, and to be tried again then; 0: not by itself
-    again: bool = False  # start it again once it is gone
-    operator_hold: bool = False  # held, and nothing of it runs: an operator stopped it past agentd
-    oom_kills: int = 0
-    # replacement
-    replaces: InstanceId | None = None
-    replaced_by: InstanceId | None = None
-    usage: Usage | None = None
-
-    @property
-    def is_core(self) -> bool:
-        return self.core_name is not None
-
-    @property
-    def is_adopted(self) -> bool:
-        """It was found running, and nothing was remembered of it."""
-        return self.purpose is Purpose.ADOPTED
-
-    @property
-    def work(self) -> int | None:
-        """The tasks it has begun or queued, by its own word; None: it does not say."""
-        if self.in_flight is None and self.queue_length is None:
-            return None
-        return (self.in_flight or 0) + (self.queue_length or 0)
-
-    @property
-    def is_resuming(self) -> bool:
-        """It drains, and has been asked to take work again."""
-        return self.state is State.DRAINING and self.directive_kind is DirectiveKind.RESUME
-
-    @property
-    def counts(self) -> bool:
-        """It is committed capacity of its pool: ready, on its way (back) to it, failed, or not yet replaced."""
-        if self.replaced_by or self.purpose is Purpose.STAND_IN:
-            return False  # one that stands in does not change what its pool has: those it stands in for count
-        return self.state in lifecycle.COMMITTED or self.again or self.is_resuming
-
-    def forget_reports(self) -> None:
-        """A new process begins: what the old one said is no longer true."""
-        self.seq = 0
-        self.missed = 0
-        self.load = self.queue_length = self.in_flight = self.tasks_completed = None
-        self.response_time_p50_s = self.response_time_p95_s = None
-        self.timed_at = 0.0
-        self.labels = {}
-        self.still_at = self.turned_at = 0.0
-        self.usage = None
 
 
 @dataclass(slots=True)
@@ -198,6 +62,21 @@ class Rolling:
     def on(self) -> bool:
         """It goes on, to its end or to that of the present step."""
         return self.state is not RollingState.STOPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the windows of a pool's schedule come to, as looked at, at the wall time `since`, until `until`."""
+
+    since: float = 0.0
+    until: float | None = None
+    active: tuple[str, ...] = ()
+    min: int | None = None
+    max: int | None = None
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        return self.min, self.max
 
 
 @dataclass(slots=True)
@@ -233,6 +112,8 @@ class Pool:
     # What agents do not say: of collectors by name, of programs by source.
     readings: dict[str, Reading] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
+    recent: dict[str, Recent] = field(default_factory=dict)  # what its triggers have wanted lately
+    schedule: Schedule = Schedule()
     quick: bool = False  # it is also evaluated between the checks
     evaluated_at: float = 0.0
     evaluate_at: float = 0.0  # when that is due next; 0: nothing is
@@ -240,6 +121,23 @@ class Pool:
     @property
     def name(self) -> PoolName:
         return self.config.name
+
+    def take(self, config: PoolConfig) -> None:
+        """Take over `config`; what was remembered for what it no longer says is forgotten."""
+        if config.triggers != self.config.triggers:
+            self.recent.clear()
+        self.readings = {name: it for name, it in self.readings.items() if config.collector(name)}
+        self.config, self.removed = config, False
+
+    @property
+    def min(self) -> int:
+        """The fewest it may have at the moment."""
+        return self.config.min if self.schedule.min is None else self.schedule.min
+
+    @property
+    def max(self) -> int:
+        """The most it may have at the moment."""
+        return self.config.max if self.schedule.max is None else self.schedule.max
 
     def stir(self, now: float) -> None:
         """What its triggers look at has changed: evaluate it as soon as it may be."""
@@ -301,15 +199,13 @@ class Fleet:
             self.mode = AutoscalingMode(enabled=config.autoscaling_enabled)
         for name in sorted(config.pools):
             if name in self.pools:
-                self.pools[name].config = config.pools[name]
-                self.pools[name].removed = False
+                self.pools[name].take(config.pools[name])
             else:
                 self.pools[name] = Pool(config=config.pools[name])
                 self.touch_history(name)
             self.touch_pool(name)
         for name, pool in list(self.pools.items()):
             pool.quick = name in config.pools and pool.config.quick
-            pool.readings = {key: it for key, it in pool.readings.items() if pool.config.collector(key)}
             if name not in config.pools:
                 pool.removed = True
                 pool.config = replace(pool.config, core=(), min=0, max=0, ports=None)
@@ -400,7 +296,7 @@ class Fleet:
             restart=config.restart,
             resources=config.resources,
             notify=config.notify,
-            pool_max=config.max,
+            pool_max=max([config.max, *(window.max or 0 for window in config.windows)]),
             start_timeout_s=config.start_timeout_s,
         )
 

@@ -1,34 +1,63 @@
 """Triggers: rules over a pool's signals. Each looks at the totals and proposes a count, with its reason.
 
-`core.rules` has their parameters. Nothing here changes anything.
+`core.rules` has their parameters. `ask` changes nothing; `note` remembers what they want, for those that go down to the
+most, or up to the least, that they have wanted within a window of time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentd.core import schedule, targets
 from agentd.core.metrics import Totals
 from agentd.core.model import Proposal, Reason
-from agentd.core.rules import ExternalTrigger, ThresholdTrigger, Trigger
-from agentd.core.state import Pool
+from agentd.core.recent import Recent
+from agentd.core.rules import (
+    AdaptiveTrigger,
+    DemandTrigger,
+    ExternalTrigger,
+    LatencyTrigger,
+    ScheduleTrigger,
+    TargetTrigger,
+    ThresholdTrigger,
+    Trigger,
+)
+from agentd.core.state import Fleet, Pool
+from agentd.core.targets import Wish
+
+_Steady = TargetTrigger | DemandTrigger | LatencyTrigger
 
 
-def ask(pool: Pool, sums: Totals, now: float, *, between: bool = False) -> tuple[Proposal, ...]:
+def ask(fleet: Fleet, pool: Pool, sums: Totals, now: float, *, between: bool = False) -> tuple[Proposal, ...]:
     """What the triggers of `pool` propose, in their order. `between`: two checks, where `threshold` stays as it is."""
-    return tuple(_ask(pool, trigger, sums, now, between) for trigger in pool.config.triggers)
+    proposals = []
+    for place, trigger in enumerate(pool.config.triggers):
+        if isinstance(trigger, _Steady):
+            wish = _wish(fleet, pool, trigger, sums, now)
+            proposals.append(_steadied(pool.recent.get(_key(place, trigger)), trigger, wish, sums, now))
+        else:
+            proposals.append(_ask(pool, trigger, sums, now, between))
+    return tuple(proposals)
 
 
-def _ask(pool: Pool, trigger: Trigger, sums: Totals, now: float, between: bool) -> Proposal:
-    match trigger:
-        case ThresholdTrigger():
-            found = threshold(sums, trigger)
-            if between and found.count not in (None, sums.count):
-                return Proposal(found.trigger, sums.count, Reason("not_due", f"{found.reason.text}; at the next check"))
-            return found
-        case ExternalTrigger():
-            return external(pool, trigger, now)
-        case _:
-            return Proposal(trigger.kind, None, Reason("not_available", f"{trigger.kind} is not there yet"))
+def note(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> None:
+    """Remember what the triggers of `pool` want now."""
+    for place, trigger in enumerate(pool.config.triggers):
+        if not isinstance(trigger, _Steady):
+            continue
+        wish = _wish(fleet, pool, trigger, sums, now)
+        if wish.count is None:
+            continue
+        recent = pool.recent.setdefault(_key(place, trigger), Recent())
+        up_s, down_s = _windows(trigger)
+        if recent.note(wish.count, sums.count, now, up_window_s=up_s, down_window_s=down_s):
+            fleet.touch_pool(pool.name)
+
+
+def turning(pool: Pool, sums: Totals) -> str:
+    """What would change a pool that is to stay as it is, of the triggers that do not look at thresholds."""
+    parts = [text for trigger in pool.config.triggers if (text := _turning(pool, trigger, sums))]
+    return "; ".join(parts)
 
 
 def threshold(totals: Totals, trigger: ThresholdTrigger) -> Proposal:
@@ -72,3 +101,96 @@ def compare(left: float, sign: str, right: float) -> str:
         if texts[0] != texts[1]:
             break
     return f"{texts[0]} {sign} {texts[1]}"
+
+
+def _ask(pool: Pool, trigger: Trigger, sums: Totals, now: float, between: bool) -> Proposal:
+    match trigger:
+        case ThresholdTrigger():
+            found = threshold(sums, trigger)
+            if between and found.count not in (None, sums.count):
+                return Proposal(found.trigger, sums.count, Reason("not_due", f"{found.reason.text}; at the next check"))
+            return found
+        case ExternalTrigger():
+            return external(pool, trigger, now)
+        case ScheduleTrigger():
+            return schedule.proposal(pool)
+        case AdaptiveTrigger():
+            return Proposal(trigger.kind, None, Reason("not_available", "adaptive is not there yet"))
+    raise AssertionError(f"broken invariant: {trigger.kind} is asked elsewhere")
+
+
+# -- what is steadied -----------------------------------------------------------------------------
+
+
+def _wish(fleet: Fleet, pool: Pool, trigger: _Steady, sums: Totals, now: float) -> Wish:
+    match trigger:
+        case TargetTrigger():
+            return targets.target(fleet, pool, trigger, sums, now)
+        case DemandTrigger():
+            return targets.demand(pool, trigger, sums, now)
+        case LatencyTrigger():
+            return targets.latency(fleet, pool, trigger, sums, now)
+
+
+def _windows(trigger: _Steady) -> tuple[float, float]:
+    return trigger.up_window_s if isinstance(trigger, TargetTrigger) else 0.0, trigger.down_window_s
+
+
+def _steadied(recent: Recent | None, trigger: _Steady, wish: Wish, sums: Totals, now: float) -> Proposal:
+    """`wish`, held by what has been wanted within the windows. The reason is the wish's own where that is granted."""
+    if wish.count is None or recent is None:
+        return Proposal(trigger.kind, wish.count, wish.reason)
+    up_s, down_s = _windows(trigger)
+    held, ago_s = recent.steadied(wish.count, sums.count, now, up_window_s=up_s, down_window_s=down_s)
+    if held == wish.count:
+        return Proposal(trigger.kind, held, wish.reason)
+    window_s = down_s if wish.count < sums.count else up_s
+    what = "the most" if wish.count < sums.count else "the least"
+    text = f"{wish.reason.text}; {held} is {what} within {window_s:g} s, wanted {ago_s:.0f} s ago"
+    return Proposal(trigger.kind, held, Reason("window", text))
+
+
+def _key(place: int, trigger: _Steady) -> str:
+    signal = f" {trigger.signal}" if isinstance(trigger, TargetTrigger) else ""
+    return f"{place} {trigger.kind}{signal}"
+
+
+# -- what would change it -------------------------------------------------------------------------
+
+
+def _turning(pool: Pool, trigger: Trigger, sums: Totals) -> str:
+    more, fewer = sums.count < pool.max, sums.count > pool.min
+    match trigger:
+        case DemandTrigger():
+            each = trigger.target_ratio * pool.config.concurrency
+            return _both(
+                f"would grow above {sums.count * each:g} tasks" if more else "",
+                f"would shrink at {(sums.count - 1) * each:g} or fewer{_lasting(trigger)}" if fewer else "",
+            )
+        case TargetTrigger():
+            up, down = (trigger.target * (1.0 + sign * trigger.tolerance_ratio) for sign in (1, -1))
+            return _both(
+                f"would grow above {up:.4g} of {targets.named(trigger.signal)} per instance" if more else "",
+                f"would shrink below {down:.4g}{_lasting(trigger)}" if fewer else "",
+            )
+        case LatencyTrigger():
+            up = trigger.target_s * (1.0 + trigger.tolerance_ratio)
+            return _both(
+                f"would grow above a response time {trigger.quantile} of {up:.4g} s" if more else "",
+                f"would shrink where one fewer would keep it within {trigger.target_s:g} s" if fewer else "",
+            )
+        case ExternalTrigger():
+            who = f" ({', '.join(trigger.sources)})" if trigger.sources else ""
+            return f"follows what programs{who} propose"
+        case ScheduleTrigger():
+            return schedule.turning(pool)
+        case AdaptiveTrigger() | ThresholdTrigger():
+            return ""
+
+
+def _lasting(trigger: TargetTrigger | DemandTrigger) -> str:
+    return f" for {trigger.down_window_s:g} s" if trigger.down_window_s else ""
+
+
+def _both(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)

@@ -111,6 +111,8 @@ CHANGED_POOL = PoolConfig(
     collectors=(CollectorConfig("queue", "command", settings=(("argv", "secret"),)),),
     scale_up_cooldown_s=1.0,
     scale_down_cooldown_s=2.0,
+    quick_up_cooldown_s=3.0,
+    quick_down_cooldown_s=4.0,
     command=("run",),
     env=(("A", "b"),),
     concurrency=2,

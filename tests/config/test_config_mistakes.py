@@ -79,8 +79,9 @@ MISTAKES = [
     ("scale_up_threshold: [1]", "1:21: scale_up_threshold must be a number from 0 to 1, not a list"),
     ("unhealthy_threshold: 0", "1:22: unhealthy_threshold must be a number from 1 to 1000, not 0"),
     ("scale_up_cooldown_sec: -1", "1:24: scale_up_cooldown_sec must be a number from 0 to 2592000"),
-    ("policy: adaptive", "1:9: policy must be threshold, the only one that this version knows, not adaptive"),
-    ("pools: {research: {policy: target}}", "1:28: pools.research.policy must be threshold, the only one"),
+    ("policy: adaptive", "1:9: policy must be one of threshold, target, demand, not adaptive"),
+    ("pools: {research: {policy: tresh}}", "1:28: pools.research.policy must be one of threshold, target, demand (did"),
+    ("policy: latency", "1:9: policy cannot be latency alone, which needs parameters: write triggers: [{type: latency"),
     ("pools: {research: {min: 1.5}}", "1:25: pools.research.min must be a whole number from 0 to 65535, not 1.5"),
     ("pools: {research: {concurrency: 0}}", "1:33: pools.research.concurrency must be a whole number from 1"),
     ("pools: {research: {cost: -1}}", "1:26: pools.research.cost must be a number from 0"),
@@ -162,7 +163,10 @@ MISTAKES = [
     ("pools: {research: {health: {check: grpc, path: /}}}", "1:48: pools.research.health.path is for check: http only"),
     ("pools: {research: {health: {check: http, path: x}}}", "1:48: pools.research.health.path must be a path that beg"),
     ("pools: {research: {triggers: []}}", "1:30: pools.research.triggers must be a list of at least one trigger"),
-    ("pools: {research: {triggers: [{type: x}]}}", "1:38: pools.research.triggers[1].type must be threshold, the only"),
+    (
+        "pools: {research: {triggers: [{type: x}]}}",
+        "1:38: pools.research.triggers[1].type must be one of threshold, ",
+    ),
     ("pools: {research: {triggers: [{}]}}", "1:31: pools.research.triggers[1] has no type"),
     (
         "pools: {research: {scale_up_threshold: 0.9, triggers: [{type: threshold}]}}",

@@ -43,9 +43,12 @@ _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
         "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name", "turned_at", "asked_at",
-        "requested_at",
+        "requested_at", "rate", "counted_at", "counted",
     },
-    "pool": {"footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "windows"},
+    "pool": {
+        "footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "recent",
+        "schedule",
+    },
     "history": {"samples", "marks", "sampled_at", "rounds"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip

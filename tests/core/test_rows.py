@@ -15,6 +15,7 @@ from agentd.core.messages import Stage
 from agentd.core.model import (
     AutoscalingMode,
     DirectiveKind,
+    FleetConfig,
     HealthCheck,
     Incarnation,
     InstanceId,
@@ -22,13 +23,15 @@ from agentd.core.model import (
     State,
     Target,
 )
-from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling
+from agentd.core.recent import Recent
+from agentd.core.rules import CollectorConfig, Offer, Reading
+from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 from agentd.core.trial import History, Mark, Sample, Trial
 
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
 NOT_SAVED = {"usage", "core_name"}
-POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision"}
+POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision", "quick"}
 MOVED = {
     "since",
     "created_at",
@@ -44,6 +47,7 @@ MOVED = {
     "asked_at",
     "turned_at",
     "still_at",
+    "counted_at",
 }
 
 
@@ -78,8 +82,12 @@ def history() -> History:
     )
 
 
+def collecting() -> FleetConfig:
+    return fleet(research(collectors=(CollectorConfig("queue", "test"),)))
+
+
 def filled_fleet() -> Fleet:
-    made = Fleet(fleet(), epoch=1)
+    made = Fleet(collecting(), epoch=1)
     pool = made.pools[RESEARCH]
     pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
     pool.last_resume_at, pool.down_in_steps = 13.0, True
@@ -93,6 +101,11 @@ def filled_fleet() -> Fleet:
     pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED
     pool.rolling.why = pool.rolling.trouble = "research-9103: not ready"
     pool.last_gist, pool.recheck_at = [1, 2, "up_cooldown"], 19.0
+    pool.evaluated_at, pool.evaluate_at = 19.5, 20.5
+    pool.readings = {"queue": Reading(7.0, 18.5, "no answer")}
+    pool.offers = {"oracle": Offer("oracle", 7, "bob", "why", 21.5)}
+    pool.recent = {"0 demand": Recent([(3.0, 5), (4.0, 2)], [(4.0, 2)])}
+    pool.schedule = Schedule(1_700_000_000.0, 1_700_000_600.0, ("day",), 2, 9)
     made.mode, made.mode_is_persons = AutoscalingMode(False, "bob", "why", 20.0), True
     made.listed = made.shutting_down = True
     made.recovering_until, made.next_check, made.ticked_at, made.wall_offset = 21.0, 22.0, 23.0, 24.0
@@ -102,7 +115,7 @@ def filled_fleet() -> Fleet:
 
 
 def loaded(saved: dict[str, str], shift: float = 0.0) -> Fleet:
-    made = Fleet(fleet(), epoch=2)
+    made = Fleet(collecting(), epoch=2)
     rows.load(made, saved, shift)
     return made
 
@@ -131,7 +144,7 @@ def test_every_field_of_a_pool_comes_back() -> None:
 )  # fmt: skip
 def test_every_field_of_the_fleet_itself_comes_back(name: str) -> None:
     before, after = filled_fleet(), loaded(rows.snapshot(filled_fleet()))
-    assert getattr(before, name) != getattr(Fleet(fleet(), epoch=1), name), f"this test must fill {name}"
+    assert getattr(before, name) != getattr(Fleet(collecting(), epoch=1), name), f"this test must fill {name}"
     assert getattr(after, name) == getattr(before, name)
 
 
@@ -149,7 +162,7 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
 
 
 def test_a_time_that_is_not_set_stays_unset() -> None:
-    empty = Fleet(fleet(), epoch=1)
+    empty = Fleet(collecting(), epoch=1)
     pool = loaded(rows.snapshot(empty), shift=-5.0).pools[RESEARCH]
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (None, None, 0.0, 0.0)
 

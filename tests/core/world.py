@@ -69,6 +69,7 @@ class Agent:
     in_flight: int | None = None
     tasks_completed: int | None = None
     response_time_p50_s: float | None = None
+    response_time_p95_s: float | None = None
     acknowledge: list[Acknowledgement] = field(default_factory=list)
     ignorant: bool = False
     done_follows: bool = False
@@ -310,6 +311,7 @@ class World:
             in_flight=agent.in_flight,
             tasks_completed=agent.tasks_completed,
             response_time_p50_s=agent.response_time_p50_s,
+            response_time_p95_s=agent.response_time_p95_s,
             acks=done,
         )
         reply = self.step(beat)
