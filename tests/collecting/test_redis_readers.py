@@ -192,3 +192,47 @@ def test_a_user_without_the_right_is_told_so(
     monkeypatch.setenv("QUEUE_PASSWORD", SECRET)
     given = {"url": redis_server.url, "key": "any", "username": user, "password_env": "QUEUE_PASSWORD"}
     assert "no permissions" in refused("redis-stream", **given).lower()
+
+
+def test_a_reading_that_was_cut_short_leaves_no_answer_for_the_next() -> None:
+    """A Redis that answers the first question late: on the same connection the second would be given that."""
+    asked = asyncio.Event()
+    late: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readline():
+                words = []
+                for _ in range(int(head[1:])):
+                    length = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(length + 2)).strip())
+                if words[0] != b"LLEN":
+                    writer.write(b"+OK\r\n")
+                elif not late:
+                    late.append(writer)
+                    asked.set()
+                else:
+                    writer.write(b":3\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    async def cut(reader: Reader) -> None:
+        task = asyncio.create_task(reader.read())
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        late[0].write(b":99\r\n")
+
+    async def run() -> float:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            async with asyncio.timeout(30):
+                return await once("redis-list", {"url": f"redis://127.0.0.1:{port}/0", "key": "tasks"}, cut)
+        finally:
+            server.close()
+
+    assert asyncio.run(run()) == 3
