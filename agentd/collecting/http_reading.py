@@ -45,7 +45,7 @@ HEADERS = Setting("headers", Form.TABLE, wrong=_value_wrong, key_wrong=_name_wro
 
 
 class HttpReader:
-    """Asks one server, over one connection that is kept while it lasts."""
+    """Asks one server, over a new connection each time: one that was kept may just be ending when it is used."""
 
     def __init__(self, given: Given) -> None:
         import httpx
@@ -60,8 +60,13 @@ class HttpReader:
             trust_env=False,
             follow_redirects=False,
             timeout=None,  # the whole reading has one
-            limits=httpx.Limits(max_connections=1),
-            headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "agentd"},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            headers={
+                "accept": "application/json",
+                "accept-encoding": "identity",
+                "connection": "close",
+                "user-agent": "agentd",
+            },
         )
 
     async def get(self, url: str, params: Mapping[str, str] | None = None) -> tuple[int, bytes]:

@@ -89,7 +89,7 @@ def test_what_is_sent_is_what_the_configuration_says(monkeypatch: pytest.MonkeyP
     assert asyncio.run(asked(answer, twice, ("path", "/q?name=a%2Fb"), *headers)) == 24
     first, *fields = heads[0].decode().splitlines()
     assert first == "GET /q?name=a%2Fb HTTP/1.1"
-    assert {"Authorization: Bearer abc", "X-Org: me", "accept-encoding: identity"} <= set(fields)
+    assert {"Authorization: Bearer abc", "X-Org: me", "accept-encoding: identity", "connection: close"} <= set(fields)
     assert len(heads) == 2
 
 
@@ -145,6 +145,18 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
 def test_an_answer_that_would_grow_when_it_is_decoded_is_refused() -> None:
     packed = gzip.compress(DOCUMENT)
     assert refused(response(packed, "200 OK", "Content-Encoding: gzip")).endswith("was not asked for")
+
+
+def test_a_server_that_ends_each_connection_without_a_word_is_read_again() -> None:
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(DOCUMENT))
+        await writer.drain()
+        writer.close()
+
+    async def often(reader: Reader) -> float:
+        return sum([await reader.read() for _ in range(20)])
+
+    assert asyncio.run(asked(answer, often)) == 240
 
 
 def test_a_server_that_ends_before_its_answer_does_is_said() -> None:
