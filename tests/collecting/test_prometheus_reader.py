@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable, Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from server_fixtures import free_port
 
+from agentd.collecting.json_number import at, number, pointer_wrong
 from agentd.collecting.kinds import open_reader
 from agentd.collecting.prometheus import result
 from agentd.collecting.reading import ReadFailed
@@ -100,3 +105,48 @@ def test_a_histogram_is_no_number() -> None:
     data = {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {}]}]}
     with pytest.raises(ReadFailed, match="gives a histogram"):
         result(200, {"status": "success", "data": data})
+
+
+def is_finite_or_says_why(read: Callable[[], float]) -> bool:
+    try:
+        return math.isfinite(read())
+    except ReadFailed as failed:
+        return bool(str(failed))
+
+
+def as_pointer(keys: Iterable[str]) -> str:
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+WORDS = st.sampled_from(["success", "error", "scalar", "vector", "matrix", "1", "NaN", "x"])
+
+
+@given(
+    status=st.sampled_from([200, 400, 503, 999]),
+    answer=JSON
+    | st.fixed_dictionaries({"status": WORDS}, optional={"error": JSON, "data": JSON})
+    | st.fixed_dictionaries(
+        {
+            "status": st.just("success"),
+            "data": st.fixed_dictionaries(
+                {
+                    "resultType": WORDS,
+                    "result": JSON | st.lists(st.fixed_dictionaries({"value": st.tuples(JSON, WORDS).map(list)})),
+                }
+            ),
+        }
+    ),
+)
+def test_whatever_is_answered_gives_a_finite_number_or_a_reason(status: int, answer: object) -> None:
+    assert is_finite_or_says_why(lambda: result(status, answer))
+
+
+@given(document=JSON, pointer=st.lists(st.text(max_size=3) | st.sampled_from(["0", "1", "-"])).map(as_pointer))
+def test_whatever_a_pointer_finds_gives_a_finite_number_or_a_reason(document: object, pointer: str) -> None:
+    assert pointer_wrong(pointer) == ""
+    assert is_finite_or_says_why(lambda: number(at(document, pointer), "it"))
