@@ -16,6 +16,7 @@ def restore(fleet: Fleet, event: Restored, now: float) -> None:
     rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
     fleet.wall_offset = event.wall - now
     schedule.move(fleet, now, anew=True)
+    fleet.touch_self()
     fleet.listed = False
     fleet.shutting_down = False
     fleet.recovering_until = now + fleet.config.heartbeat_interval_s

@@ -30,7 +30,17 @@ from agentd.core.messages import (
     Stop,
     Tick,
 )
-from agentd.core.model import Direction, FleetConfig, HostSample, InstanceId, PoolName, Usage, parse_instance_id
+from agentd.core.model import (
+    Decision,
+    Direction,
+    FleetConfig,
+    HostSample,
+    InstanceId,
+    PoolConfig,
+    PoolName,
+    Usage,
+    parse_instance_id,
+)
 from agentd.core.state import Fleet
 
 MIB = 1024 * 1024
@@ -43,7 +53,7 @@ _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
         "tasks_completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name", "turned_at", "asked_at",
-        "requested_at", "rate", "counted_at", "counted",
+        "requested_at", "timed_at", "rate", "counted_at", "counted",
     },
     "pool": {
         "footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "recent",
@@ -169,7 +179,7 @@ class Chaos(World):
         for pool in self._fleet.pools.values():
             count = len(pool.committed())
             core = sum(1 for i in pool.instances.values() if i.is_core)
-            bound = max(pool.config.max, self._counts.get(pool.name, 0), core)
+            bound = max(pool.max, self._counts.get(pool.name, 0), core)
             assert not by_us or count <= bound, f"{pool.name}: {count} > {bound} after {event}"
             self._counts[pool.name] = count
         for record in outcome.records:
@@ -177,19 +187,20 @@ class Chaos(World):
                 name, port = parse_instance_id(record.instance)
                 config = self.config.pools[name]
                 assert config.core_name(port) is None, f"{record.instance} is a core agent"
-                assert self._counts[name] >= config.min, f"{name}: fewer than {config.min} by our own act"
+                least = self._fleet.pools[name].min
+                assert self._counts[name] >= least, f"{name}: fewer than {least} by our own act"
 
     def _check_cooldowns(self, outcome: Outcome) -> None:
         for decision in outcome.decisions:
-            config = self.config.pools[decision.pool]
+            up_s, down_s = _cooldowns(self.config.pools[decision.pool], decision)
             up, down = self._last_up.get(decision.pool, -1e9), self._last_down.get(decision.pool, -1e9)
             back = sum(1 for r in outcome.records if r.type is EventType.RESUME and r.decision == decision.id)
             if decision.granted - decision.current > back:
-                assert self.now - up >= config.scale_up_cooldown_s - 1e-6, f"{decision}: in the up cooldown"
+                assert self.now - up >= up_s - 1e-6, f"{decision}: in the up cooldown"
             relief = decision.reasons[0].code == "memory_pressure"  # physics outranks policy
             down = max(down, self._last_resume.get(decision.pool, -1e9))
             if decision.direction is Direction.DOWN and not relief:
-                assert self.now - max(up, down) >= config.scale_down_cooldown_s - 1e-6, f"{decision}: in the cooldown"
+                assert self.now - max(up, down) >= down_s - 1e-6, f"{decision}: in the cooldown"
             if decision.direction is not Direction.NONE:
                 self._decided[decision.id] = self.now
             if decision.reasons[0].code == "target" and any(limit.code == "drain_share" for limit in decision.limits):
@@ -222,3 +233,10 @@ class Chaos(World):
             if not want.get("mode_is_persons", True):
                 lost.pop("mode", None)  # the configuration says it anew
             assert not lost, f"{key} is stored without {lost}"
+
+
+def _cooldowns(config: PoolConfig, decision: Decision) -> tuple[float, float]:
+    """What must have passed since the last scaling: for `threshold`, and for people where the pool has it."""
+    if decision.trigger in ("", "threshold") and config.threshold is not None:
+        return config.scale_up_cooldown_s, config.scale_down_cooldown_s
+    return config.quick_up_cooldown_s, config.quick_down_cooldown_s
