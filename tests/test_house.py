@@ -80,18 +80,22 @@ PARTS = (
     Part("agentd.sample", ("agentd.sdk",), ("starlette", "uvicorn")),
     Part(
         "agentd.demo",
-        ("agentd.config", "agentd.core.model", "agentd.errors", "agentd.sdk.address", "agentd.statedir"),
+        (
+            *("agentd.config", "agentd.core.model", "agentd.errors", "agentd.sdk.address", "agentd.statedir"),
+            "agentd.traces",
+        ),
         ("h11", "yaml"),
     ),
     Part(
         "agentd.agentctl",
         (
             *("agentd.sdk", "agentd.v1", "agentd.collecting", "agentd.config", "agentd.errors"),
-            *("agentd.units", "agentd.cgroups", "agentd.dropins"),
+            *("agentd.units", "agentd.cgroups", "agentd.dropins", "agentd.sim", "agentd.traces"),
         ),
         ("click", "grpc", "google", "psutil"),
     ),
-    Part("agentd.sim", ("agentd.core", "agentd.config", "agentd.drivers.memory")),
+    Part("agentd.traces"),
+    Part("agentd.sim", ("agentd.core", "agentd.config", "agentd.drivers.memory", "agentd.errors", "agentd.traces")),
     Part("agentd.limits", ("agentd.activation", "agentd.errors", "agentd.units"), ("dbus_fast",)),
     Part("agentd.dropins", ("agentd.config", "agentd.core.model", "agentd.errors", "agentd.units")),
     Part("agentd.service", ("agentd.units",), ("sdnotify",)),
@@ -99,7 +103,7 @@ PARTS = (
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.
-LATE = ("agentd.collecting", "agentd.config", "agentd.errors")
+LATE = ("agentd.collecting", "agentd.config", "agentd.errors", "agentd.sim", "agentd.traces")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json", "math",

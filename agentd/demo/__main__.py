@@ -10,8 +10,8 @@ from agentd.demo import options, settings
 from agentd.demo.child import Agentd, InUseError
 from agentd.demo.fleet import Api
 from agentd.demo.show import Show
-from agentd.demo.trace import TraceError, read_trace, window
 from agentd.errors import ConfigError
+from agentd.traces import TraceError, read_trace, window
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import agentd
 from agentd.demo.synthetic import bundled
-from agentd.demo.trace import duration
 from agentd.sdk import address
+from agentd.traces import duration
 
 SPEED_MIN, SPEED_MAX = 0.01, 1000.0
 
@@ -98,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--from", dest="from_s", type=_time, default=0.0, metavar="TIME", help="begin here in the trace: 90, 30m, 2h")
     add("--for", dest="for_s", type=_time, default=math.inf, metavar="TIME", help="replay this much of the trace")
-    add("--service-s", type=_positive, metavar="S", help="mean service time for a trace that has only counts")
+    add(
+        "--service", "--service-s", dest="service_s", type=_positive, metavar="S",
+        help="mean service time for a trace that has only counts",
+    )  # fmt: skip
     add("--pool", default="research", metavar="NAME", help="the pool that gets the requests (default: research)")
     add("--concurrency", type=_count, metavar="N", help="tasks an agent of the pool works on at a time")
     add("--max", type=_count, metavar="N", help="the most instances of the pool")

@@ -26,8 +26,8 @@ from agentd.demo.opening import Opening, port_is_busy, shown_log
 from agentd.demo.options import Options
 from agentd.demo.report import Sample, Summary, Tally, Timeline, minutes
 from agentd.demo.synthetic import LENGTH_S
-from agentd.demo.trace import Arrival
 from agentd.sdk.address import find_control
+from agentd.traces import Arrival
 
 LOOK_S = 0.7
 LOOK_S_MIN = 0.2  # between two looks, though refusals ask for more

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from agentd.demo.trace import Arrival
+from agentd.traces import Arrival
 
 SEED = 94
 LENGTH_S = 170.0

@@ -16,7 +16,7 @@ from agentd.demo import opening, options, show
 from agentd.demo.child import Agentd
 from agentd.demo.client import Answer
 from agentd.demo.fleet import Api, Event, Instance, Look
-from agentd.demo.trace import Arrival
+from agentd.traces import Arrival
 
 RESEARCHER = Instance("research-9002", "research", 9002, "ready", 0, "life", "researcher", 0)
 ELASTIC = Instance("research-9101", "research", 9101, "ready", 0, "life", "", 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentd.demo import synthetic
-from agentd.demo.trace import Arrival, read_trace
+from agentd.traces import Arrival, read_trace
 
 
 def busy_slots(arrivals: list[Arrival], start: float, end: float) -> float:

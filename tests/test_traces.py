@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agentd.demo.trace import Arrival, TraceError, duration, expand, read_trace, window
+from agentd.traces import (
+    Arrival,
+    TraceError,
+    duration,
+    expand,
+    initial_agents,
+    read_trace,
+    trace_name,
+    window,
+)
 
 
 def write(path: Path, text: str) -> Path:
@@ -47,7 +56,7 @@ def test_the_expanded_service_times_have_the_mean_and_variation_of_the_rule() ->
 def test_known_count_series_need_no_mean_and_others_do(tmp_path: Path) -> None:
     counts = "offset_s,arrivals\n0,1\n10,1\n"
     assert len(read_trace(write(tmp_path / "nasa-jul95-14d.csv.gz", counts))) == 2
-    with pytest.raises(TraceError, match="--service-s"):
+    with pytest.raises(TraceError, match=r"--service\)"):
         read_trace(write(tmp_path / "other.csv.gz", counts))
 
 
@@ -61,6 +70,8 @@ def test_known_count_series_need_no_mean_and_others_do(tmp_path: Path) -> None:
         ("offset_s,service_s\n1,1\n0,1\n", "line 3: .* out of order"),
         ("offset_s,service_s\n1,-1\n", "line 2: .* out of range"),
         ("offset_s,service_s\nnan,1\n", "line 2: .* out of range"),
+        ("offset_s,service_s\n-1,1\n", "line 2: .* out of range"),
+        ("offset_s,service_s\n0,1\ninf,1\n", "line 3: .* out of range"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -73,11 +84,28 @@ def test_one_bucket_has_no_length(tmp_path: Path) -> None:
         read_trace(write(tmp_path / "t.csv.gz", "offset_s,arrivals\n0,1\n"), 1.0)
 
 
-def test_a_file_that_is_no_gzip_or_is_cut_off_or_missing(tmp_path: Path) -> None:
-    plain, cut = tmp_path / "plain.csv.gz", tmp_path / "cut.csv.gz"
-    plain.write_text("offset_s,service_s\n")
+def test_a_plain_file_is_read_whatever_its_name(tmp_path: Path) -> None:
+    for name in ("plain.csv", "plain.csv.gz"):
+        path = tmp_path / name
+        path.write_text("offset_s,service_s\n1,2\n")
+        assert read_trace(path) == [Arrival(1.0, 2.0)]
+        assert trace_name(path) == "plain"
+
+
+def test_the_agents_at_the_start_are_right_for_the_opening() -> None:
+    # In service in the seconds 30 to 330: 20 s of the first, 300 s of the second, 30 s of the third, none of the last.
+    arrivals = [Arrival(0.0, 50.0), Arrival(1.0, 1000.0), Arrival(300.0, 60.0), Arrival(330.0, 1.0)]
+    assert initial_agents(arrivals, 1) == math.ceil(1.3 * (20 + 300 + 30) / 300) == 2
+    assert initial_agents(arrivals * 10, 4) == 1  # nothing after the end of the opening counts
+    assert initial_agents([arrival for arrival in arrivals for _ in range(10)], 4) == 4
+    assert initial_agents([], 1) == 0
+
+
+def test_a_file_that_is_no_text_or_is_cut_off_or_missing(tmp_path: Path) -> None:
+    binary, cut = tmp_path / "binary.csv", tmp_path / "cut.csv.gz"
+    binary.write_bytes(b"\xff\xfe\n")
     cut.write_bytes(gzip.compress(b"offset_s,service_s\n" + b"1,1\n" * 1000)[:-20])
-    for path in (plain, cut):
+    for path in (binary, cut):
         with pytest.raises(TraceError, match="cannot read"):
             read_trace(path)
     with pytest.raises(TraceError, match=r"missing\.csv\.gz: no such file\Z"):

@@ -1,4 +1,4 @@
-"""Request traces: gzip CSV with one header line, sorted by `offset_s`, in one of two forms.
+"""Request traces: CSV or gzip CSV with one header line, sorted by `offset_s`, in one of two forms.
 
     offset_s,service_s   one row per request; `service_s`: how long one slot of one agent is busy with it
     offset_s,arrivals    one row per bucket of equal length, empty ones included; `offset_s`: the bucket's start
@@ -18,10 +18,23 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 EXPANSION_SEED = 20260101
 # Mean service times, in seconds, of the public count series, which record none.
 SERVICE_MEANS_S = {"worldcup98-group-14d": 40.0, "nasa-jul95-14d": 30.0, "nab-tweets-amzn-14d": 15.0}
+# How many requests at a time an agent works on in the published figures for the public traces.
+CONCURRENCIES = {
+    "servegen-daily-14d": 2,
+    "servegen-burst-14d": 2,
+    "servegen-reasoning-1d": 4,
+    "worldcup98-group-14d": 2,
+    "nasa-jul95-14d": 2,
+    "nab-tweets-amzn-14d": 2,
+}
+# The size at the start is right for what comes after the first agents would have started: these seconds of the trace.
+OPENING_FROM_S, OPENING_UNTIL_S = 30.0, 330.0
+OPENING_RATIO = 1.3
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\Z")
 
@@ -47,21 +60,38 @@ def read_trace(path: Path, service_mean_s: float | None = None) -> list[Arrival]
         TraceError: the file cannot be read, or is no trace.
     """
     try:
-        with gzip.open(path, "rt", encoding="ascii", newline="") as file:
+        with _open(path) as file:
             rows = csv.reader(file)
             header = next(rows, [])
             if header == ["offset_s", "service_s"]:
                 return [Arrival(offset_s, service_s) for offset_s, service_s in _numbers(path, rows)]
             if header == ["offset_s", "arrivals"]:
-                mean_s = service_mean_s or SERVICE_MEANS_S.get(path.name.removesuffix(".csv.gz"))
+                mean_s = service_mean_s or SERVICE_MEANS_S.get(trace_name(path))
                 if mean_s is None:
-                    raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service-s)")
+                    raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service)")
                 return list(expand([(start, int(count)) for start, count in _numbers(path, rows)], mean_s))
             raise TraceError(f"cannot read {path}: its first line is {','.join(header)[:80]!r}, no header of a trace")
     except FileNotFoundError:
         raise TraceError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise TraceError(f"cannot read {path}: {error}") from error
+
+
+def trace_name(path: Path) -> str:
+    """The name of the trace in `path`: its file name without what says how it is written."""
+    return path.name.removesuffix(".gz").removesuffix(".csv")
+
+
+def initial_agents(arrivals: Iterable[Arrival], concurrency: int) -> int:
+    """How many agents are right for the opening of a trace, with some to spare; 0 where nothing happens in it."""
+    busy_s = 0.0
+    for arrival in arrivals:
+        if arrival.offset_s >= OPENING_UNTIL_S:
+            break
+        end_s = min(arrival.offset_s + arrival.service_s, OPENING_UNTIL_S)
+        busy_s += max(0.0, end_s - max(arrival.offset_s, OPENING_FROM_S))
+    mean_in_service = busy_s / (OPENING_UNTIL_S - OPENING_FROM_S)
+    return math.ceil(OPENING_RATIO * mean_in_service / concurrency)
 
 
 def expand(buckets: list[tuple[float, int]], service_mean_s: float) -> Iterator[Arrival]:
@@ -103,14 +133,23 @@ def duration(text: str) -> float:
     return sum(float(part) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True) if part)
 
 
+def _open(path: Path) -> TextIO:
+    """`path` for reading, whether it is packed or not."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed:
+        return gzip.open(path, "rt", encoding="ascii", newline="")
+    return path.open("rt", encoding="ascii", newline="")
+
+
 def _numbers(path: Path, rows: Iterable[list[str]]) -> Iterator[tuple[float, float]]:
-    last = -math.inf
+    last = 0.0
     for line, row in enumerate(rows, 2):
         try:
             first, second = map(float, row)
         except ValueError as error:
             raise TraceError(f"cannot read {path}, line {line}: expected two numbers, found {row}") from error
-        if not (first >= last and 0.0 <= second < math.inf):
+        if not (last <= first < math.inf and 0.0 <= second < math.inf):
             raise TraceError(f"cannot read {path}, line {line}: {row} is out of order or out of range")
         last = first
         yield first, second
