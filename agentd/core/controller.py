@@ -99,8 +99,10 @@ def _go_on(config: FleetConfig) -> Outcome:
 class Controller:
     """Owns the state of the fleet. `epoch` counts up with every start of agentd."""
 
-    def __init__(self, config: FleetConfig, epoch: int = 1) -> None:
+    def __init__(self, config: FleetConfig, epoch: int = 1, *, saved: bool = True) -> None:
+        """`saved` False: nobody keeps the rows of its outcomes, so they are empty."""
         self._fleet = Fleet(config, epoch)
+        self._saved = saved
         # When agentd was last told to wake: a tick long after it means that the loop stood still.
         self._due: float | None = None
         # What nearly every heartbeat comes to, made once: nothing has changed, go on.
@@ -150,6 +152,11 @@ class Controller:
         rows.take_changed(controller._fleet)
         controller._due = controller._next_deadline()
         return controller
+
+    @property
+    def evaluations(self) -> int:
+        """How often a pool has been evaluated since this controller was made."""
+        return self._fleet.evaluations
 
     @property
     def instances_left(self) -> int:
@@ -433,7 +440,7 @@ class Controller:
             decisions=tuple(fleet.decisions),
             effects=tuple(fleet.effects),
             directed=tuple(fleet.directed),
-            rows=rows.take_changed(fleet),
+            rows=rows.take_changed(fleet) if self._saved else {},
             reply=reply,
         )
         fleet.actions.clear()
@@ -441,4 +448,5 @@ class Controller:
         fleet.decisions.clear()
         fleet.effects.clear()
         fleet.directed.clear()
+        fleet.changed.clear()
         return outcome

@@ -27,6 +27,7 @@ def check(
     wanted = fleet.pools if names is None else names
     pools = [fleet.pools[name] for name in wanted if not fleet.pools[name].removed]
     decisions = {}
+    fleet.evaluations += len(pools)
     for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
         # What is granted becomes pending instances at once, so the next pool sees it as promised.
         if pool.quick:

@@ -174,7 +174,7 @@ class Fleet:
         self.shutting_down = False
         self.capacity_max: int | None = None
         self.scaling_events = 0
-        self.decisions_made = 0
+        self.decisions_made = self.evaluations = 0
         self.directives_made = 0
         self.wall_offset = 0.0
         self.actions: list[Action] = []
