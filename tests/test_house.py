@@ -95,7 +95,11 @@ PARTS = (
         ("click", "grpc", "google", "psutil"),
     ),
     Part("agentd.traces"),
-    Part("agentd.sim", ("agentd.core", "agentd.config", "agentd.drivers.memory", "agentd.errors", "agentd.traces")),
+    Part(
+        "agentd.sim",
+        ("agentd.core", "agentd.config", "agentd.drivers.memory", "agentd.errors", "agentd.traces"),
+        ("cairosvg",),
+    ),
     Part("agentd.limits", ("agentd.activation", "agentd.errors", "agentd.units"), ("dbus_fast",)),
     Part("agentd.dropins", ("agentd.config", "agentd.core.model", "agentd.errors", "agentd.units")),
     Part("agentd.service", ("agentd.units",), ("sdnotify",)),
