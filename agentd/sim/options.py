@@ -1,0 +1,30 @@
+"""How a simulation is set up: the virtual agents, the queue, and the pool's configuration with its default model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AGENTS_MAX = 50
+DRAINS = ("finish", "deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The setting of a simulation; the defaults are those of the published figures.
+
+    `settings` are keys of a pool's configuration and their values as a file would have them. `drain`: whether a
+    draining agent finishes whatever it has, or is stopped at the pool's drain timeout. `initial` None: right for the
+    opening of the trace.
+    """
+
+    startup_s: float = 30.0
+    concurrency: int = 1
+    agents_max: int = AGENTS_MAX
+    slo_s: float = 5.0
+    seed: int = 1
+    settings: tuple[tuple[str, str], ...] = ()
+    dispatch: str = "least-loaded"
+    drain: str = "finish"
+    initial: int | None = None
+    beat_jitter_ratio: float = 0.0
+    beat_loss_ratio: float = 0.0
