@@ -24,6 +24,7 @@ from agentd.agentctl import (
     instances,
     restart,
     scale,
+    simulate,
     status,
 )
 from agentd.agentctl import command as common
@@ -125,6 +126,7 @@ for _command in (
     heartbeat.heartbeat,
     daemon.reload,
     daemon.shutdown,
+    simulate.simulate,
     doctor.doctor,
     config.config,
 ):
