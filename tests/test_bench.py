@@ -61,6 +61,28 @@ def test_evaluate_gives_times_and_ratios_for_each_size(tmp_path: Path) -> None:
     assert found["12 agents: endpoints / baseline"] > 0
 
 
+def test_policies_compares_with_a_plan_and_takes_the_mean(tmp_path: Path) -> None:
+    for name in ("one", "azure-code-2023"):
+        rows = [f"{40 * n}.5,20.0" for n in range(30)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["offset_s,service_s", *rows, ""]), encoding="utf-8")
+    out = tmp_path / "out.json"
+    words = ["--traces", str(tmp_path), "--jobs", "1", "--startup", "5", "--out", str(out)]
+    printed = run("policies", "static:1", "static:3", *words)
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [(one["trace"], one["policy"]) for one in report["runs"]] == [
+        (trace, policy) for trace in ("azure-code-2023", "one") for policy in ("static:1", "static:3")
+    ]
+    assert report["means"]["static:1"] == {"j": 1.0, "late_percent": 0.0, "hours_ratio": 1.0}
+    assert report["means"]["static:3"]["hours_ratio"] > 2.5
+    assert "mean of all but azure-code" in printed
+
+
+def test_policies_says_what_is_wrong(tmp_path: Path) -> None:
+    words = [sys.executable, str(BENCH / "policies.py"), "--traces", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr.count("no traces")) == (2, 1)
+
+
 @pytest.mark.host
 def test_heartbeats_counts_beats_in_the_core_and_leaves_nobody_behind(tmp_path: Path) -> None:
     before = agents_left()
