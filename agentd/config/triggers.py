@@ -19,6 +19,7 @@ from agentd.core.cron import Cron, Window
 from agentd.core.rules import (
     SIGNALS,
     SOURCE_NAME,
+    AdaptiveTrigger,
     DemandTrigger,
     ExternalTrigger,
     LatencyTrigger,
@@ -76,6 +77,15 @@ def _latency(entry: Section, _own: ThresholdTrigger) -> Trigger:
     )
 
 
+def _adaptive(entry: Section, _own: ThresholdTrigger) -> Trigger:
+    base = AdaptiveTrigger()
+    return AdaptiveTrigger(
+        wait_target_s=entry.read("wait_target_sec", base.wait_target_s, seconds(0.001, 86_400)),
+        late_weight=entry.read("late_weight", base.late_weight, number(0.1, 1_000)),
+        standby=entry.read("standby", base.standby, whole(0, COUNT_MAX)),
+    )
+
+
 def _threshold(entry: Section, own: ThresholdTrigger) -> Trigger:
     up, down = THRESHOLDS
     found = ThresholdTrigger(
@@ -115,12 +125,14 @@ KINDS = {
     "latency": Kind(("target_sec", "quantile", "tolerance_ratio", "down_window_sec"), _latency),
     "schedule": Kind(("windows",), _schedule),
     "external": Kind(("sources",), _external),
+    "adaptive": Kind(("wait_target_sec", "late_weight", "standby"), _adaptive),
 }
 # What `policy` may name: the one trigger, with its defaults.
 POLICIES: dict[str, Trigger] = {
     "threshold": ThresholdTrigger(),
     "target": TargetTrigger(),
     "demand": DemandTrigger(),
+    "adaptive": AdaptiveTrigger(),
 }
 
 

@@ -69,6 +69,7 @@ class Instance:
     queue_length: int | None = None
     in_flight: int | None = None
     tasks_completed: int | None = None
+    completed: int = 0  # of all its processes, as far as agentd has seen
     # The last that it reported, of whichever heartbeat: one without a task finished since says nothing of its speed.
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None

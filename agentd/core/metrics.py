@@ -39,6 +39,8 @@ class Totals:
     in_flight: int
     # Tasks begun or waiting, in agents and in the pool's external queue. None: nobody tells.
     demand: float | None = None
+    told: bool = False  # an instance tells what it has at work or waiting
+    completed: float | None = None  # tasks ever, of instances that tell; None: nobody does
 
     @property
     def load(self) -> float | None:
@@ -50,6 +52,7 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     """The totals of `pool` at `now`; starting, draining and late instances are left out of the loads."""
     count = ready = starting = draining = unhealthy = failed = queue_length = in_flight = 0
     told = False
+    completed, counted = pool.completed_gone, pool.completed_gone > 0
     loads: list[float] = []
     fresh_since = now - fleet.config.heartbeat_timeout_s
     for instance in pool.instances.values():
@@ -71,12 +74,17 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
         elif state is State.FAILED:
             failed += 1
         count += instance.counts
+        completed += instance.completed
+        counted = counted or instance.tasks_completed is not None
         told = told or instance.in_flight is not None or instance.queue_length is not None
     demand: float | None = float(queue_length + in_flight) if told else None
     if pool.config.collector(QUEUE):
         waiting = signals.reading(pool, QUEUE, now)[0]
         demand = None if waiting is None else (demand or 0.0) + waiting
-    return Totals(count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight, demand)
+    return Totals(
+        count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight, demand, told,
+        float(completed) if counted else None,
+    )  # fmt: skip
 
 
 def take_report(instance: Instance, beat: Beat, now: float) -> bool:
@@ -86,12 +94,19 @@ def take_report(instance: Instance, beat: Beat, now: float) -> bool:
     """
     _note_work(instance, beat, now)
     changed = (
-        beat.in_flight != instance.in_flight or beat.load != instance.load or beat.queue_length != instance.queue_length
+        beat.in_flight != instance.in_flight
+        or beat.load != instance.load
+        or beat.queue_length != instance.queue_length
+        or beat.tasks_completed != instance.tasks_completed
     )
     instance.seq = beat.seq
     instance.load = beat.load
     instance.queue_length = beat.queue_length
     instance.in_flight = beat.in_flight
+    if beat.tasks_completed is not None and instance.tasks_completed is not None:
+        instance.completed += max(0, beat.tasks_completed - instance.tasks_completed)
+    elif beat.tasks_completed is not None and not instance.is_adopted:
+        instance.completed += beat.tasks_completed
     instance.tasks_completed = beat.tasks_completed
     if beat.tasks_completed is not None:
         _count(instance, beat.tasks_completed, now)

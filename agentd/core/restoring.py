@@ -22,6 +22,9 @@ def restore(fleet: Fleet, event: Restored, now: float) -> None:
     fleet.recovering_until = now + fleet.config.heartbeat_interval_s
     fleet.ticked_at = now
     fleet.next_check = now + fleet.config.check_interval_s
+    for pool in fleet.pools.values():
+        if pool.adaptive is not None:
+            pool.adaptive.flow.resumed = True
     for instance in fleet.instances.values():
         instance.heard_at = instance.started_at = now
         instance.missed = 0

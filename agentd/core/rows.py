@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from agentd.core import trial
+from agentd.core import learned, trial
 from agentd.core.messages import Stage
 from agentd.core.model import (
     STOP_GRACE_S_DEFAULT,
@@ -68,7 +68,7 @@ def take_changed(fleet: Fleet) -> dict[str, str | None]:
 
 def snapshot(fleet: Fleet) -> dict[str, str]:
     """All rows, instances in the order in which they were made."""
-    pools = [key for name in fleet.pools for key in (f"pool/{name}", f"history/{name}")]
+    pools = [key for name in fleet.pools for key in (f"pool/{name}", f"history/{name}", f"adaptive/{name}")]
     keys = [CONTROLLER, *pools, *(f"instance/{i}" for i in fleet.instances)]
     rows = {key: _row(fleet, key) for key in keys}
     return {key: row for key, row in rows.items() if row is not None}
@@ -98,6 +98,8 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
     for name, pool in fleet.pools.items():
         if f"history/{name}" in rows:
             pool.history = trial.load(json.loads(rows[f"history/{name}"]))
+        if f"adaptive/{name}" in rows:
+            pool.adaptive = learned.load(json.loads(rows[f"adaptive/{name}"]), shift)
     for name in populated - set(fleet.pools):
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
     for instance in sorted(loaded, key=lambda i: i.created_at):
@@ -120,6 +122,9 @@ def _row(fleet: Fleet, key: str) -> str | None:
     elif kind == "history":
         pool = fleet.pools.get(PoolName(name))
         value = trial.row(pool.history) if pool else None
+    elif kind == "adaptive":
+        pool = fleet.pools.get(PoolName(name))
+        value = learned.row(pool.adaptive) if pool and pool.adaptive else None
     else:
         instance = fleet.instances.get(InstanceId(name))
         if instance:
@@ -156,6 +161,7 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
     pool.footprint_bytes = value["footprint_bytes"]
     pool.footprint_learned = value["footprint_learned"]
     pool.footprint_cores = value["footprint_cores"]
+    pool.completed_gone = value.get("completed_gone", 0)
     pool.conflicts = {int(port): until + shift for port, until in value["conflicts"].items()}
     pool.restart_queue = [InstanceId(name) for name in value["restart_queue"]]
     pool.restarting = value["restarting"]
@@ -198,6 +204,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "footprint_bytes": pool.footprint_bytes,
         "footprint_learned": pool.footprint_learned,
         "footprint_cores": pool.footprint_cores,
+        "completed_gone": pool.completed_gone,
         "conflicts": pool.conflicts,
         "restart_queue": pool.restart_queue,
         "restarting": pool.restarting,

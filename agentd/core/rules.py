@@ -98,9 +98,17 @@ class ExternalTrigger:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveTrigger:
-    """Learns how much the pool will need by the time that a start takes."""
+    """As many as will be needed when a start that begins now has ended; learns how much reserve pays.
+
+    `wait_target_s`: a task that waits for longer is late. `late_weight`: one percent of late tasks is worth so many
+    percent of the instances' time. `standby`: so many more than the tasks at hand need, always.
+    """
 
     kind: ClassVar[str] = "adaptive"
+
+    wait_target_s: float = 5.0
+    late_weight: float = 10.0
+    standby: int = 0
 
 
 Trigger = (

@@ -13,6 +13,7 @@ from agentd.core import lifecycle
 from agentd.core.effects import Effect
 from agentd.core.health import Alarms
 from agentd.core.instances import NO_INCARNATION, SHRINKING, Instance, Purpose
+from agentd.core.learned import Learned
 from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Start
 from agentd.core.model import (
     AutoscalingMode,
@@ -114,6 +115,8 @@ class Pool:
     offers: dict[str, Offer] = field(default_factory=dict)
     recent: dict[str, Recent] = field(default_factory=dict)  # what its triggers have wanted lately
     schedule: Schedule = Schedule()
+    adaptive: Learned | None = None  # what the trigger of that name has learned
+    completed_gone: int = 0  # tasks of instances that are gone
     quick: bool = False  # it is also evaluated between the checks
     evaluated_at: float = 0.0
     evaluate_at: float = 0.0  # when that is due next; 0: nothing is
@@ -274,6 +277,7 @@ class Fleet:
         del self.instances[instance.id]
         pool = self.pools[instance.pool]
         del pool.instances[instance.id]
+        pool.completed_gone += instance.completed
         if pool.removed and not pool.instances:
             self.drop_pool(pool.name)
 
@@ -307,6 +311,9 @@ class Fleet:
 
     def touch_pool(self, name: PoolName) -> None:
         self.changed[f"pool/{name}"] = None
+
+    def touch_adaptive(self, name: PoolName) -> None:
+        self.changed[f"adaptive/{name}"] = None
 
     def touch_history(self, name: PoolName) -> None:
         self.changed[f"history/{name}"] = None

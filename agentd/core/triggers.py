@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentd.core import schedule, targets
+from agentd.core import adaptive, schedule, targets
 from agentd.core.metrics import Totals
 from agentd.core.model import Proposal, Reason
 from agentd.core.recent import Recent
@@ -43,6 +43,8 @@ def ask(fleet: Fleet, pool: Pool, sums: Totals, now: float, *, between: bool = F
 def note(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> None:
     """Remember what the triggers of `pool` want now."""
     for place, trigger in enumerate(pool.config.triggers):
+        if isinstance(trigger, AdaptiveTrigger):
+            adaptive.note(fleet, pool, trigger, sums, now)
         if not isinstance(trigger, _Steady):
             continue
         wish = _wish(fleet, pool, trigger, sums, now)
@@ -115,7 +117,7 @@ def _ask(pool: Pool, trigger: Trigger, sums: Totals, now: float, between: bool) 
         case ScheduleTrigger():
             return schedule.proposal(pool)
         case AdaptiveTrigger():
-            return Proposal(trigger.kind, None, Reason("not_available", "adaptive is not there yet"))
+            return adaptive.propose(pool, trigger, sums, now)
     raise AssertionError(f"broken invariant: {trigger.kind} is asked elsewhere")
 
 
@@ -184,7 +186,9 @@ def _turning(pool: Pool, trigger: Trigger, sums: Totals) -> str:
             return f"follows what programs{who} propose"
         case ScheduleTrigger():
             return schedule.turning(pool)
-        case AdaptiveTrigger() | ThresholdTrigger():
+        case AdaptiveTrigger():
+            return adaptive.turning(pool, sums)
+        case ThresholdTrigger():
             return ""
 
 

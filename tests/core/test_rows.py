@@ -11,6 +11,9 @@ from fleets import RESEARCH, fleet, research
 
 from agentd.core import rows
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
+from agentd.core.experts import EXPERTS
+from agentd.core.flow import Flow
+from agentd.core.learned import Learned
 from agentd.core.messages import Stage
 from agentd.core.model import (
     AutoscalingMode,
@@ -25,6 +28,7 @@ from agentd.core.model import (
 )
 from agentd.core.recent import Recent
 from agentd.core.rules import CollectorConfig, Offer, Reading
+from agentd.core.shadow import Shadow, Shadows
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 from agentd.core.trial import History, Mark, Sample, Trial
 
@@ -82,6 +86,14 @@ def history() -> History:
     )
 
 
+def learned() -> Learned:
+    shadows = Shadows.beginning(3, 30.0)
+    shadows.leader, shadows.lived_at, shadows.hours_s, shadows.tasks = 2, 32.0, 33.0, 34.0
+    shadows.fleets[1] = Shadow(4, 3, 5.5, 6.5, [(60.0, 1)], 7.5)
+    flow = Flow(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, True, [(1.0, 2.0)], 8.0, 9.0, 10.0)
+    return Learned(flow, shadows, [float(place) for place in range(len(EXPERTS))], 35.0)
+
+
 def collecting() -> FleetConfig:
     return fleet(research(collectors=(CollectorConfig("queue", "test"),)))
 
@@ -96,6 +108,7 @@ def filled_fleet() -> Fleet:
     pool.history = history()
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
+    pool.completed_gone, pool.adaptive = 18, learned()
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
     pool.rolling = Rolling("alice", 8, 7, 2, "no port", {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
     pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED

@@ -1,0 +1,151 @@
+"""The `adaptive` trigger: as many as will be needed when a start that begins now has ended.
+
+It puts together what is known of the stream of tasks (`core.flow`), what seven experts make of it (`core.experts`), and
+which of them has been right lately (`core.shadow`). `note` takes what the agents tell, once per evaluation; `propose`
+changes nothing.
+
+Silence is information: who is late counts as fully at work on the way down and as nothing more on the way up, and where
+half of a pool is silent, it stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agentd.core import experts, starts
+from agentd.core.experts import EXPERTS, Outlook
+from agentd.core.learned import Learned
+from agentd.core.metrics import Totals
+from agentd.core.model import Proposal, Reason
+from agentd.core.rules import AdaptiveTrigger
+from agentd.core.shadow import Shadows
+from agentd.core.state import Fleet, Pool
+
+# Before a start of the pool has been seen.
+START_S_DEFAULT = 30.0
+# The shadows move in steps of this share of a start, at least a second.
+STEP_RATIO = 1.0 / 15.0
+STEP_S_MIN = 1.0
+# How often what was learned is worth a write.
+SAVE_S = 60.0
+# A load says how busy agents are and not what waits: so busy they are full, and there is more.
+FULL_RATIO = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more."""
+
+    at_work: float
+    waiting: float
+    sure: bool
+
+    @property
+    def total(self) -> float:
+        return self.at_work + self.waiting
+
+
+def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> None:
+    """Take what the agents of `pool` tell now."""
+    demand = _demand(pool, sums)
+    if demand is None or now < fleet.recovering_until:  # by then everybody has spoken again
+        return
+    if pool.adaptive is None:
+        pool.adaptive = Learned()
+    learned = pool.adaptive
+    passed_s = max(0.0, now - learned.flow.at)
+    learned.flow.observe(now, demand.total, demand.at_work, sums.completed)
+    start_s = start_time_s(pool)
+    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
+    floor = _floor(demand, view)
+    for place, expert in enumerate(EXPERTS):
+        learned.peaks[place] = max(floor, experts.faded(expert, learned.peaks[place], passed_s, view.stretch))
+    shadows = learned.shadows
+    if shadows is None:
+        learned.shadows = Shadows.beginning(sums.count, now)
+    elif now - shadows.lived_at > 10 * START_S_DEFAULT:
+        shadows.lived_at = now  # agentd was away, or the trigger was: nobody knows what came in between
+        learned.flow.take_lately()
+    elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):
+        came, freed_per_s = learned.flow.take_lately()
+        shadows.live(
+            view, now, came, freed_per_s, start_s, pool.config.concurrency, pool.min, pool.max,
+            trigger.wait_target_s, trigger.late_weight,
+        )  # fmt: skip
+    if now - learned.saved_at >= SAVE_S:
+        learned.saved_at = now
+        fleet.touch_adaptive(pool.name)
+
+
+def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> Proposal:
+    """The count that is nearest to what there is, of those that the leading expert finds right."""
+    demand = _demand(pool, sums)
+    learned = pool.adaptive
+    if demand is None or learned is None:
+        text = "no ready instance has told its load, in_flight or queue_length"
+        return Proposal(trigger.kind, None, Reason("no_sample", text))
+    if sums.unhealthy and sums.unhealthy * 2 >= sums.ready + sums.unhealthy:
+        text = f"{sums.unhealthy} of {sums.ready + sums.unhealthy} instances are silent"
+        return Proposal(trigger.kind, sums.count, Reason("silent", text))
+    leader = learned.shadows.leader if learned.shadows else 0
+    expert = EXPERTS[leader]
+    start_s = start_time_s(pool)
+    slots = pool.config.concurrency
+    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
+    floor = _floor(demand, view)
+    peak = max(floor, experts.faded(expert, learned.peaks[leader], max(0.0, now - learned.flow.at), view.stretch))
+    expected = view.expected(demand.total)
+    low, high = experts.band(expert, expected, floor, peak, slots)
+    if trigger.standby:
+        low = max(low, math.ceil(demand.total / slots) + trigger.standby)
+        high = max(high, low)
+    if sums.unhealthy:  # who is late may be at work with all it can take
+        high = max(high, math.ceil((demand.total + sums.unhealthy * slots) / slots))
+    count = low if sums.count < low else high if sums.count > high else sums.count
+    if count < sums.count and not demand.sure:
+        return Proposal(trigger.kind, sums.count, Reason("unsure", "nobody knows how many tasks wait outside"))
+    code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
+    return Proposal(trigger.kind, count, Reason(code, _text(demand, expected, start_s, view, expert.name, low, high)))
+
+
+def start_time_s(pool: Pool) -> float:
+    """How long a start of `pool` takes, by its last ones."""
+    return starts.learned(pool).p50_s or START_S_DEFAULT
+
+
+def turning(pool: Pool, sums: Totals) -> str:
+    """What would change a pool that is to stay as it is."""
+    learned = pool.adaptive
+    if learned is None or learned.flow.demand is None:
+        return "decides when a ready instance tells its load, in_flight or queue_length"
+    slots = pool.config.concurrency
+    parts = []
+    if sums.count < pool.max:
+        parts.append(f"would grow above {sums.count * slots} tasks at work or waiting, or when as many are expected")
+    if sums.count > pool.min:
+        parts.append(f"would shrink when {sums.count - 1} are enough for what is expected and what came lately")
+    return ", ".join(parts)
+
+
+def _demand(pool: Pool, sums: Totals) -> Demand | None:
+    """What is known of the tasks of `pool`; None: nothing."""
+    if sums.demand is not None:
+        return Demand(float(sums.in_flight), max(0.0, sums.demand - sums.in_flight), True)
+    if sums.told:
+        return Demand(float(sums.in_flight), float(sums.queue_length), False)
+    if sums.load is not None:
+        return Demand(sums.load / FULL_RATIO * sums.ready * pool.config.concurrency, 0.0, True)
+    return None
+
+
+def _floor(demand: Demand, view: Outlook) -> float:
+    return demand.at_work + demand.waiting * view.urgent_ratio
+
+
+def _text(demand: Demand, expected: float, start_s: float, view: Outlook, name: str, low: int, high: int) -> str:
+    right = f"{low}" if low == high else f"{low} to {high}"
+    return (
+        f"{demand.at_work:.3g} tasks at work, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
+        f"(each takes {view.service_s:.3g} s); right: {right} ({name})"
+    )

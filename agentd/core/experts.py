@@ -1,0 +1,95 @@
+"""How much capacity a pool ought to have: seven experts, who look at the same numbers.
+
+Each gives a band of counts. Below it the pool grows, above it the pool shrinks, within it nothing happens: what has
+just been let go would not be asked for again by the same numbers. The lower end is what the pool will need when an
+instance that is started now is ready:
+
+    expected   = demand x exp(-s/S) + rate x S x (1 - exp(-s/S))        s: start time, S: mean service time
+    lower      = max(expected + up x sqrt(expected), at work + waiting / (1 + 0.25 x wait target / S)) / concurrency
+    upper      = max(expected + down x sqrt(expected), hold x recent peak) / concurrency
+
+The first is the mean of an infinite-server queue with what is there now (of the tasks at hand a share exp(-s/S) is
+still there, the others have come since); its square root is the spread of a Poisson stream. The second is the reactive
+floor: what is at work and waits now. The recent peak fades with a time constant. The parameters were chosen on public
+traces with `bench/policies.py`; none of them fits every pool, so `core.shadow` chooses among them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agentd.core.flow import Flow
+
+# A task that may wait as long as it takes lets this share of the waiting be served by those that become free.
+PATIENCE_RATIO = 0.25
+# The start time that the time constants below were chosen at: peaks are worth holding the longer, the slower a start.
+START_S_USUAL = 30.0
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """`up`, `down`: spreads of expected demand kept, before growing and shrinking. `hold_ratio` of the recent peak is
+    kept, which fades with `hold_s`."""
+
+    name: str
+    up: float
+    down: float
+    hold_ratio: float
+    hold_s: float
+
+
+# The first is whom a pool begins with.
+EXPERTS = (
+    Expert("even", up=1.5, down=2.0, hold_ratio=1.3, hold_s=80.0),
+    Expert("bursty", up=0.0, down=0.5, hold_ratio=1.3, hold_s=160.0),
+    Expert("lean", up=0.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
+    Expert("steady", up=1.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
+    Expert("holding", up=0.5, down=1.5, hold_ratio=1.0, hold_s=240.0),
+    Expert("careful", up=2.0, down=2.5, hold_ratio=1.0, hold_s=10.0),
+    Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What all experts share: expected tasks and their spread when a start has ended, the service time, how much of the
+    waiting must be served at once, and by how much their time constants are stretched."""
+
+    service_s: float
+    arriving: float
+    staying_ratio: float
+    urgent_ratio: float
+    stretch: float
+
+    def expected(self, demand: float) -> float:
+        """Tasks at hand when a start that begins now has ended."""
+        return self.staying_ratio * demand + self.arriving
+
+
+def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
+    """What is to be expected of `flow` in `start_s`."""
+    service_s = flow.service_s
+    staying_ratio = math.exp(-start_s / service_s)
+    return Outlook(
+        service_s=service_s,
+        arriving=flow.rate * service_s * (1.0 - staying_ratio),
+        staying_ratio=staying_ratio,
+        urgent_ratio=1.0 / (1.0 + PATIENCE_RATIO * wait_target_s / service_s),
+        stretch=(start_s + START_S_USUAL) / (2.0 * START_S_USUAL),
+    )
+
+
+def faded(expert: Expert, peak: float, passed_s: float, stretch: float) -> float:
+    """What is left of `peak` after `passed_s`."""
+    return peak * math.exp(-passed_s / (expert.hold_s * stretch))
+
+
+def band(expert: Expert, expected: float, floor: float, peak: float, slots: int) -> tuple[int, int]:
+    """The lower and upper end, in instances of `slots` tasks each. `floor`: at work and urgently waiting."""
+    spread = math.sqrt(expected)
+    lower = max(expected + expert.up * spread, floor) / slots
+    upper = max(expected + expert.down * spread, expert.hold_ratio * peak) / slots
+    low = math.ceil(lower - _ROUNDING)
+    return low, max(low, math.ceil(upper - _ROUNDING))

@@ -1,0 +1,109 @@
+"""The stream of tasks through one pool, as far as its agents tell: how many arrive, and how long one takes.
+
+Arrivals are not seen by themselves: what has been completed and what is at work or waiting has arrived. The mean
+service time is busy slot-seconds over completions (Little's law), with a memory of some thousand tasks.
+
+Counts are tasks, rates tasks per second; times are seconds on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+# The two windows over which arrivals are counted, and the share of the short one in what is expected.
+SHORT_S, LONG_S = 120.0, 600.0
+SHORT_RATIO = 0.25
+# Before so much has been seen, a rate is of this span all the same: one task in the first second is no flood.
+SPAN_S_MIN = 20.0
+# The cumulative count is noted so often.
+MARK_S = 5.0
+# What is believed of the service time before anything was seen counts as one task; older tasks count half.
+SERVICE_S_DEFAULT = 10.0
+TASKS_REMEMBERED = 3000.0
+# Silence for longer than this (agentd was away) begins a new stream; what was learned of the service time stays.
+GAP_S_MAX = 60.0
+
+
+@dataclass(slots=True)
+class Flow:
+    """`marks`: (time, tasks arrived until then), oldest first, at least the last LONG_S. `demand`, `completed`: as last
+    told; None before that. `resumed`: agentd was away, and the next numbers are where counting goes on from."""
+
+    began: float = 0.0
+    at: float = 0.0
+    arrived: float = 0.0
+    demand: float | None = None
+    completed: float | None = None
+    busy_s: float = 0.0
+    done: float = 0.0
+    resumed: bool = False
+    marks: list[tuple[float, float]] = field(default_factory=list)
+    # Since the last step: what the shadows are to live through.
+    arrived_lately: float = 0.0
+    done_lately: float = 0.0
+    busy_lately_s: float = 0.0
+
+    @property
+    def service_s(self) -> float:
+        """The mean time that a task keeps one slot busy."""
+        return (self.busy_s + SERVICE_S_DEFAULT) / (self.done + 1.0)
+
+    @property
+    def rate(self) -> float:
+        """Tasks that arrive per second, by what came lately."""
+        return SHORT_RATIO * self._rate(SHORT_S) + (1.0 - SHORT_RATIO) * self._rate(LONG_S)
+
+    def observe(self, now: float, demand: float, at_work: float, completed: float | None) -> None:
+        """Take what the agents tell: tasks at work or waiting, those of them at work, and completed ones ever.
+
+        Without a count of completed tasks, those that left are taken as completed, and only growth as arrivals.
+        """
+        passed_s = now - self.at
+        if self.demand is None or passed_s > GAP_S_MAX:
+            self._begin(now)
+        elif not self.resumed:
+            more = demand - self.demand
+            if completed is None or self.completed is None:
+                done, came = max(0.0, -more), max(0.0, more)
+            else:
+                done = max(0.0, completed - self.completed)
+                came = more + done
+            self.busy_s += at_work * passed_s
+            self.busy_lately_s += at_work * passed_s
+            self.done += done
+            self.done_lately += done
+            # Reports do not come at one moment: what seems to have left without being done comes back with the next.
+            self.arrived += came
+            self.arrived_lately += came
+            if self.done > TASKS_REMEMBERED:
+                self.done /= 2.0
+                self.busy_s /= 2.0
+        self.at, self.demand, self.completed, self.resumed = now, demand, completed, False
+        if not self.marks or now - self.marks[-1][0] >= MARK_S:
+            self.marks.append((now, self.arrived))
+            if len(self.marks) > 2 * LONG_S / MARK_S:
+                del self.marks[: bisect_left(self.marks, (now - LONG_S, -math.inf)) - 1]
+
+    def take_lately(self) -> tuple[float, float]:
+        """Tasks that have arrived since this was asked last, and the busy slots freed per second, as a share."""
+        came = max(0.0, self.arrived_lately)
+        per_s = self.done_lately / self.busy_lately_s if self.busy_lately_s > 0.0 else 1.0 / self.service_s
+        self.arrived_lately = min(0.0, self.arrived_lately)
+        self.done_lately = self.busy_lately_s = 0.0
+        return came, per_s
+
+    def _begin(self, now: float) -> None:
+        self.began = self.at = now
+        self.arrived = self.arrived_lately = self.done_lately = self.busy_lately_s = 0.0
+        self.marks.clear()
+
+    def _rate(self, window_s: float) -> float:
+        if not self.marks:
+            return 0.0
+        since = self.at - window_s
+        # The last mark before the window; at the beginning of the stream its first.
+        place = max(0, bisect_left(self.marks, (since, math.inf)) - 1)
+        came = self.arrived - self.marks[place][1]
+        return max(0.0, came) / max(min(window_s, self.at - self.began), SPAN_S_MIN)

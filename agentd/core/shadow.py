@@ -1,0 +1,118 @@
+"""What each expert would have cost: a small fleet in shadow for each of them, which lives through the same arrivals.
+
+A shadow starts and lets go instances as its expert says, waits for them as long as a start takes, and serves the tasks
+that have arrived, as fast as the real agents were seen to finish theirs. It counts what it would have paid: the time of
+its instances, and a price for each task that would have waited for longer than the wait target. The expert whose shadow
+has paid least lately is the one to follow (follow the leader: Cesa-Bianchi and Lugosi, Prediction, Learning, and Games,
+2006, chapter 2; every expert is seen at every moment, as what arrives does not depend on whom we follow).
+
+A shadow is a fluid: tasks are fractions, and all take the mean time. Times are seconds, costs instance-seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from agentd.core.experts import EXPERTS, Expert, Outlook, band, faded
+
+# What was paid counts half as much after two thirds of this time.
+MEMORY_S = 86_400.0
+# Somebody else is followed only when that has cost so much less.
+BETTER_RATIO = 0.02
+# Nobody is left before so much has been seen.
+TRIAL_S = 300.0
+# The share of the leader's instances that a plan which knows all arrivals would need: measured on the traces.
+NEEDED_RATIO = 0.75
+
+
+@dataclass(slots=True)
+class Shadow:
+    """The fleet of one expert. `coming`: (ready at, how many), oldest first; `count` is with them."""
+
+    count: int
+    ready: int
+    demand: float = 0.0
+    peak: float = 0.0
+    coming: list[tuple[float, int]] = field(default_factory=list)
+    paid: float = 0.0
+
+    def live(
+        self, expert: Expert, view: Outlook, now: float, passed_s: float, came: float, freed_per_s: float,
+        start_s: float, slots: int, least: int, most: int, wait_target_s: float,
+    ) -> float:  # fmt: skip
+        """Live through `passed_s` in which `came` tasks arrived; the tasks that waited too long."""
+        while self.coming and self.coming[0][0] <= now:
+            self.ready += self.coming.pop(0)[1]
+        capacity = float(self.ready * slots)
+        before = self.demand
+        there = before + came
+        there = max(0.0, there - min(there, min((before + there) / 2.0, capacity) * freed_per_s * passed_s))
+        self.demand = there
+        over = max(there, (before + there) / 2.0) - capacity
+        late = came if over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > wait_target_s) else 0.0
+        waiting = max(0.0, there - capacity)
+        floor = there - waiting + waiting * view.urgent_ratio
+        self.peak = max(floor, faded(expert, self.peak, passed_s, view.stretch))
+        low, high = band(expert, view.expected(there), floor, self.peak, slots)
+        self._resize(max(least, min(most, low if self.count < low else high if self.count > high else self.count)),
+                     now + start_s)  # fmt: skip
+        return late
+
+    def _resize(self, wanted: int, ready_at: float) -> None:
+        if wanted > self.count:
+            self.coming.append((ready_at, wanted - self.count))
+        while self.count > wanted:
+            # Who has not started yet goes first, as in the real fleet.
+            if not self.coming:
+                self.ready -= self.count - wanted
+                break
+            at, number = self.coming.pop()
+            gone = min(number, self.count - wanted)
+            if number > gone:
+                self.coming.append((at, number - gone))
+            self.count -= gone
+        self.count = wanted
+
+
+@dataclass(slots=True)
+class Shadows:
+    """One shadow for each of EXPERTS, and whom the pool follows. `hours_s`, `tasks`: of the leader, as remembered."""
+
+    fleets: list[Shadow]
+    leader: int = 0
+    since: float = 0.0
+    lived_at: float = 0.0
+    hours_s: float = 0.0
+    tasks: float = 0.0
+
+    @classmethod
+    def beginning(cls, count: int, now: float) -> Shadows:
+        """All with `count` instances, ready."""
+        return cls([Shadow(count, count) for _ in EXPERTS], since=now, lived_at=now)
+
+    def live(
+        self, view: Outlook, now: float, came: float, freed_per_s: float, start_s: float, slots: int, least: int,
+        most: int, wait_target_s: float, late_weight: float,
+    ) -> None:  # fmt: skip
+        """Let all live until `now`, and follow whoever has paid least.
+
+        `late_weight`: so many percent of the instances' time is one percent of late tasks worth.
+        """
+        passed_s = now - self.lived_at
+        self.lived_at = now
+        kept_ratio = math.exp(-passed_s / MEMORY_S)
+        held_s = [fleet.count * passed_s for fleet in self.fleets]
+        late = [
+            fleet.live(expert, view, now, passed_s, came, freed_per_s, start_s, slots, least, most, wait_target_s)
+            for expert, fleet in zip(EXPERTS, self.fleets, strict=True)
+        ]
+        self.hours_s = self.hours_s * kept_ratio + held_s[self.leader]
+        self.tasks = self.tasks * kept_ratio + came
+        price = late_weight * NEEDED_RATIO * self.hours_s / self.tasks if self.tasks > 0.0 else 0.0
+        for place, fleet in enumerate(self.fleets):
+            fleet.paid = fleet.paid * kept_ratio + held_s[place] + late[place] * price
+        if now - self.since > TRIAL_S:
+            best = min(range(len(self.fleets)), key=lambda place: (self.fleets[place].paid, place))
+            if self.fleets[best].paid < (1.0 - BETTER_RATIO) * self.fleets[self.leader].paid:
+                self.leader = best
