@@ -20,7 +20,7 @@ from typing import Literal
 
 from agentd.core.effects import Effect, restored
 from agentd.core.messages import EventType, Record, StoredRecord
-from agentd.core.model import Decision, InstanceId, Limit, PoolName, Reason
+from agentd.core.model import Decision, InstanceId, Limit, PoolName, Proposal, Reason
 from agentd.errors import StateDirError
 
 APPLICATION_ID = 0x61677464  # "agtd", so that a file of another program is never taken for ours
@@ -57,11 +57,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE decisions ADD COLUMN effect TEXT NOT NULL DEFAULT ''",  # known later than the rest
         "CREATE INDEX decisions_by_id ON decisions (id)",
     ),
+    (
+        "ALTER TABLE decisions ADD COLUMN \"trigger\" TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE decisions ADD COLUMN proposals TEXT NOT NULL DEFAULT '[]'",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
 EVENT_COLUMNS = "id, wall, type, pool, instance, decision, actor, reason"
-DECISION_COLUMNS = "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect"
+DECISION_COLUMNS = (
+    "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect,"
+    ' "trigger", proposals'
+)
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -335,7 +342,7 @@ def _event(row: tuple[int, float, str, str, str, str, str, str]) -> StoredRecord
 def put_decisions(connection: sqlite3.Connection, decisions: Iterable[tuple[int, Decision]]) -> None:
     """Store decisions under their sequence numbers; storing one twice is the same as once."""
     connection.executemany(
-        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (_decision_row(seq, made) for seq, made in decisions),
     )
 
@@ -374,11 +381,14 @@ def _decision_row(seq: int, made: Decision) -> tuple[object, ...]:
         _text(made.counterfactual),
         _json(list(made.victims)),
         "" if made.effect is None else _effect_text(made.effect),
+        _text(made.trigger),
+        _json([[each.trigger, each.count, each.reason.code, each.reason.text] for each in made.proposals]),
     )
 
 
-def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str]) -> Decision:
-    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect = row
+def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str, str, str]) -> Decision:
+    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect, *ruled = row
+    trigger, proposals = ruled
     return Decision(
         id=number,
         pool=PoolName(pool),
@@ -392,6 +402,8 @@ def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, s
         counterfactual=counterfactual,
         victims=tuple(InstanceId(victim) for victim in json.loads(victims)),
         effect=restored(json.loads(effect)) if effect else None,
+        trigger=trigger,
+        proposals=tuple(Proposal(kind, count, Reason(code, text)) for kind, count, code, text in json.loads(proposals)),
     )
 
 

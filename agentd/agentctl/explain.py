@@ -12,7 +12,8 @@ from agentd.agentctl.command import Command, Session, Whole, show_json
 from agentd.agentctl.effects import effect_lines, starts_text
 from agentd.agentctl.explain_instance import story_lines, tell
 from agentd.agentctl.instances import find_instance, is_instance_id
-from agentd.agentctl.status import limit_text, outcome, target_text, tasks_max
+from agentd.agentctl.propose import offer_text
+from agentd.agentctl.status import has_thresholds, limit_text, outcome, target_text, tasks_max
 from agentd.agentctl.terminal import show, styled, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
 from agentd.agentctl.trouble import DISABLED, pool_lines
@@ -107,12 +108,14 @@ def explain_lines(answer: pb.ExplainResponse, status: pb.Status, *, now: float) 
 def _facts(pool: pb.Pool, width: int) -> list[str]:
     load = ratio(pool.load) if pool.HasField("load") else "unknown"
     footprint = "measured" if pool.footprint_learned else "assumed"
+    rule = ""
+    if has_thresholds(pool):
+        rule = f": fewer below {ratio(pool.scale_down_threshold)}, more above {ratio(pool.scale_up_threshold)}"
     facts = [
         f"{plural(pool.count, 'instance')} ({pool.ready} ready, {pool.starting} starting, {pool.unhealthy} unhealthy), "
         f"{pool.core} core; besides {pool.draining} draining, {pool.failed} failed; min {pool.min}, max {pool.max}, "
         f"capacity {pool.capacity}",
-        f"load {load}, policy {pool.policy}: fewer below {ratio(pool.scale_down_threshold)}, "
-        f"more above {ratio(pool.scale_up_threshold)}; {pool.queue_length} tasks wait, {pool.in_flight} of "
+        f"load {load}, policy {pool.policy}{rule}; {pool.queue_length} tasks wait, {pool.in_flight} of "
         f"{tasks_max(pool)} run",
         f"an instance takes {size(pool.footprint_bytes)} ({footprint})"
         + (f"; headroom: {pool.headroom.text}" if pool.headroom.text else ""),
@@ -124,6 +127,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
         facts.append(f"cooldown: up for {duration(pool.up_cooldown_s)}, down for {duration(pool.down_cooldown_s)}")
     if pool.HasField("target"):
         facts.append(target_text(pool.target))
+    facts += [offer_text(offer) for offer in pool.offers]
     return [line for fact in facts for line in wrapped(printable(fact), width=width, first="  ", rest="    ")]
 
 
@@ -133,6 +137,14 @@ def _chain(decision: pb.Decision, width: int, *, enabled: bool) -> list[str]:
         lines += wrapped(printable(f"{reason.code}: {reason.text}"), width=width, first="  ", rest="    ")
     if not decision.reasons:
         lines.append("  none: nothing is asked of this pool")
+    if len(decision.proposals) > 1:
+        lines += ["", styled("PROPOSALS", "dim")]
+        for proposal in decision.proposals:
+            count = str(proposal.count) if proposal.HasField("count") else "-"
+            text = f"{proposal.trigger} {count}: {proposal.reason.text}"
+            lines += wrapped(printable(text), width=width, first="  ", rest="    ")
+        wins = f"{decision.trigger} decides: the highest count, of equal ones the first"
+        lines += wrapped(printable(wins), width=width, first="  ", rest="    ")
     lines += ["", styled("LIMITS", "dim")]
     for limit in decision.limits:
         lines += wrapped(printable(limit_text(limit)), width=width, first="  ", rest="    ")

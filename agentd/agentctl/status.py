@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.propose import offer_text
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
 from agentd.agentctl.trouble import DISABLED, pool_lines
@@ -127,14 +128,19 @@ def _pools(status: pb.Status, width: int) -> list[str]:
             pool.min,
             pool.max,
             None if load is None else ratio(load),
-            ratio(pool.scale_down_threshold),
-            ratio(pool.scale_up_threshold),
+            ratio(pool.scale_down_threshold) if has_thresholds(pool) else None,
+            ratio(pool.scale_up_threshold) if has_thresholds(pool) else None,
             pool.queue_length,
             f"{pool.in_flight}/{tasks_max(pool)}",
-            load="warn" if load is not None and load > pool.scale_up_threshold else "",
+            load="warn" if load is not None and has_thresholds(pool) and load > pool.scale_up_threshold else "",
         )
         notes += pool_lines(pool, status.instances, width)
     return table.lines(table_width()) + notes
+
+
+def has_thresholds(pool: pb.Pool) -> bool:
+    """Whether its thresholds mean anything: one of its triggers looks at them."""
+    return "threshold" in pool.policy.split(", ")
 
 
 def tasks_max(pool: pb.Pool) -> int:
@@ -151,6 +157,7 @@ def _next(status: pb.Status, width: int) -> list[str]:
         else:  # nobody evaluates, so nothing that a decision says would happen
             lines.append(f"{pool.name.ljust(10)} nothing until multi_agent.enabled is true")
         facts = [target_text(pool.target)] if pool.HasField("target") else []
+        facts += [offer_text(offer) for offer in pool.offers]
         facts += [f"headroom: {pool.headroom.text}"] if pool.headroom.text else []
         for fact in facts:
             lines += wrapped(printable(fact), width=width, first=_INDENT, rest=_INDENT + "  ")

@@ -8,7 +8,7 @@ from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
 from agentd.core.rules import CollectorConfig, ThresholdTrigger
 from agentd.core.state import Fleet, Instance, Pool, Purpose
-from agentd.core.views import FleetView, InstanceView, PoolView, ReadingView, RollingView
+from agentd.core.views import FleetView, InstanceView, OfferView, PoolView, ReadingView, RollingView
 
 # In these states an instance is expected to beat.
 _BEATING = (State.READY, State.DRAINING)
@@ -78,6 +78,10 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         effect=pool.history.last,
         measuring=pool.history.trial.decision if pool.history.trial else "",
         readings=tuple(_reading(pool, collector, now) for collector in config.collectors),
+        offers=tuple(
+            OfferView(offer.source, offer.count, offer.owner, offer.reason, max(0.0, offer.expires - now))
+            for _, offer in sorted(pool.offers.items())
+        ),
     )
 
 

@@ -113,6 +113,17 @@ class ReadingView:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferView:
+    """A count that the program `source` asks for, and for how much longer."""
+
+    source: str
+    count: int
+    owner: str
+    reason: str
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -154,6 +165,7 @@ class PoolView:
     effect: Effect | None  # what the last scaling that was judged has brought
     measuring: str  # the decision whose effect is being measured; empty: none is
     readings: tuple[ReadingView, ...] = ()  # of its collectors, in the order of the configuration
+    offers: tuple[OfferView, ...] = ()  # by source
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from agentd.core.messages import (
     ConfigureReply,
     Drain,
     EventType,
+    Propose,
     Restart,
     RollingRestart,
     SetAutoscaling,
@@ -36,6 +37,7 @@ from agentd.core.model import InstanceId, PoolName
 from agentd.core.views import FleetView
 from agentd.errors import Refused
 from agentd.rpc import convert, identity
+from agentd.rpc import convert_decisions as decisions
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import PeerOf
 from agentd.rpc.operations import Operations
@@ -47,6 +49,7 @@ EVENTS_DEFAULT, EVENTS_MAX = 100, 10_000
 HISTORY_DEFAULT, HISTORY_MAX = 10, 1_000
 LINES_MAX = 100_000
 TARGET_S_DEFAULT = 3600.0
+OFFER_S_DEFAULT = 600.0
 COUNT_MAX = 100_000
 TEXT_MAX = 200
 REQUEST_ID_MAX = 64
@@ -165,7 +168,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         pool = next(item for item in view.pools if item.name == request.pool)
         history = await self._runtime.decisions(request.pool, min(request.history or HISTORY_DEFAULT, HISTORY_MAX))
         return pb.ExplainResponse(
-            pool=convert.pool(pool, now), decisions=[convert.decision(decision, now) for decision in history]
+            pool=convert.pool(pool, now), decisions=[decisions.decision(decision, now) for decision in history]
         )
 
     @_answers
@@ -228,7 +231,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             )
         )
         assert isinstance(reply, TargetReply)
-        return pb.ScaleResponse(grants=convert.grants(reply.grants))
+        return pb.ScaleResponse(grants=decisions.grants(reply.grants))
 
     @_once
     async def SetAutoscaling(
@@ -239,12 +242,30 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         return pb.SetAutoscalingResponse(autoscaling=convert.autoscaling(self._runtime.view().autoscaling))
 
     @_once
+    async def Propose(self, request: pb.ProposeRequest, context: _Context) -> pb.ProposeResponse:
+        if request.HasField("count") == request.withdraw:
+            text = "count and withdraw: expected one of them"
+            raise Refused("COUNT_MISSING", text, status="INVALID_ARGUMENT")
+        await self._runtime.submit(
+            Propose(
+                pool=PoolName(request.pool),
+                source=request.source,
+                count=None if request.withdraw else request.count,
+                owner=await self._owner(request, context),
+                reason=_text("reason", request.reason),
+                for_s=request.for_s if request.HasField("for_s") else OFFER_S_DEFAULT,
+            )
+        )
+        pool = next((pool for pool in self._runtime.view().pools if pool.name == request.pool), None)
+        return pb.ProposeResponse(offers=decisions.offers(pool.offers if pool else ()))
+
+    @_once
     async def Check(self, request: pb.CheckRequest, context: _Context) -> pb.CheckResponse:
         owner = await self._owner(request, context)
         reply = await self._runtime.submit(Check(owner, PoolName(request.pool) if request.pool else None))
         assert isinstance(reply, CheckReply)
         now = self._runtime.clock.now()
-        return pb.CheckResponse(decisions=[convert.decision(decision, now) for decision in reply.decisions])
+        return pb.CheckResponse(decisions=[decisions.decision(decision, now) for decision in reply.decisions])
 
     @_once
     async def Restart(self, request: pb.RestartRequest, context: _Context) -> pb.RestartResponse:

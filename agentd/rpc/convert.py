@@ -13,10 +13,9 @@ from typing import Literal
 from agentd.about import About
 from agentd.core.balancer import Endpoint
 from agentd.core.directory import Change
-from agentd.core.messages import Acknowledgement, Beat, BeatReply, Grant, Refusal, Stage, StoredRecord
+from agentd.core.messages import Acknowledgement, Beat, BeatReply, Refusal, Stage, StoredRecord
 from agentd.core.model import (
     AutoscalingMode,
-    Decision,
     Directive,
     DirectiveKind,
     FleetConfig,
@@ -27,6 +26,7 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
+from agentd.rpc import convert_decisions as decisions
 from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
 from agentd.rpc.convert_pool import readings, start_times
@@ -297,7 +297,7 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         ),
         footprint_bytes=view.footprint_bytes,
         footprint_learned=view.footprint_learned,
-        next=decision(view.next, now),
+        next=decisions.decision(view.next, now),
         up_cooldown_s=view.up_cooldown_s,
         down_cooldown_s=view.down_cooldown_s,
         bundled_agent=view.bundled_agent,
@@ -308,6 +308,7 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         effect=effects.effect(view.effect) if view.effect else None,
         measuring=view.measuring,
         readings=readings(view.readings),
+        offers=decisions.offers(view.offers),
     )
 
 
@@ -383,29 +384,6 @@ def host(sample: HostSample, config: FleetConfig) -> control_pb2.Host:
     )
 
 
-def decision(made: Decision, now: float) -> control_pb2.Decision:
-    return control_pb2.Decision(
-        id=made.id,
-        pool=made.pool,
-        wall=made.wall,
-        current=made.current,
-        wanted=made.wanted,
-        granted=made.granted,
-        reasons=[control_pb2.Reason(code=reason.code, text=reason.text) for reason in made.reasons],
-        limits=[
-            control_pb2.Limit(
-                code=limit.code,
-                text=limit.text,
-                lifts_in_s=limit.until - now if limit.until is not None and limit.until > now else None,
-            )
-            for limit in made.limits
-        ],
-        counterfactual=made.counterfactual,
-        victims=list(made.victims),
-        effect=effects.effect(made.effect) if made.effect else None,
-    )
-
-
 def event(stored: StoredRecord) -> control_pb2.Event:
     record = stored.record
     return control_pb2.Event(
@@ -418,15 +396,6 @@ def event(stored: StoredRecord) -> control_pb2.Event:
         decision=record.decision,
         actor=record.actor,
     )
-
-
-def grants(given: Iterable[Grant]) -> list[control_pb2.Grant]:
-    return [
-        control_pb2.Grant(
-            pool=item.pool, current=item.current, wanted=item.wanted, granted=item.granted, limits=list(item.limits)
-        )
-        for item in given
-    ]
 
 
 def change(made: Change, revision: str) -> discovery_pb2.WatchResponse:

@@ -163,6 +163,34 @@ class ControlClient:
         with self._translated():
             return self._stub.SetAutoscaling(request, timeout=self._timeout_s).autoscaling
 
+    def propose(
+        self, pool: str, count: int, *, source: str, reason: str = "", for_s: float | None = None
+    ) -> list[pb.Offer]:
+        """Ask, as the program `source`, for `count` instances of `pool` for `for_s` seconds (None: ten minutes).
+
+        The pool needs a trigger of type external. Ask again before the time has passed to be heard on; what all
+        programs ask of the pool comes back.
+        """
+        request = pb.ProposeRequest(
+            request_id=_request_id(),
+            pool=pool,
+            source=source,
+            count=count,
+            owner=self._owner,
+            reason=reason,
+            for_s=for_s,
+        )
+        with self._translated():
+            return list(self._stub.Propose(request, timeout=self._timeout_s).offers)
+
+    def withdraw(self, pool: str, *, source: str) -> list[pb.Offer]:
+        """Take back what the program `source` has asked of `pool`; what the others ask comes back."""
+        request = pb.ProposeRequest(
+            request_id=_request_id(), pool=pool, source=source, owner=self._owner, withdraw=True
+        )
+        with self._translated():
+            return list(self._stub.Propose(request, timeout=self._timeout_s).offers)
+
     def check(self, pool: str = "") -> list[pb.Decision]:
         """Evaluate `pool` now; empty: all pools. Cooldowns and all other guards still apply."""
         request = pb.CheckRequest(request_id=_request_id(), pool=pool, owner=self._owner)

@@ -203,6 +203,7 @@ class Pool(_message.Message):
     EFFECT_FIELD_NUMBER: _builtins.int
     MEASURING_FIELD_NUMBER: _builtins.int
     READINGS_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -258,6 +259,10 @@ class Pool(_message.Message):
     def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reading]:
         """What its collectors read, in the order of the configuration."""
 
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """What programs ask for at the moment, by source."""
+
     def __init__(
         self,
         *,
@@ -294,10 +299,11 @@ class Pool(_message.Message):
         effect: Global___Effect | None = ...,
         measuring: _builtins.str = ...,
         readings: _abc.Iterable[Global___Reading] | None = ...,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "start_times", b"start_times", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
@@ -355,6 +361,39 @@ class Reading(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 Global___Reading: _TypeAlias = Reading  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """A count that a program asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_S_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    count: _builtins.int
+    owner: _builtins.str
+    reason: _builtins.str
+    expires_in_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        count: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expires_in_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "expires_in_s", b"expires_in_s", "owner", b"owner", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
 @_typing.final
 class RollingRestart(_message.Message):
@@ -834,6 +873,8 @@ class Decision(_message.Message):
     COUNTERFACTUAL_FIELD_NUMBER: _builtins.int
     VICTIMS_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    PROPOSALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pool: _builtins.str
     wall: _builtins.float
@@ -841,6 +882,8 @@ class Decision(_message.Message):
     wanted: _builtins.int
     granted: _builtins.int
     counterfactual: _builtins.str
+    trigger: _builtins.str
+    """The type of the trigger whose proposal it follows. Empty: a person's target, or the bounds."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
     @_builtins.property
@@ -850,6 +893,10 @@ class Decision(_message.Message):
     @_builtins.property
     def effect(self) -> Global___Effect:
         """What it brought, where it scaled. Absent: not judged yet, or nothing to judge."""
+
+    @_builtins.property
+    def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposal]:
+        """What each of the pool's triggers proposed, in their order; none where nobody asked them."""
 
     def __init__(
         self,
@@ -865,14 +912,47 @@ class Decision(_message.Message):
         counterfactual: _builtins.str = ...,
         victims: _abc.Iterable[_builtins.str] | None = ...,
         effect: Global___Effect | None = ...,
+        trigger: _builtins.str = ...,
+        proposals: _abc.Iterable[Global___Proposal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterfactual", b"counterfactual", "current", b"current", "effect", b"effect", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "reasons", b"reasons", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterfactual", b"counterfactual", "current", b"current", "effect", b"effect", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "proposals", b"proposals", "reasons", b"reasons", "trigger", b"trigger", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Proposal(_message.Message):
+    """What a trigger asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    trigger: _builtins.str
+    count: _builtins.int
+    """Absent: it abstains, as the reason says."""
+    @_builtins.property
+    def reason(self) -> Global___Reason: ...
+    def __init__(
+        self,
+        *,
+        trigger: _builtins.str = ...,
+        count: _builtins.int | None = ...,
+        reason: Global___Reason | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count", "reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count", "reason", b"reason", "trigger", b"trigger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+
+Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
 
 @_typing.final
 class Effect(_message.Message):
@@ -1282,6 +1362,79 @@ class SetAutoscalingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetAutoscalingResponse: _TypeAlias = SetAutoscalingResponse  # noqa: Y015
+
+@_typing.final
+class ProposeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FOR_S_FIELD_NUMBER: _builtins.int
+    WITHDRAW_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    pool: _builtins.str
+    source: _builtins.str
+    """Who asks: 1 to 32 lower-case letters, digits and -, beginning with a letter. A later wish of it replaces this one."""
+    count: _builtins.int
+    """0 to 100,000; the pool's bounds and the other guards still apply. Absent with `withdraw` only."""
+    owner: _builtins.str
+    reason: _builtins.str
+    for_s: _builtins.float
+    """For how long it asks; absent: ten minutes. More than 0, at most 30 days."""
+    withdraw: _builtins.bool
+    """Take back what `source` has asked for."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        source: _builtins.str = ...,
+        count: _builtins.int | None = ...,
+        owner: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        for_s: _builtins.float | None = ...,
+        withdraw: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_for_s", b"_for_s", "count", b"count", "for_s", b"for_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_for_s", b"_for_s", "count", b"count", "for_s", b"for_s", "owner", b"owner", "pool", b"pool", "reason", b"reason", "request_id", b"request_id", "source", b"source", "withdraw", b"withdraw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    _WhichOneofReturnType__for_s: _TypeAlias = _typing.Literal["for_s"]  # noqa: Y015
+    _WhichOneofArgType__for_s: _TypeAlias = _typing.Literal["_for_s", b"_for_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__for_s) -> _WhichOneofReturnType__for_s | None: ...
+
+Global___ProposeRequest: _TypeAlias = ProposeRequest  # noqa: Y015
+
+@_typing.final
+class ProposeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """What all programs ask of the pool now."""
+
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposeResponse: _TypeAlias = ProposeResponse  # noqa: Y015
 
 @_typing.final
 class CheckRequest(_message.Message):

@@ -55,6 +55,11 @@ class ControlServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_control__pb2.SetAutoscalingRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_control__pb2.SetAutoscalingResponse.FromString,
                 _registered_method=True)
+        self.Propose = channel.unary_unary(
+                '/agentd.v1.ControlService/Propose',
+                request_serializer=agentd_dot_v1_dot_control__pb2.ProposeRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_control__pb2.ProposeResponse.FromString,
+                _registered_method=True)
         self.Check = channel.unary_unary(
                 '/agentd.v1.ControlService/Check',
                 request_serializer=agentd_dot_v1_dot_control__pb2.CheckRequest.SerializeToString,
@@ -132,6 +137,13 @@ class ControlServiceServicer(object):
 
     def SetAutoscaling(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Propose(self, request, context):
+        """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -226,6 +238,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetAutoscaling,
                     request_deserializer=agentd_dot_v1_dot_control__pb2.SetAutoscalingRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_control__pb2.SetAutoscalingResponse.SerializeToString,
+            ),
+            'Propose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Propose,
+                    request_deserializer=agentd_dot_v1_dot_control__pb2.ProposeRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_control__pb2.ProposeResponse.SerializeToString,
             ),
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
@@ -387,6 +404,33 @@ class ControlService(object):
             '/agentd.v1.ControlService/SetAutoscaling',
             agentd_dot_v1_dot_control__pb2.SetAutoscalingRequest.SerializeToString,
             agentd_dot_v1_dot_control__pb2.SetAutoscalingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Propose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentd.v1.ControlService/Propose',
+            agentd_dot_v1_dot_control__pb2.ProposeRequest.SerializeToString,
+            agentd_dot_v1_dot_control__pb2.ProposeResponse.FromString,
             options,
             channel_credentials,
             insecure,

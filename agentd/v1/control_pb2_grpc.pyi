@@ -40,6 +40,8 @@ class ControlServiceStub:
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]
     """Ask for a number of instances, of one pool or of the whole fleet."""
     SetAutoscaling: _grpc.UnaryUnaryMultiCallable[_control_pb2.SetAutoscalingRequest, _control_pb2.SetAutoscalingResponse]
+    Propose: _grpc.UnaryUnaryMultiCallable[_control_pb2.ProposeRequest, _control_pb2.ProposeResponse]
+    """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external."""
     Check: _grpc.UnaryUnaryMultiCallable[_control_pb2.CheckRequest, _control_pb2.CheckResponse]
     """Evaluate now. Guards, cooldowns among them, still apply."""
     Explain: _grpc.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]
@@ -69,6 +71,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]  # type: ignore[assignment]
     """Ask for a number of instances, of one pool or of the whole fleet."""
     SetAutoscaling: _aio.UnaryUnaryMultiCallable[_control_pb2.SetAutoscalingRequest, _control_pb2.SetAutoscalingResponse]  # type: ignore[assignment]
+    Propose: _aio.UnaryUnaryMultiCallable[_control_pb2.ProposeRequest, _control_pb2.ProposeResponse]  # type: ignore[assignment]
+    """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external."""
     Check: _aio.UnaryUnaryMultiCallable[_control_pb2.CheckRequest, _control_pb2.CheckResponse]  # type: ignore[assignment]
     """Evaluate now. Guards, cooldowns among them, still apply."""
     Explain: _aio.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]  # type: ignore[assignment]
@@ -119,6 +123,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.SetAutoscalingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.SetAutoscalingResponse, _abc.Awaitable[_control_pb2.SetAutoscalingResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Propose(
+        self,
+        request: _control_pb2.ProposeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ProposeResponse, _abc.Awaitable[_control_pb2.ProposeResponse]]:
+        """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external."""
 
     @_abc_1.abstractmethod
     def Check(

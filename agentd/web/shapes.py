@@ -87,6 +87,8 @@ def decision(made: Decision, now: float) -> JsonObject:
         "counterfactual": made.counterfactual,
         "victims": list(made.victims),
         "effect": None if made.effect is None else asdict(made.effect),
+        "trigger": made.trigger,
+        "proposals": [asdict(proposal) for proposal in made.proposals],
     }
 
 
@@ -196,6 +198,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "start_times": asdict(pool.start_times),
         "effect": None if pool.effect is None else asdict(pool.effect),
         "measuring": pool.measuring,
+        "offers": [asdict(offer) for offer in pool.offers],
     }
 
 

@@ -84,6 +84,11 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         mode = pb.AutoscalingMode(enabled=request.enabled, owner=request.owner, reason=request.reason, since_wall=WALL)
         return pb.SetAutoscalingResponse(autoscaling=mode)
 
+    def Propose(self, request: Any, context: Any) -> Any:
+        self._take("Propose", request, context)
+        offer = pb.Offer(source=request.source, count=request.count, reason=request.reason, expires_in_s=540.0)
+        return pb.ProposeResponse(offers=[] if request.withdraw else [offer])
+
     def Check(self, request: Any, context: Any) -> Any:
         self._take("Check", request, context)
         return pb.CheckResponse(decisions=[pool.next for pool in self.status.pools])

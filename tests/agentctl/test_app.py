@@ -34,6 +34,7 @@ ARGUMENTS = {
     "logs": ["research-9101"],
     "restart": ["research-9101"],
     "drain": ["research-9101"],
+    "propose": ["research", "4", "--as", "optimizer"],
     "configure": ["research-9101", "--concurrency", "2"],
 }
 
@@ -52,7 +53,7 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("simul
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
-        *("status", "ps", "up", "down", "auto", "check", "explain", "collectors", "events"),
+        *("status", "ps", "up", "down", "auto", "check", "propose", "explain", "collectors", "events"),
         *(
             "endpoints",
             "logs",

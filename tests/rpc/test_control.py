@@ -15,6 +15,7 @@ from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
 
 from agentd.agentctl.values import as_value
 from agentd.core.model import ExitCause, ExitKind, State
+from agentd.core.rules import DemandTrigger, ExternalTrigger
 from agentd.v1 import agent_pb2, common_pb2
 from agentd.v1 import control_pb2 as pb
 
@@ -133,6 +134,36 @@ async def test_scaling_is_switched_and_said_by_whom(tmp_path: Path) -> None:
         assert (mode.enabled, mode.owner, mode.reason) == (False, "alice", "maintenance")
         mode = (await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(enabled=True))).autoscaling
         assert (mode.enabled, mode.owner) == (True, "somebody")
+
+
+@asynchronous
+async def test_a_program_proposes_a_count_and_takes_it_back(tmp_path: Path) -> None:
+    (pool,) = FLEET.pools.values()
+    config = replace(FLEET, pools={pool.name: replace(pool, triggers=(ExternalTrigger(), DemandTrigger()))})
+    async with serving(tmp_path, config) as agentd:
+        request = pb.ProposeRequest(pool="research", source="optimizer", count=5, owner="alice", reason="batch")
+        (offer,) = (await agentd.control.Propose(request)).offers
+        assert (offer.source, offer.count, offer.reason, offer.expires_in_s) == ("optimizer", 5, "batch", 600.0)
+        shown = (await agentd.control.Explain(pb.ExplainRequest(pool="research"))).pool
+        assert [offer.source for offer in shown.offers] == ["optimizer"]
+        assert shown.next.trigger == "external"
+        external, demand = shown.next.proposals
+        assert (external.trigger, external.count, external.reason.code) == ("external", 5, "offer")
+        assert (demand.trigger, demand.HasField("count"), demand.reason.code) == ("demand", False, "no_sample")
+        withdrawn = pb.ProposeRequest(pool="research", source="optimizer", withdraw=True)
+        assert list((await agentd.control.Propose(withdrawn)).offers) == []
+
+
+@asynchronous
+async def test_a_proposal_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for request, code, reason in (
+            (pb.ProposeRequest(pool="research", source="optimizer"), INVALID, "COUNT_MISSING"),
+            (pb.ProposeRequest(pool="research", source="optimizer", count=1, withdraw=True), INVALID, "COUNT_MISSING"),
+            (pb.ProposeRequest(pool="x", source="optimizer", count=1), NOT_FOUND, "UNKNOWN_POOL"),
+            (pb.ProposeRequest(pool="research", source="optimizer", count=1), PRECONDITION, "NO_EXTERNAL_TRIGGER"),
+        ):
+            await refused(agentd.control.Propose(request), code, reason)
 
 
 @asynchronous

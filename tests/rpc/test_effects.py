@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.model import Decision, PoolName
-from agentd.rpc import convert
+from agentd.rpc import convert_decisions
 
 MADE = Effect(
     decision="7-4",
@@ -24,7 +24,7 @@ def decision(effect: Effect | None) -> Decision:
 
 
 def test_an_effect_says_what_is_known_and_leaves_out_the_rest() -> None:
-    shown = convert.decision(decision(MADE), now=9.0).effect
+    shown = convert_decisions.decision(decision(MADE), now=9.0).effect
     assert (shown.decision, shown.wall, shown.verdict, shown.reason) == ("7-4", 5.0, "made_it_worse", "why")
     assert (shown.before.samples, shown.before.load, shown.before.memory_used_bytes) == (41, 0.5, 1e9)
     assert not shown.before.HasField("queue_length")
@@ -36,4 +36,4 @@ def test_an_effect_says_what_is_known_and_leaves_out_the_rest() -> None:
 
 
 def test_a_decision_that_was_not_judged_has_none() -> None:
-    assert not convert.decision(decision(None), now=9.0).HasField("effect")
+    assert not convert_decisions.decision(decision(None), now=9.0).HasField("effect")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.messages import EventType, Record
-from agentd.core.model import Decision, InstanceId, Limit, PoolName, Reason
+from agentd.core.model import Decision, InstanceId, Limit, PoolName, Proposal, Reason
 from agentd.store import Bounds, Store
 
 RESEARCH = PoolName("research")
@@ -52,6 +52,11 @@ def decision(number: int, pool: PoolName = RESEARCH) -> Decision:
         limits=(Limit("headroom_memory", "needs 310 MiB more"), Limit("cooldown", "wait", until=12.5)),
         counterfactual="with 310 MiB more: 4",
         victims=(InstanceId("research-9101"),),
+        trigger="demand",
+        proposals=(
+            Proposal("demand", 4, Reason("high_demand", "14 tasks")),
+            Proposal("external", None, Reason("no_offer", "none")),
+        ),
     )
 
 

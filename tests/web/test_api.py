@@ -31,6 +31,8 @@ HELD_DECISION = {
     "counterfactual": "shrinks in 212 s if the load stays below 0.25",
     "victims": [],
     "effect": None,
+    "trigger": "",
+    "proposals": [],
 }
 
 
@@ -189,6 +191,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "start_times": {"p50_s": None, "p95_s": None, "counted": 0, "failed": 0},
         "effect": None,
         "measuring": "",
+        "offers": [],
     }
     assert pools["testing"]["target"] == {
         "count": 3,

@@ -1,0 +1,65 @@
+"""Decisions, and what people and programs get of their wishes, as protobuf. A part of `rpc.convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentd.core.messages import Grant
+from agentd.core.model import Decision
+from agentd.core.views import OfferView
+from agentd.rpc import convert_effects as effects
+from agentd.v1 import control_pb2
+
+
+def decision(made: Decision, now: float) -> control_pb2.Decision:
+    return control_pb2.Decision(
+        id=made.id,
+        pool=made.pool,
+        wall=made.wall,
+        current=made.current,
+        wanted=made.wanted,
+        granted=made.granted,
+        reasons=[control_pb2.Reason(code=reason.code, text=reason.text) for reason in made.reasons],
+        limits=[
+            control_pb2.Limit(
+                code=limit.code,
+                text=limit.text,
+                lifts_in_s=limit.until - now if limit.until is not None and limit.until > now else None,
+            )
+            for limit in made.limits
+        ],
+        counterfactual=made.counterfactual,
+        victims=list(made.victims),
+        effect=effects.effect(made.effect) if made.effect else None,
+        trigger=made.trigger,
+        proposals=[
+            control_pb2.Proposal(
+                trigger=each.trigger,
+                count=each.count,
+                reason=control_pb2.Reason(code=each.reason.code, text=each.reason.text),
+            )
+            for each in made.proposals
+        ],
+    )
+
+
+def grants(given: Iterable[Grant]) -> list[control_pb2.Grant]:
+    return [
+        control_pb2.Grant(
+            pool=item.pool, current=item.current, wanted=item.wanted, granted=item.granted, limits=list(item.limits)
+        )
+        for item in given
+    ]
+
+
+def offers(given: Iterable[OfferView]) -> list[control_pb2.Offer]:
+    return [
+        control_pb2.Offer(
+            source=item.source,
+            count=item.count,
+            owner=item.owner,
+            reason=item.reason,
+            expires_in_s=item.expires_in_s,
+        )
+        for item in given
+    ]
