@@ -16,11 +16,12 @@ class Recent:
     lows: list[tuple[float, int]] = field(default_factory=list)
 
     def note(self, wanted: int, current: int, now: float, *, up_window_s: float, down_window_s: float) -> bool:
-        """Remember `wanted`; whether that is more than another time to what is remembered.
+        """Remember `wanted`; whether that holds the pool where what was remembered before would not.
 
-        Where nothing is known of the window, nobody knows that less than `current` would have done.
+        Where nothing is known of the window, nobody knows that less than `current` would have done: so it does no harm
+        to have forgotten what did not hold it.
         """
-        before = [count for _, count in self.highs], [count for _, count in self.lows]
+        before = self.highs[:1], self.lows[:1]
         self.highs = [each for each in self.highs if each[0] > now - down_window_s]
         self.lows = [each for each in self.lows if each[0] > now - up_window_s]
         for kept, window_s, sign in ((self.highs, down_window_s, 1), (self.lows, up_window_s, -1)):
@@ -30,7 +31,8 @@ class Recent:
                 while kept and sign * kept[-1][1] <= sign * count:
                     kept.pop()
                 kept.append((now, count))
-        return before != ([count for _, count in self.highs], [count for _, count in self.lows])
+        (most, least), (more, fewer) = before, (self.highs[:1], self.lows[:1])
+        return [n for _, n in more] > [n for _, n in most] or [-n for _, n in fewer] > [-n for _, n in least]
 
     def steadied(
         self, wanted: int, current: int, now: float, *, up_window_s: float, down_window_s: float

@@ -243,11 +243,13 @@ class TestRecent:
             assert recent.highs == sorted(recent.highs, key=lambda each: -each[1])
             current = held
 
-    def test_another_time_alone_is_no_news(self) -> None:
+    def test_only_what_holds_the_pool_is_worth_saving(self) -> None:
         recent = Recent()
         assert recent.note(3, 3, 0.0, **self.WINDOWS)
         assert not recent.note(3, 3, 10.0, **self.WINDOWS)
-        assert recent.note(2, 3, 20.0, **self.WINDOWS)
+        assert not recent.note(2, 3, 20.0, **self.WINDOWS)
+        assert not recent.note(3, 3, 30.0, **self.WINDOWS)
+        assert recent.note(4, 3, 40.0, **self.WINDOWS)
 
 
 @given(
