@@ -6,7 +6,7 @@ physics outranks policy.
 
     bounds            max_agents, min_agents
     recovery          recovering           agentd has just started, and loads are known in part; people need not wait
-    action in flight  action_in_flight     an earlier step in the same direction has not ended
+    action in flight  action_in_flight     an earlier step in the same direction has not ended; `threshold`, people
     cooldown          up_cooldown, down_cooldown
     drain share       drain_share          so many of the pool drain already
     rolling restart   rolling_restart      the pool is being restarted; fewer when that has ended

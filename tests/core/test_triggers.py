@@ -52,6 +52,16 @@ def test_both_sides_print_differently_wherever_they_differ(left: float, right: f
         assert (float(printed_left) > float(printed_right)) == (left > right)
 
 
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_more_load_never_wants_fewer(loads: list[float], more: float, up: float) -> None:
+    trigger = ThresholdTrigger(up, up / 3.0)
+    counts = [
+        threshold(replace(EMPTY, loads=tuple(min(1.0, load + extra) for load in loads)), trigger).count or 0
+        for extra in (0.0, more)
+    ]
+    assert counts[0] <= counts[1]
+
+
 def test_the_highest_proposal_wins_ties_by_order_and_abstentions_only_alone() -> None:
     none, two, other_two, three = (
         Proposal(name, count, Reason("r", "r")) for name, count in (("a", None), ("b", 2), ("c", 2), ("d", 3))
