@@ -159,6 +159,8 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
     # What others want moves with every task: there a hold is the same while it holds at the same.
     wanted = decision.wanted if slow else decision.granted
     gist: list[int | str] = [decision.current, wanted, *(limit.code for limit in decision.limits)]
+    if not slow and not decision.held and pool.last_gist[:1] == gist[:1]:
+        gist = pool.last_gist  # nor is it another one when nothing was wanted in between
     if decision.direction is not Direction.NONE or (decision.held and gist != pool.last_gist):
         decision = replace(decision, id=fleet.new_decision_id())
         fleet.decisions.append(decision)

@@ -127,3 +127,18 @@ def test_a_reading_of_a_collector_that_is_not_configured_is_refused() -> None:
     reply = world.step(Collected(RESEARCH, "other", 3.0))
     assert isinstance(reply, Refusal)
     assert reply.reason == "UNKNOWN_COLLECTOR"
+
+
+def test_a_hold_is_told_once_however_often_the_wish_comes_and_goes() -> None:
+    world = booted(ExternalTrigger())
+    propose(world, 10)
+    for n in range(20):
+        world.run_until(world.now + 1.5)
+        propose(world, 10 + n % 3)
+    holds = [text for text in world.texts() if text.startswith("hold ")]
+    assert holds == ["hold research: oracle asks for 11; wanted 11, stays at 10: its maximum is 10"]
+    propose(world, 4)
+    world.run_until(world.now + 2.0)
+    propose(world, 12)
+    world.run_until(world.now + 15.0)
+    assert len([text for text in world.texts() if text.startswith("hold ")]) == 2

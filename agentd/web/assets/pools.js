@@ -60,10 +60,12 @@ function fillCard(card, pool, at) {
   setBar(card.bar, pool.load, {
     tone,
     text: pool.load === null ? "unknown" : percent(pool.load),
-    marks: [
-      { at: pool.scale_down_threshold, label: `shrinks below ${percent(pool.scale_down_threshold)}` },
-      { at: pool.scale_up_threshold, label: `grows above ${percent(pool.scale_up_threshold)}` },
-    ],
+    marks: hasThresholds(pool)
+      ? [
+          { at: pool.scale_down_threshold, label: `shrinks below ${percent(pool.scale_down_threshold)}` },
+          { at: pool.scale_up_threshold, label: `grows above ${percent(pool.scale_up_threshold)}` },
+        ]
+      : [],
   });
   card.spark.add(at, pool);
   setText(card.span, `, last ${duration(card.spark.span_s)}`);
@@ -77,8 +79,14 @@ function fillCard(card, pool, at) {
   setText(card.small, smallPrint(pool));
 }
 
+// Whether one of its triggers looks at its thresholds.
+function hasThresholds(pool) {
+  return pool.policy.split(", ").includes("threshold");
+}
+
 function loadTone(pool) {
   if (pool.load === null) return "";
+  if (!hasThresholds(pool)) return "good";
   if (pool.load > pool.scale_up_threshold) return "bad";
   return pool.load < pool.scale_down_threshold ? "idle" : "good";
 }
