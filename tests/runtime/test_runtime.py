@@ -10,6 +10,7 @@ import pytest
 from life import CORE, FLEET, POOL, Life, asynchronous, ended, life
 
 from agentd import runtime as module
+from agentd.core import scaling
 from agentd.core.messages import (
     Beat,
     BeatReply,
@@ -26,6 +27,7 @@ from agentd.core.model import (
     StartFailure,
     State,
 )
+from agentd.core.rules import DemandTrigger
 from agentd.drivers.memory import MemoryHost
 from agentd.errors import Refused
 
@@ -282,3 +284,23 @@ async def test_a_token_beyond_what_is_kept_is_expired(after: int, tmp_path: Path
     async with life(tmp_path) as agentd:
         with pytest.raises(Refused, match="not kept"):
             await anext(agentd.runtime.watch(after))
+
+
+@asynchronous
+async def test_a_heartbeat_that_says_more_wakes_the_loop(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TURN_S", 1000.0)
+        patch.setattr(scaling, "EVALUATE_S_MAX", 1000.0)
+        pool = replace(POOL, triggers=(DemandTrigger(),))
+        config = replace(FLEET, pools={POOL.name: pool}, heartbeat_timeout_s=0.3, check_interval_s=1000.0)
+        async with life(tmp_path, config=config) as agentd:
+            await agentd.until(lambda: agentd.state() is State.READY)
+            # Nothing is due any more: only the heartbeat can end the silence.
+            await agentd.until(lambda: (agentd.controller.deadline or 0.0) > agentd.runtime.clock.now() + 100.0)
+            incarnation = agentd.runtime.view().instances[0].incarnation
+            agentd.runtime.beat(Beat(CORE, incarnation, 1, in_flight=2, queue_length=1))
+            await agentd.until(lambda: len(agentd.runtime.view().instances) == 4)
+            await agentd.stored()
+            decision = (await agentd.runtime.decisions("research", 1))[0]
+            assert (decision.trigger, decision.granted) == ("demand", 4)
+            assert decision.proposals[0].count == 4
