@@ -110,8 +110,8 @@ PARTS = (
 LATE = ("agentd.collecting", "agentd.config", "agentd.errors", "agentd.sim", "agentd.traces")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
-    "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json", "math",
-    "operator", "re", "statistics", "typing",
+    "__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json",
+    "math", "operator", "re", "statistics", "typing",
 }  # fmt: skip
 IMPURE_METHODS = {"now", "today", "utcnow"}  # of dates
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "hash", "id", "__import__"}

@@ -79,8 +79,11 @@ MISTAKES = [
     ("scale_up_threshold: [1]", "1:21: scale_up_threshold must be a number from 0 to 1, not a list"),
     ("unhealthy_threshold: 0", "1:22: unhealthy_threshold must be a number from 1 to 1000, not 0"),
     ("scale_up_cooldown_sec: -1", "1:24: scale_up_cooldown_sec must be a number from 0 to 2592000"),
-    ("policy: adaptive", "1:9: policy must be one of threshold, target, demand, not adaptive"),
-    ("pools: {research: {policy: tresh}}", "1:28: pools.research.policy must be one of threshold, target, demand (did"),
+    ("policy: predictive", "1:9: policy must be one of threshold, target, demand, adaptive, not predictive"),
+    (
+        "pools: {research: {policy: tresh}}",
+        "1:28: pools.research.policy must be one of threshold, target, demand, adaptive (did",
+    ),
     ("policy: latency", "1:9: policy cannot be latency alone, which needs parameters: write triggers: [{type: latency"),
     ("pools: {research: {min: 1.5}}", "1:25: pools.research.min must be a whole number from 0 to 65535, not 1.5"),
     ("pools: {research: {concurrency: 0}}", "1:33: pools.research.concurrency must be a whole number from 1"),

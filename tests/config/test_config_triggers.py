@@ -92,7 +92,10 @@ WINDOW = "type: schedule, windows: [{"
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("type: demnd", "triggers[1].type must be one of threshold, target, demand, latency, schedule, external (did"),
+        (
+            "type: demnd",
+            "triggers[1].type must be one of threshold, target, demand, latency, schedule, external, adaptive (did",
+        ),
         (
             "type: demand, target_ration: 1",
             "unknown key pools.research.triggers[1].target_ration: did you mean tar",

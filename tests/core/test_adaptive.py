@@ -1,0 +1,341 @@
+"""The `adaptive` trigger: what is learned of the stream, what the experts make of it, and who of them is followed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.core import adaptive, experts, learned, shadow
+from agentd.core.experts import EXPERTS
+from agentd.core.flow import Flow
+from agentd.core.metrics import Totals
+from agentd.core.model import InstanceId, PoolConfig, PoolName, PortRange
+from agentd.core.rules import AdaptiveTrigger
+from agentd.core.shadow import Shadow, Shadows
+from agentd.core.state import Pool
+from tests.core.fleets import fleet
+from tests.core.world import World
+
+RESEARCH = PoolName("research")
+EVEN = EXPERTS[0]
+
+
+def streamed(rate: float, service_s: float, until: float = 3_600.0, step_s: float = 5.0) -> Flow:
+    """A flow that has seen `rate` tasks a second of `service_s` each, as regular as can be."""
+    flow = Flow()
+    at, completed = 0.0, 0.0
+    while at <= until:
+        flow.observe(at, rate * service_s, rate * service_s, completed)
+        at += step_s
+        completed += rate * step_s
+    return flow
+
+
+def told(count: int, at_work: int, waiting: int = 0, **more: object) -> Totals:
+    values: dict[str, object] = {
+        "count": count, "ready": count, "starting": 0, "draining": 0, "unhealthy": 0, "failed": 0, "loads": (),
+        "queue_length": waiting, "in_flight": at_work, "demand": float(at_work + waiting), "told": True,
+    }  # fmt: skip
+    return Totals(**(values | more))  # type: ignore[arg-type]
+
+
+def pool(concurrency: int = 1, **more: object) -> Pool:
+    config = PoolConfig(RESEARCH, max=50, ports=PortRange(9101, 9199), concurrency=concurrency)
+    made = Pool(config)
+    made.start_times_s = [30.0]
+    return made
+
+
+# -- the stream -----------------------------------------------------------------------------------
+
+
+def test_rate_and_service_time_of_a_regular_stream_are_found() -> None:
+    flow = streamed(rate=0.5, service_s=12.0)
+    assert flow.rate == pytest.approx(0.5, rel=0.05)
+    assert flow.service_s == pytest.approx(12.0, rel=0.02)
+
+
+def test_without_a_count_of_completed_tasks_growth_is_arrival_and_decline_completion() -> None:
+    flow = Flow()
+    for at, demand in ((0.0, 0.0), (10.0, 5.0), (20.0, 3.0), (30.0, 4.0)):
+        flow.observe(at, demand, min(demand, 2.0), None)
+    assert flow.take_lately()[0] == 6.0
+    assert flow.done == 2.0
+
+
+def test_reports_that_cross_each_other_do_not_count_twice() -> None:
+    """A task leaves the queue in one report and shows up in an agent in the next one."""
+    flow = Flow()
+    flow.observe(0.0, 3.0, 1.0, 0.0)
+    flow.observe(1.0, 2.0, 1.0, 0.0)
+    assert flow.take_lately()[0] == 0.0
+    flow.observe(2.0, 3.0, 2.0, 0.0)
+    assert flow.take_lately()[0] == 0.0
+    flow.observe(3.0, 4.0, 2.0, 0.0)
+    assert flow.take_lately()[0] == 1.0
+
+
+def test_a_long_silence_begins_a_new_stream_and_keeps_the_service_time() -> None:
+    flow = streamed(rate=0.5, service_s=12.0, until=600.0)
+    service_s = flow.service_s
+    flow.observe(600.0 + 3_600.0, 40.0, 1.0, 9_999.0)
+    assert flow.rate == 0.0
+    assert flow.service_s == service_s
+
+
+def test_what_came_while_agentd_was_away_is_not_taken_for_a_burst() -> None:
+    flow = streamed(rate=0.5, service_s=12.0, until=600.0)
+    flow.take_lately()
+    rate = flow.rate
+    flow.resumed = True
+    flow.observe(620.0, 46.0, 6.0, 1_000.0)
+    assert flow.take_lately()[0] == 0.0
+    assert flow.rate <= rate
+
+
+# -- experts --------------------------------------------------------------------------------------
+
+
+def test_the_lower_end_is_what_is_expected_when_a_start_has_ended() -> None:
+    """Worked by hand: 0.5 tasks/s of 12 s, 6 at work; in 30 s a share of exp(-2.5) = 0.0821 of them is still there."""
+    flow = streamed(rate=0.5, service_s=12.0)
+    view = experts.outlook(flow, 30.0, 5.0)
+    expected = view.expected(6.0)
+    assert expected == pytest.approx(6.0, rel=0.05)
+    low, high = experts.band(EVEN, expected, 6.0, 6.0, 1)
+    assert low == math.ceil(expected + 1.5 * math.sqrt(expected))
+    assert high == max(math.ceil(expected + 2.0 * math.sqrt(expected)), math.ceil(1.3 * 6.0))
+
+
+@given(
+    place=st.integers(0, len(EXPERTS) - 1), expected=st.floats(0, 200), floor=st.floats(0, 200),
+    peak=st.floats(0, 200), slots=st.integers(1, 8), more=st.floats(0, 50),
+)  # fmt: skip
+def test_a_band_is_never_below_what_is_there_and_grows_with_it(
+    place: int, expected: float, floor: float, peak: float, slots: int, more: float
+) -> None:
+    expert = EXPERTS[place]
+    low, high = experts.band(expert, expected, floor, max(peak, floor), slots)
+    assert floor / slots - 1e-6 <= low <= high
+    more_low, more_high = experts.band(expert, expected + more, floor + more, max(peak, floor + more), slots)
+    assert low <= more_low
+    assert high <= more_high
+
+
+# -- shadows --------------------------------------------------------------------------------------
+
+
+def lived(demand_at: list[float], *, service_s: float = 10.0, start_s: float = 30.0) -> Shadows:
+    """Shadows that have seen tasks arrive, so many per 2 s."""
+    shadows = Shadows.beginning(1, 0.0)
+    flow = Flow()
+    completed = demand = at = 0.0
+    for came in demand_at:
+        at += 2.0
+        left = min(demand + came, demand * 2.0 / service_s)
+        completed += left
+        demand += came - left
+        flow.observe(at, demand, demand, completed)
+        view = experts.outlook(flow, start_s, 5.0)
+        shadows.live(view, at, *flow.take_lately(), start_s, 1, 1, 50, 5.0, 10.0)
+    return shadows
+
+
+def test_a_shadow_waits_for_its_starts_and_lets_go_of_those_first() -> None:
+    flow = streamed(rate=0.5, service_s=12.0)
+    view = experts.outlook(flow, 30.0, 5.0)
+    fleet_ = Shadow(1, 1)
+    fleet_.live(EVEN, view, 100.0, 2.0, 6.0, 1 / 12, 30.0, 1, 1, 50, 5.0)
+    assert fleet_.count > 1 and fleet_.ready == 1
+    assert [at for at, _ in fleet_.coming] == [130.0]
+    wanted = fleet_.count
+    fleet_.live(EVEN, view, 131.0, 2.0, 1.0, 1 / 12, 30.0, 1, 1, 50, 5.0)
+    assert fleet_.ready >= wanted
+    quiet = experts.outlook(Flow(), 30.0, 5.0)
+    fleet_.coming, fleet_.count, fleet_.demand, fleet_.peak = [(200.0, 3)], fleet_.ready + 3, 0.0, 0.0
+    ready = fleet_.ready
+    fleet_.live(EVEN, quiet, 140.0, 2.0, 0.0, 1 / 12, 30.0, 1, ready, 50, 5.0)
+    assert (fleet_.coming, fleet_.ready, fleet_.count) == ([], ready, ready)
+
+
+def test_late_tasks_are_paid_for_and_a_steady_stream_is_not_held_for_peaks() -> None:
+    shadows = lived([0.6] * 4_000)
+    paid = {expert.name: fleet_.paid for expert, fleet_ in zip(EXPERTS, shadows.fleets, strict=True)}
+    assert paid["careful"] > paid["lean"]
+    assert EXPERTS[shadows.leader].name in ("lean", "bursty", "holding")
+
+
+def test_bursts_that_come_again_and_again_are_waited_for() -> None:
+    """Ten tasks within ten seconds every two minutes: who lets go in between is late each time."""
+    shadows = lived(([2.0] * 5 + [0.0] * 55) * 120)
+    leader = EXPERTS[shadows.leader]
+    assert leader.hold_s > 60.0, leader
+
+
+def test_nobody_is_followed_before_something_is_known() -> None:
+    shadows = lived([0.6] * 100)
+    assert shadows.leader == 0
+
+
+# -- the trigger ----------------------------------------------------------------------------------
+
+
+def noted(made: Pool, sums: Totals, until: float = 900.0) -> None:
+    whole = fleet(made.config)
+    world = World(whole)
+    at = 0.0
+    while at <= until:
+        adaptive.note(world.controller._fleet, made, AdaptiveTrigger(), sums, at)
+        at += 5.0
+
+
+def test_without_a_word_of_work_it_abstains() -> None:
+    silent = told(2, 0, demand=None, told=False)
+    proposal = adaptive.propose(pool(), AdaptiveTrigger(), silent, 10.0)
+    assert (proposal.count, proposal.reason.code) == (None, "no_sample")
+
+
+def test_it_never_goes_below_what_is_at_work() -> None:
+    made = pool()
+    noted(made, told(12, 9))
+    proposal = adaptive.propose(made, AdaptiveTrigger(), told(12, 9), 900.0)
+    assert proposal.count is not None and proposal.count >= 9
+
+
+def test_standby_is_kept_on_top() -> None:
+    made = pool(concurrency=2)
+    noted(made, told(1, 0))
+    plain = adaptive.propose(made, AdaptiveTrigger(), told(1, 0), 900.0)
+    warm = adaptive.propose(made, AdaptiveTrigger(standby=3), told(1, 0), 900.0)
+    assert plain.count in (0, 1)
+    assert warm.count == 3
+
+
+def test_late_instances_count_as_busy_on_the_way_down_and_nothing_on_the_way_up() -> None:
+    made = pool()
+    noted(made, told(9, 1))
+    without = adaptive.propose(made, AdaptiveTrigger(), told(9, 1), 2_000.0)
+    silent = told(9, 1, ready=6, unhealthy=3)
+    with_late = adaptive.propose(made, AdaptiveTrigger(), silent, 2_000.0)
+    assert without.count is not None and with_late.count is not None
+    assert with_late.count >= 4 >= without.count
+    few = adaptive.propose(made, AdaptiveTrigger(), told(1, 1, ready=3, unhealthy=1), 2_000.0)
+    assert few.count is not None
+    assert few.count <= 4
+
+
+def test_a_silent_pool_holds() -> None:
+    made = pool()
+    noted(made, told(4, 1))
+    proposal = adaptive.propose(made, AdaptiveTrigger(), told(4, 1, ready=2, unhealthy=2), 2_000.0)
+    assert (proposal.count, proposal.reason.code) == (4, "silent")
+
+
+def test_a_queue_that_nobody_can_read_stops_the_way_down_alone() -> None:
+    made = pool()
+    noted(made, told(6, 1))
+    blind = told(6, 1, demand=None)
+    assert adaptive.propose(made, AdaptiveTrigger(), blind, 2_000.0).reason.code == "unsure"
+    busy = told(6, 9, demand=None)
+    proposal = adaptive.propose(made, AdaptiveTrigger(), busy, 2_000.0)
+    assert proposal.count is not None and proposal.count >= 9
+
+
+def test_what_was_learned_comes_back_from_the_store() -> None:
+    made = pool()
+    noted(made, told(5, 4))
+    assert made.adaptive is not None
+    again = learned.load(learned.row(made.adaptive), 0.0)
+    assert again == made.adaptive
+    later = learned.load(learned.row(made.adaptive), 100.0)
+    assert later.flow.at == made.adaptive.flow.at + 100.0
+    assert later.shadows is not None and made.adaptive.shadows is not None
+    assert later.shadows.lived_at == made.adaptive.shadows.lived_at + 100.0
+
+
+def test_the_shadow_of_an_unknown_expert_is_forgotten_and_the_stream_is_not() -> None:
+    made = pool()
+    noted(made, told(5, 4))
+    assert made.adaptive is not None
+    row = learned.row(made.adaptive)
+    row["shadows"]["fleets"]["somebody"] = row["shadows"]["fleets"].pop("even")
+    again = learned.load(row, 0.0)
+    assert again.shadows is None
+    assert again.flow == made.adaptive.flow
+
+
+# -- a whole fleet --------------------------------------------------------------------------------
+
+
+def world(demand: int) -> World:
+    config = PoolConfig(RESEARCH, max=20, ports=PortRange(9101, 9150), triggers=(AdaptiveTrigger(),), policy="adaptive")
+    made = World(fleet(config), start_delay_s=5.0)
+    made.boot()
+    return made
+
+
+def share(made: World, tasks: int) -> None:
+    """`tasks` are at work, one by each agent as far as they go; the rest waits in the first one."""
+    agents = sorted(made.agents)
+    for place, ident in enumerate(agents):
+        waiting = max(0, tasks - len(agents)) if place == 0 else 0
+        made.work(ident, in_flight=int(place < tasks), queued=waiting)
+
+
+def run(made: World, tasks: int, until: float) -> None:
+    while made.now < until:
+        share(made, tasks)
+        made.run_until(made.now + 1.0)
+
+
+def test_a_full_pool_grows_within_a_heartbeat_and_rests_under_constant_demand() -> None:
+    made = world(0)
+    run(made, 6, 120.0)
+    assert len(made.agents) >= 6
+    directions = []
+    made.on_step = lambda _, outcome: directions.extend(d.direction for d in outcome.decisions)
+    run(made, 6, 3_600.0)
+    directions.clear()
+    run(made, 6, 7_200.0)
+    assert len(set(directions)) <= 1, "opposite actions under constant demand"
+    assert len(made.agents) >= 6
+    run(made, 0, 10_800.0)
+    assert len(made.agents) == 1
+
+
+def test_saturation_comes_to_a_start_within_a_second_of_the_report() -> None:
+    made = world(0)
+    run(made, 0, 60.0)
+    count = len(made.agents)
+    ident = sorted(made.agents)[0]
+    made.work(ident, in_flight=1, queued=4)
+    agent = made.agents[InstanceId(ident)]
+    agent.next_beat = made.now
+    made.run_until(made.now + 1.0)
+    assert len(made.view().instances) > count
+
+
+def test_a_restart_forgets_nothing() -> None:
+    """agentd is killed and comes back: what was learned goes on, and nobody is started or let go for it."""
+    made = world(0)
+    run(made, 6, 1_800.0)
+    before = made.controller._fleet.pools[RESEARCH].adaptive
+    count = len(made.agents)
+    assert before is not None and before.shadows is not None
+    tasks = before.shadows.tasks
+    made.reboot()
+    run(made, 6, 1_860.0)
+    after = made.controller._fleet.pools[RESEARCH].adaptive
+    assert after is not None and after.shadows is not None
+    assert after.shadows.since == before.shadows.since
+    assert abs(after.shadows.tasks - tasks) <= 0.1 * tasks + 2
+    assert len(made.agents) == count
+
+
+def test_constants_hold_together() -> None:
+    assert 0.0 < shadow.BETTER_RATIO < 0.5
+    assert all(expert.down >= expert.up for expert in EXPERTS)
+    assert len({expert.name for expert in EXPERTS}) == len(EXPERTS)
