@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from agentd.core import experts, starts
+from agentd.core import experts
 from agentd.core.experts import EXPERTS, Outlook
 from agentd.core.learned import Learned
-from agentd.core.metrics import Totals
+from agentd.core.metrics import Totals, quantile
 from agentd.core.model import Proposal, Reason
 from agentd.core.rules import AdaptiveTrigger
 from agentd.core.shadow import Shadows
@@ -111,7 +111,7 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
 
 def start_time_s(pool: Pool) -> float:
     """How long a start of `pool` takes, by its last ones."""
-    return starts.learned(pool).p50_s or START_S_DEFAULT
+    return quantile(pool.start_times_s, 0.5) if pool.start_times_s else START_S_DEFAULT
 
 
 def turning(pool: Pool, sums: Totals) -> str:

@@ -51,8 +51,8 @@ def load(value: dict[str, Any], shift: float) -> Learned:
     if saved is not None and list(saved["fleets"]) == names:
         fleets = []
         for fields in saved["fleets"].values():
-            count, ready, demand, peak, coming, paid = fields
-            fleets.append(Shadow(count, ready, demand, peak, [(at + shift, n) for at, n in coming], paid))
+            count, ready, demand, peak, coming, paid, held_s = fields
+            fleets.append(Shadow(count, ready, demand, peak, [(at + shift, n) for at, n in coming], paid, held_s))
         learned.shadows = Shadows(
             fleets, names.index(saved["leader"]), saved["since"] + shift, saved["lived_at"] + shift,
             saved["hours_s"], saved["tasks"],

@@ -18,8 +18,10 @@ from agentd.core.experts import EXPERTS, Expert, Outlook, band, faded
 
 # What was paid counts half as much after two thirds of this time.
 MEMORY_S = 86_400.0
-# Somebody else is followed only when that has cost so much less.
+# Somebody else is followed only when that has cost so much less; and for one who keeps fewer instances, less by so many
+# seconds' share of the time that has been seen: a burst that has not come yet is not one that never comes.
 BETTER_RATIO = 0.02
+DOUBT_S = 600.0
 # Nobody is left before so much has been seen.
 TRIAL_S = 300.0
 # The share of the leader's instances that a plan which knows all arrivals would need: measured on the traces.
@@ -28,7 +30,10 @@ NEEDED_RATIO = 0.75
 
 @dataclass(slots=True)
 class Shadow:
-    """The fleet of one expert. `coming`: (ready at, how many), oldest first; `count` is with them."""
+    """The fleet of one expert. `coming`: (ready at, how many), oldest first; `count` is with them.
+
+    `paid`: what it has cost, `held_s`: the time of its instances alone, both as remembered.
+    """
 
     count: int
     ready: int
@@ -36,6 +41,7 @@ class Shadow:
     peak: float = 0.0
     coming: list[tuple[float, int]] = field(default_factory=list)
     paid: float = 0.0
+    held_s: float = 0.0
 
     def live(
         self, expert: Expert, view: Outlook, now: float, passed_s: float, came: float, freed_per_s: float,
@@ -77,7 +83,10 @@ class Shadow:
 
 @dataclass(slots=True)
 class Shadows:
-    """One shadow for each of EXPERTS, and whom the pool follows. `hours_s`, `tasks`: of the leader, as remembered."""
+    """One shadow for each of EXPERTS, and whom the pool follows.
+
+    `hours_s`: the instances' time of whoever was followed, `tasks`: what has arrived; both as remembered.
+    """
 
     fleets: list[Shadow]
     leader: int = 0
@@ -112,7 +121,16 @@ class Shadows:
         price = late_weight * NEEDED_RATIO * self.hours_s / self.tasks if self.tasks > 0.0 else 0.0
         for place, fleet in enumerate(self.fleets):
             fleet.paid = fleet.paid * kept_ratio + held_s[place] + late[place] * price
-        if now - self.since > TRIAL_S:
-            best = min(range(len(self.fleets)), key=lambda place: (self.fleets[place].paid, place))
-            if self.fleets[best].paid < (1.0 - BETTER_RATIO) * self.fleets[self.leader].paid:
-                self.leader = best
+            fleet.held_s = fleet.held_s * kept_ratio + held_s[place]
+        self._follow(now - self.since)
+
+    def _follow(self, seen_s: float) -> None:
+        if seen_s <= TRIAL_S:
+            return
+        paid = [fleet.paid for fleet in self.fleets]
+        best = paid.index(min(paid))
+        better_ratio = BETTER_RATIO
+        if self.fleets[best].held_s < self.fleets[self.leader].held_s:
+            better_ratio += DOUBT_S / seen_s
+        if paid[best] < (1.0 - better_ratio) * paid[self.leader]:
+            self.leader = best

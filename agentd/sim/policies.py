@@ -41,6 +41,7 @@ _NOT_HERE = {
 }
 # Ports beyond the most agents: those that drain keep theirs.
 _PORTS_PER_AGENT = 4
+_STARTING_MAX = 10_000
 
 
 class PolicyError(Exception):
@@ -111,6 +112,8 @@ def _fleet(options: Options, policy: str) -> FleetConfig:
         pool = replace(pool, collectors=(CollectorConfig(QUEUE, "simulated"),))
     if not any(key == "cost" for key, _ in options.settings):
         pool = replace(pool, cost_per_hour=1.0)
+    if not any(key == "starting_max" for key, _ in options.settings):
+        fleet = replace(fleet, starting_max=_STARTING_MAX)  # the host's own limit is no part of the model
     return replace(fleet, pools={POOL: pool})
 
 
@@ -122,7 +125,7 @@ def _parameters(name: str) -> tuple[str, ...]:
 def _opened(fleet: FleetConfig) -> FleetConfig:
     """`fleet` with a pool that does what it is asked for from outside, and at once."""
     pool = replace(fleet.pools[POOL], quick_up_cooldown_s=0.0, quick_down_cooldown_s=0.0, drain_share_max=1.0)
-    return replace(fleet, pools={POOL: pool}, starting_max=10_000)
+    return replace(fleet, pools={POOL: pool}, starting_max=_STARTING_MAX)
 
 
 def _yaml(options: Options, policy: str) -> tuple[str, dict[int, str]]:

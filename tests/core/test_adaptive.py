@@ -42,7 +42,7 @@ def told(count: int, at_work: int, waiting: int = 0, **more: object) -> Totals:
     return Totals(**(values | more))  # type: ignore[arg-type]
 
 
-def pool(concurrency: int = 1, **more: object) -> Pool:
+def pool(concurrency: int = 1) -> Pool:
     config = PoolConfig(RESEARCH, max=50, ports=PortRange(9101, 9199), concurrency=concurrency)
     made = Pool(config)
     made.start_times_s = [30.0]
@@ -270,7 +270,7 @@ def test_the_shadow_of_an_unknown_expert_is_forgotten_and_the_stream_is_not() ->
 # -- a whole fleet --------------------------------------------------------------------------------
 
 
-def world(demand: int) -> World:
+def world() -> World:
     config = PoolConfig(RESEARCH, max=20, ports=PortRange(9101, 9150), triggers=(AdaptiveTrigger(),), policy="adaptive")
     made = World(fleet(config), start_delay_s=5.0)
     made.boot()
@@ -292,7 +292,7 @@ def run(made: World, tasks: int, until: float) -> None:
 
 
 def test_a_full_pool_grows_within_a_heartbeat_and_rests_under_constant_demand() -> None:
-    made = world(0)
+    made = world()
     run(made, 6, 120.0)
     assert len(made.agents) >= 6
     directions = []
@@ -307,7 +307,7 @@ def test_a_full_pool_grows_within_a_heartbeat_and_rests_under_constant_demand() 
 
 
 def test_saturation_comes_to_a_start_within_a_second_of_the_report() -> None:
-    made = world(0)
+    made = world()
     run(made, 0, 60.0)
     count = len(made.agents)
     ident = sorted(made.agents)[0]
@@ -320,7 +320,7 @@ def test_saturation_comes_to_a_start_within_a_second_of_the_report() -> None:
 
 def test_a_restart_forgets_nothing() -> None:
     """agentd is killed and comes back: what was learned goes on, and nobody is started or let go for it."""
-    made = world(0)
+    made = world()
     run(made, 6, 1_800.0)
     before = made.controller._fleet.pools[RESEARCH].adaptive
     count = len(made.agents)
