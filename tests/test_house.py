@@ -41,7 +41,10 @@ PARTS = (
     Part("agentd.clock"),
     Part(
         "agentd.config",
-        ("agentd.collecting", "agentd.core.model", "agentd.core.rules", "agentd.core.cron", "agentd.errors"),
+        (
+            *("agentd.collecting", "agentd.core.model", "agentd.core.rules", "agentd.core.cron"),
+            *("agentd.core.experts", "agentd.errors"),
+        ),
         ("yaml",),
     ),
     Part("agentd.units", ("agentd.core.model",)),

@@ -16,7 +16,9 @@ from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, number, seconds, text, whole
 from agentd.core import cron
 from agentd.core.cron import Cron, Window
+from agentd.core.experts import NAMES
 from agentd.core.rules import (
+    AUTO,
     SIGNALS,
     SOURCE_NAME,
     AdaptiveTrigger,
@@ -83,6 +85,7 @@ def _adaptive(entry: Section, _own: ThresholdTrigger) -> Trigger:
         wait_target_s=entry.read("wait_target_sec", base.wait_target_s, seconds(0.001, 86_400)),
         late_weight=entry.read("late_weight", base.late_weight, number(0.1, 1_000)),
         standby=entry.read("standby", base.standby, whole(0, COUNT_MAX)),
+        expert=entry.read("expert", base.expert, choice((AUTO, *NAMES))),
     )
 
 
@@ -125,7 +128,7 @@ KINDS = {
     "latency": Kind(("target_sec", "quantile", "tolerance_ratio", "down_window_sec"), _latency),
     "schedule": Kind(("windows",), _schedule),
     "external": Kind(("sources",), _external),
-    "adaptive": Kind(("wait_target_sec", "late_weight", "standby"), _adaptive),
+    "adaptive": Kind(("wait_target_sec", "late_weight", "standby", "expert"), _adaptive),
 }
 # What `policy` may name: the one trigger, with its defaults.
 POLICIES: dict[str, Trigger] = {

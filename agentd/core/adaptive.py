@@ -88,7 +88,7 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if sums.unhealthy and sums.unhealthy * 2 >= sums.ready + sums.unhealthy:
         text = f"{sums.unhealthy} of {sums.ready + sums.unhealthy} instances are silent"
         return Proposal(trigger.kind, sums.count, Reason("silent", text))
-    leader = learned.shadows.leader if learned.shadows else 0
+    leader = _leader(trigger, learned)
     expert = EXPERTS[leader]
     start_s = start_time_s(pool)
     slots = pool.config.concurrency
@@ -126,6 +126,13 @@ def turning(pool: Pool, sums: Totals) -> str:
     if sums.count > pool.min:
         parts.append(f"would shrink when {sums.count - 1} are enough for what is expected and what came lately")
     return ", ".join(parts)
+
+
+def _leader(trigger: AdaptiveTrigger, learned: Learned) -> int:
+    """The place of the expert whom the pool follows."""
+    if trigger.expert in experts.NAMES:
+        return experts.NAMES.index(trigger.expert)
+    return learned.shadows.leader if learned.shadows else 0
 
 
 def _demand(pool: Pool, sums: Totals) -> Demand | None:

@@ -50,6 +50,7 @@ EXPERTS = (
     Expert("careful", up=2.0, down=2.5, hold_ratio=1.0, hold_s=10.0),
     Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0),
 )
+NAMES = tuple(expert.name for expert in EXPERTS)
 
 
 @dataclass(frozen=True, slots=True)

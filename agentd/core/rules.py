@@ -22,6 +22,8 @@ QUEUE = "queue"
 # A reading is stale when its collector has missed so many turns, and is at least so old.
 STALE_INTERVALS = 3.0
 STALE_S_MIN = 30.0
+# Whom an adaptive pool follows where nobody says it.
+AUTO = "auto"
 # What a `target` may look at besides the pool's collectors.
 SIGNALS = ("load", "in_flight", "demand", "throughput")
 
@@ -101,7 +103,8 @@ class AdaptiveTrigger:
     """As many as will be needed when a start that begins now has ended; learns how much reserve pays.
 
     `wait_target_s`: a task that waits for longer is late. `late_weight`: one percent of late tasks is worth so many
-    percent of the instances' time. `standby`: so many more than the tasks at hand need, always.
+    percent of the instances' time. `standby`: so many more than the tasks at hand need, always. `expert`: the one to
+    follow (`core.experts` has them), or auto: whoever would have paid least lately.
     """
 
     kind: ClassVar[str] = "adaptive"
@@ -109,6 +112,7 @@ class AdaptiveTrigger:
     wait_target_s: float = 5.0
     late_weight: float = 10.0
     standby: int = 0
+    expert: str = AUTO
 
 
 Trigger = (

@@ -35,6 +35,7 @@ from agentd.core.model import (
     PortRange,
     Resources,
 )
+from agentd.core.rules import AdaptiveTrigger
 
 ROOT = Path(__file__).parent.parent.parent
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -157,8 +158,15 @@ def test_shipped_files_load_without_a_warning(path: Path) -> None:
     assert [line for line in load(path).warnings if "there is no program '/opt/" not in line] == []
 
 
-def test_the_packaged_file_says_the_defaults() -> None:
-    assert bare(load(ROOT / "config" / "agentd.yaml")) == default()
+def test_the_packaged_file_says_the_defaults_but_for_the_policy() -> None:
+    packaged = bare(load(ROOT / "config" / "agentd.yaml"))
+    assert {pool.triggers for pool in packaged.fleet.pools.values()} == {(AdaptiveTrigger(),)}
+    usual = default().fleet.pools
+    pools = {
+        name: dataclasses.replace(pool, triggers=usual[name].triggers, policy=usual[name].policy)
+        for name, pool in packaged.fleet.pools.items()
+    }
+    assert dataclasses.replace(packaged, fleet=dataclasses.replace(packaged.fleet, pools=pools)) == default()
 
 
 def uncommented() -> str:
@@ -171,7 +179,11 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     config = parse(uncommented(), "agentd.yaml")
     assert config.warnings == ()
     shown = config.fleet.pools[PoolName("writing")]
-    plain = PoolConfig(name=PoolName("writing"), core=(CoreAgent("writer", 9007),), ports=PortRange(9601, 9650))
+    adaptive = (AdaptiveTrigger(),)
+    plain = PoolConfig(
+        name=PoolName("writing"), triggers=adaptive, policy="adaptive", core=(CoreAgent("writer", 9007),),
+        ports=PortRange(9601, 9650), quick_up_cooldown_s=300.0, quick_down_cooldown_s=600.0,
+    )  # fmt: skip
     assert shown.command
     assert shown.env
     assert {collector.kind for collector in shown.collectors} == set(KINDS)
@@ -179,7 +191,7 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     assert None not in dataclasses.astuple(shown.resources)
     assert None not in dataclasses.astuple(config.listen)
     assert config.watch == (WatchSpec("models", process="ollama"), WatchSpec("queue", unit="redis-server.service"))
-    assert config.fleet.pools[RESEARCH] == default().fleet.pools[RESEARCH]
+    assert config.fleet.pools[RESEARCH] == load(ROOT / "config" / "agentd.yaml").fleet.pools[RESEARCH]
 
 
 def test_the_packaged_file_shows_every_key() -> None:

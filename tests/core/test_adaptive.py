@@ -205,6 +205,14 @@ def test_it_never_goes_below_what_is_at_work() -> None:
     assert proposal.count is not None and proposal.count >= 9
 
 
+@pytest.mark.parametrize("name", experts.NAMES)
+def test_a_pool_can_be_told_whom_to_follow(name: str) -> None:
+    made = pool()
+    noted(made, told(5, 4))
+    proposal = adaptive.propose(made, AdaptiveTrigger(expert=name), told(5, 4), 900.0)
+    assert proposal.reason.text.endswith(f"({name})")
+
+
 def test_standby_is_kept_on_top() -> None:
     made = pool(concurrency=2)
     noted(made, told(1, 0))
