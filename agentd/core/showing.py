@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import balancer, capacity, guards, planner, signals, starts
+from agentd.core import balancer, capacity, guards, guards_time, planner, signals, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
@@ -68,8 +68,8 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
         footprint_bytes=pool.footprint_bytes,
         footprint_learned=pool.footprint_learned,
         next=decision,
-        up_cooldown_s=max(0.0, guards.cooldown_until(pool, up=True, trigger=decision.trigger) - now),
-        down_cooldown_s=max(0.0, guards.cooldown_until(pool, up=False, trigger=decision.trigger) - now),
+        up_cooldown_s=max(0.0, guards_time.cooldown_until(pool, up=True, trigger=decision.trigger) - now),
+        down_cooldown_s=max(0.0, guards_time.cooldown_until(pool, up=False, trigger=decision.trigger) - now),
         bundled_agent=not config.command,
         cost_per_hour=config.cost_per_hour * len(pool.instances),
         start_failure=pool.start_failure,

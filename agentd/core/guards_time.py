@@ -1,0 +1,70 @@
+"""Guards that wait: for a restarted agentd to know its agents, for earlier steps, for time to pass, for starts to work.
+
+What a new start must wait for does not hold draining instances that a scale-up takes back: they are there.
+"""
+
+from __future__ import annotations
+
+from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
+from agentd.core.model import Limit, State
+from agentd.core.situation import Bound, Situation, is_slow
+from agentd.core.state import SHRINKING, Pool, Purpose
+
+_COMING = ON_ITS_WAY | {State.BACKOFF}
+
+
+def recovery(s: Situation) -> list[Bound]:
+    if s.now >= s.fleet.recovering_until or s.asked_for:
+        return []
+    left = s.fleet.recovering_until - s.now
+    return [
+        (s.count, Limit("recovering", f"agentd started a moment ago; waits {left:.0f} s", s.fleet.recovering_until))
+    ]
+
+
+def action_in_flight(s: Situation) -> list[Bound]:
+    if not is_slow(s.trigger):
+        return []  # what starts counts already, and how many drain at once has its own bound
+    for instance in s.pool.instances.values():
+        coming = instance.purpose is Purpose.SCALE_UP and not instance.ever_ready and instance.state in _COMING
+        # Also the way down waits for it: a scale-up that is taken back at once was none. People need not wait.
+        if coming and (s.up or s.pool.target is None):
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is still starting"))]
+        if instance.is_resuming and (s.up or s.pool.target is None):
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is being taken back"))]
+        if not s.up and instance.stop_purpose in SHRINKING and instance.state in LEAVING:
+            return [(s.count, Limit("action_in_flight", f"{instance.id} is still finishing"))]
+    return []
+
+
+def cooldown_until(pool: Pool, *, up: bool, trigger: str = "") -> float:
+    """Until when the pool's cooldown lasts in that direction; 0.0 without one.
+
+    That for `threshold` counts for its own decisions, and where the pool has it for people's, too.
+    """
+    config = pool.config
+    slow = is_slow(trigger) and config.threshold is not None
+    if up:
+        cooldown_s = config.scale_up_cooldown_s if slow else config.quick_up_cooldown_s
+        return 0.0 if pool.last_up_at is None else pool.last_up_at + cooldown_s
+    cooldown_s = config.scale_down_cooldown_s if slow else config.quick_down_cooldown_s
+    last = [at for at in (pool.last_up_at, pool.last_down_at, pool.last_resume_at) if at is not None]
+    return max(last) + cooldown_s if last else 0.0
+
+
+def cooldown(s: Situation) -> list[Bound]:
+    until = cooldown_until(s.pool, up=s.up, trigger=s.trigger)
+    if s.now >= until:
+        return []
+    which = "up" if s.up else "down"
+    return [
+        (s.count + s.back, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))
+    ]
+
+
+def start_backoff(s: Situation) -> list[Bound]:
+    if not s.up or s.now >= s.pool.backoff_until:
+        return []
+    left = s.pool.backoff_until - s.now
+    text = f"the last {s.pool.start_failures} starts failed; next try in {left:.0f} s"
+    return [(s.count + s.back, Limit("start_backoff", text, s.pool.backoff_until))]

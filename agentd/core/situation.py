@@ -1,0 +1,38 @@
+"""What the guards of a decision look at, and what they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentd.core.capacity import Promised
+from agentd.core.model import Limit
+from agentd.core.rules import ThresholdTrigger
+from agentd.core.state import Fleet, Pool
+
+# The count that a guard allows, and the limit that it leaves where that is less of a change than was wanted.
+Bound = tuple[int, Limit]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the guards look at. `wanted` is already within the bounds, and differs from `count`."""
+
+    fleet: Fleet
+    pool: Pool
+    count: int
+    wanted: int
+    now: float
+    extra: Promised
+    asked_for: bool  # by a person
+    in_the_end: bool
+    back: int  # how many draining instances a scale-up could take back
+    trigger: str  # whose proposal it is; empty: a person's target, or the bounds
+
+    @property
+    def up(self) -> bool:
+        return self.wanted > self.count
+
+
+def is_slow(trigger: str) -> bool:
+    """Whether it is one step at a time: `threshold` knows nothing of steps under way, nor do people."""
+    return trigger in ("", ThresholdTrigger.kind)
