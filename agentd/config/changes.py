@@ -11,7 +11,16 @@ from dataclasses import fields, replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
-from agentd.core.rules import CollectorConfig, DemandTrigger, LatencyTrigger, TargetTrigger, ThresholdTrigger, Trigger
+from agentd.core.rules import (
+    CollectorConfig,
+    DemandTrigger,
+    GuardConfig,
+    LatencyTrigger,
+    RateLimit,
+    TargetTrigger,
+    ThresholdTrigger,
+    Trigger,
+)
 
 # Shorter than this a process has no chance to start or to finish a task, however fast the demo runs.
 GRACE_SEC_MIN = 5.0
@@ -69,6 +78,7 @@ def _scaled_pool(pool: PoolConfig, speed: float) -> PoolConfig:
         scale_down_cooldown_s=pool.scale_down_cooldown_s / speed,
         quick_up_cooldown_s=pool.quick_up_cooldown_s / speed,
         quick_down_cooldown_s=pool.quick_down_cooldown_s / speed,
+        guards=_scaled_guards(pool.guards, speed),
         triggers=tuple(_scaled_trigger(trigger, speed) for trigger in pool.triggers),
         start_timeout_s=_scaled_grace(pool.start_timeout_s, speed),
         drain_timeout_s=_scaled_grace(pool.drain_timeout_s, speed),
@@ -86,6 +96,15 @@ def _scaled_collector(collector: CollectorConfig, speed: float) -> CollectorConf
     """Asked more often; but who is asked answers no sooner than before."""
     every_s = max(collector.every_s / speed, min(collector.every_s, collector.timeout_s))
     return replace(collector, every_s=every_s)
+
+
+def _scaled_guards(guards: GuardConfig, speed: float) -> GuardConfig:
+    up, down = guards.up_rate, guards.down_rate
+    return replace(
+        guards,
+        up_rate=up and replace(up, period_s=up.period_s / speed),
+        down_rate=down and replace(down, period_s=down.period_s / speed),
+    )
 
 
 def _scaled_trigger(trigger: Trigger, speed: float) -> Trigger:
@@ -159,6 +178,10 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     )
     yield f"{at}.scale_up_cooldown_sec", _cooldown(pool, pool.scale_up_cooldown_s, pool.quick_up_cooldown_s)
     yield f"{at}.scale_down_cooldown_sec", _cooldown(pool, pool.scale_down_cooldown_s, pool.quick_down_cooldown_s)
+    yield f"{at}.rate.up", _rate(pool.guards.up_rate)
+    yield f"{at}.rate.down", _rate(pool.guards.down_rate)
+    yield f"{at}.no_bounce", _shown(pool.guards.no_bounce)
+    yield f"{at}.diminishing_returns", pool.guards.diminishing_returns
     yield f"{at}.start_timeout_sec", _shown(pool.start_timeout_s)
     yield f"{at}.drain_timeout_sec", _shown(pool.drain_timeout_s)
     yield f"{at}.drain_share_max", _shown(pool.drain_share_max)
@@ -176,6 +199,14 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.resources.tasks_max", _shown(resources.tasks_max)
     yield f"{at}.resources.io_weight", _shown(resources.io_weight)
     yield f"{at}.cost", _shown(pool.cost_per_hour)
+
+
+def _rate(rate: RateLimit | None) -> str:
+    if rate is None:
+        return "none"
+    parts = [_shown(rate.count)] if rate.count is not None else []
+    parts += [f"{rate.percent:g} %"] if rate.percent is not None else []
+    return f"{' or '.join(parts)} in {rate.period_s:g} s"
 
 
 def _cooldown(pool: PoolConfig, slow_s: float, quick_s: float) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from agentd.config.collectors import read_collectors
+from agentd.config.guards import read_guards
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.config.triggers import policy, read_triggers
@@ -51,6 +52,9 @@ POOL_KEYS = (
     "scale_down_threshold",
     "scale_up_cooldown_sec",
     "scale_down_cooldown_sec",
+    "rate",
+    "no_bounce",
+    "diminishing_returns",
     "triggers",
     "collectors",
     "resources",
@@ -204,6 +208,7 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         scale_down_cooldown_s=section.read("scale_down_cooldown_sec", shared.scale_down_cooldown_s, cooldown),
         quick_up_cooldown_s=quick.read("scale_up_cooldown_sec", 0.0, cooldown),
         quick_down_cooldown_s=quick.read("scale_down_cooldown_sec", 0.0, cooldown),
+        guards=read_guards(section),
         command=section.read("command", (), _command),
         env=section.read("env", (), _env),
         concurrency=section.read("concurrency", 1, whole(1, CONCURRENCY_MAX)),

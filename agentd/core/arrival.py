@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import configuring, departure, planner, starts, validation
+from agentd.core import configuring, departure, planner, rate, starts, validation
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -101,6 +101,7 @@ def ready(fleet: Fleet, instance: Instance, now: float) -> None:
     if not instance.ever_ready and instance.purpose is Purpose.SCALE_UP:
         # The cooldown counts from the decision, and only a scale-up that came about is charged.
         pool.last_up_at = max(pool.last_up_at or instance.created_at, instance.created_at)
+        rate.note(pool, instance.created_at, up=True)
     instance.ever_ready = True
     starts.ended(pool, instance, now)
     pool.start_failures = 0

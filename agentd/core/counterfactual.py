@@ -44,5 +44,7 @@ def otherwise(decision: Decision, now: float) -> str:
     codes = ", ".join(limit.code for limit in decision.limits)
     lifts = [limit.until for limit in decision.limits if limit.until is not None]
     if len(lifts) == len(decision.limits):
-        return f"would go to {decision.wanted} in {max(lifts) - now:.0f} s if nothing changes; blocked by {codes}"
+        # A rate lets so many through at a time.
+        what = "go on" if any(limit.code.endswith("_rate") for limit in decision.limits) else "go"
+        return f"would {what} to {decision.wanted} in {max(lifts) - now:.0f} s if nothing changes; blocked by {codes}"
     return f"would go to {decision.wanted} without {codes}"

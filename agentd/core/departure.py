@@ -7,7 +7,7 @@ timeout; where that has passed, the pool's stop grace.
 
 from __future__ import annotations
 
-from agentd.core import directives, planner
+from agentd.core import directives, planner, rate
 from agentd.core.health import drain_end, set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType, Shutdown, Stage, Stop
@@ -100,6 +100,7 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
         # The cooldown counts from the decision, and only a scale-down that came about is charged.
         if not (pool.target and pool.down_in_steps):
             pool.last_down_at = max(pool.last_down_at or instance.leaving_at, instance.leaving_at)
+        rate.note(pool, instance.leaving_at, up=False)
         if pool.target:
             pool.recheck_at = now
         fleet.touch_pool(pool.name)

@@ -45,10 +45,10 @@ def evaluate(
     """
     sums = sums or totals(fleet, pool, now)
     wanted, reason, proposals = _wish(fleet, pool, sums, target, now, between)
-    winner = triggers.highest(proposals).trigger if proposals else ""
+    rule = pool.config.triggers[proposals.index(triggers.highest(proposals))] if proposals else None
     decision = Decision(
         id="", pool=pool.name, at=now, wall=fleet.wall(now), current=sums.count, wanted=wanted, granted=sums.count,
-        reasons=(reason,), trigger=winner, proposals=proposals,
+        reasons=(reason,), trigger=rule.kind if rule else "", proposals=proposals,
     )  # fmt: skip
     if wanted == sums.count:
         return decision if between else replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums))
@@ -60,7 +60,7 @@ def evaluate(
             fleet, pool, sums.count, within, now, extra, asked_for=target is not None or pool.target is not None,
             in_the_end=in_the_end,
             back=len(drain.reclaimable(fleet, pool, now)) if within > sums.count else 0,
-            trigger=winner,
+            sums=sums, rule=rule,
         )  # fmt: skip
         for guard in _GUARDS:
             for allowed, limit in guard(situation):
@@ -110,6 +110,8 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     guards_time.recovery,
     guards_time.action_in_flight,
     guards_time.cooldown,
+    guards_time.rate,
+    guards_down.no_bounce,
     guards_down.drain_share,
     guards_down.rolling,
     guards_time.start_backoff,

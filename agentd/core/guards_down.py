@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from agentd.core import planner
+from agentd.core import bounce, planner
 from agentd.core.model import Limit, State
+from agentd.core.rules import ThresholdTrigger
 from agentd.core.situation import Bound, Situation
+
+
+def no_bounce(s: Situation) -> list[Bound]:
+    """No step down after which the same rule would want one up; a shorter one where that is none.
+
+    `threshold` is exact: it takes one whenever the load is low, unless the pool's configuration says otherwise.
+    """
+    exact = isinstance(s.rule, ThresholdTrigger) and not s.pool.config.guards.no_bounce
+    if s.up or s.rule is None or exact:
+        return []
+    least, why, until = bounce.step(s.fleet, s.pool, s.rule, s.sums, s.wanted, s.now)
+    return [(least, Limit("no_bounce", why, until))] if why else []
 
 
 def drain_share(s: Situation) -> list[Bound]:

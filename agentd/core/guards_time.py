@@ -5,6 +5,7 @@ What a new start must wait for does not hold draining instances that a scale-up 
 
 from __future__ import annotations
 
+from agentd.core import rate as steps
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.model import Limit, State
 from agentd.core.situation import Bound, Situation, is_slow
@@ -60,6 +61,21 @@ def cooldown(s: Situation) -> list[Bound]:
     return [
         (s.count + s.back, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))
     ]
+
+
+def rate(s: Situation) -> list[Bound]:
+    """Only so many in a period; draining instances that are taken back are no starts."""
+    limit = s.pool.config.guards.up_rate if s.up else s.pool.config.guards.down_rate
+    if limit is None:
+        return []
+    furthest, done, until = steps.allowed(s.pool, limit, s.count, s.now, up=s.up)
+    words = [str(limit.count)] if limit.count is not None else []
+    words += [f"{limit.percent:g} %"] if limit.percent is not None else []
+    which, deed = ("up", "started") if s.up else ("down", "retired")
+    text = f"at most {' or '.join(words)} {deed} in {limit.period_s:g} s; {done} were"
+    # A retirement that is taken back was none: as much as it adds to the count it takes off what was there before.
+    bound = max(furthest, s.count + s.back) if s.up else furthest
+    return [(bound, Limit(f"{which}_rate", text, until))]
 
 
 def start_backoff(s: Situation) -> list[Bound]:

@@ -17,7 +17,7 @@ from typing import NewType
 
 from agentd.core.cron import Window
 from agentd.core.effects import Effect
-from agentd.core.rules import CollectorConfig, ScheduleTrigger, ThresholdTrigger, Trigger
+from agentd.core.rules import GUARDS_DEFAULT, CollectorConfig, GuardConfig, ScheduleTrigger, ThresholdTrigger, Trigger
 
 InstanceId = NewType("InstanceId", str)
 PoolName = NewType("PoolName", str)
@@ -206,6 +206,7 @@ class PoolConfig:
     # The same for what triggers other than `threshold` decide: these look ahead themselves.
     quick_up_cooldown_s: float = 0.0
     quick_down_cooldown_s: float = 0.0
+    guards: GuardConfig = GUARDS_DEFAULT
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     concurrency: int = 1

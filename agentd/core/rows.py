@@ -148,6 +148,8 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
     for moved in ("last_up_at", "last_down_at", "last_resume_at"):
         at = value.get(moved)
         setattr(pool, moved, None if at is None else at + shift)
+    pool.ups = [at + shift for at in value.get("ups", ())]
+    pool.downs = [at + shift for at in value.get("downs", ())]
     pool.down_in_steps = value.get("down_in_steps", False)
     pool.start_failures = value["start_failures"]
     pool.start_failure = value.get("start_failure", "")
@@ -194,6 +196,8 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "last_up_at": pool.last_up_at,
         "last_down_at": pool.last_down_at,
         "last_resume_at": pool.last_resume_at,
+        "ups": pool.ups,
+        "downs": pool.downs,
         "down_in_steps": pool.down_in_steps,
         "start_failures": pool.start_failures,
         "start_failure": pool.start_failure,

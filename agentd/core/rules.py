@@ -26,6 +26,8 @@ STALE_S_MIN = 30.0
 AUTO = "auto"
 # What a `target` may look at besides the pool's collectors.
 SIGNALS = ("load", "in_flight", "demand", "throughput")
+# What is done with what is learned of a pool's diminishing returns.
+RETURNS = ("advise", "guard", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,32 @@ Trigger = (
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most so many in `period_s`: `count`, or `percent` of what there was before, whichever allows more."""
+
+    period_s: float
+    count: int | None = None
+    percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardConfig:
+    """What people set of a pool's guards, its cooldowns and bounds aside. Rates None: no bound.
+
+    `no_bounce`: also `threshold` makes no step down after which it would want one up; the others never do.
+    `diminishing_returns`: one of RETURNS; `advise` tells how many agents are of use, `guard` also keeps to it.
+    """
+
+    up_rate: RateLimit | None = None
+    down_rate: RateLimit | None = None
+    no_bounce: bool = False
+    diminishing_returns: str = "advise"
+
+
+GUARDS_DEFAULT = GuardConfig()
+
+
+@dataclass(frozen=True, slots=True)
 class CollectorConfig:
     """Something to read one number from, every `every_s`, for at most `timeout_s`; what else is of its `kind` alone."""
 
@@ -160,3 +188,13 @@ class Offer:
     owner: str
     reason: str
     expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person keeps agentd from scaling in one direction, until `expires`; None: until somebody lifts it."""
+
+    owner: str
+    reason: str
+    since_wall: float
+    expires: float | None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentd.core.capacity import Promised
+from agentd.core.metrics import Totals
 from agentd.core.model import Limit
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import ThresholdTrigger, Trigger
 from agentd.core.state import Fleet, Pool
 
 # The count that a guard allows, and the limit that it leaves where that is less of a change than was wanted.
@@ -26,11 +27,17 @@ class Situation:
     asked_for: bool  # by a person
     in_the_end: bool
     back: int  # how many draining instances a scale-up could take back
-    trigger: str  # whose proposal it is; empty: a person's target, or the bounds
+    sums: Totals
+    rule: Trigger | None  # whose proposal it is; None: a person's target, or the bounds
 
     @property
     def up(self) -> bool:
         return self.wanted > self.count
+
+    @property
+    def trigger(self) -> str:
+        """The type of `rule`; empty where there is none."""
+        return self.rule.kind if self.rule else ""
 
 
 def is_slow(trigger: str) -> bool:

@@ -89,6 +89,9 @@ class Pool:
     last_up_at: float | None = None
     last_down_at: float | None = None
     last_resume_at: float | None = None
+    # When starts and retirements that came about were decided, ascending; of the longest period that is limited.
+    ups: list[float] = field(default_factory=list)
+    downs: list[float] = field(default_factory=list)
     down_in_steps: bool = False  # a person's wish for fewer goes on with another step, and costs one cooldown
     start_failures: int = 0
     start_failure: str = ""  # why the last start failed, until one succeeds

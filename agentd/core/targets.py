@@ -49,7 +49,7 @@ def target(fleet: Fleet, pool: Pool, rule: TargetTrigger, sums: Totals, now: flo
     if pool.config.collector(rule.signal):
         total, why = signals.reading(pool, rule.signal, now)
         return abstains("no_reading", why) if total is None else _of_total(rule, sums.count, total)
-    samples = _samples(fleet, pool, rule.signal, now)
+    samples = samples_of(fleet, pool, rule.signal, now)
     if not samples.values:
         return abstains("no_sample", f"no ready instance has reported its {named(rule.signal)}")
     usage = math.fsum(samples.values) / len(samples.values)
@@ -70,12 +70,12 @@ def _per_instance(rule: TargetTrigger, current: int, samples: Samples) -> int:
     ratio = total / number / rule.target
     idle = samples.unready if ratio > 1.0 else 0
     if not idle and not samples.missing:
-        return current if _inside(rule, ratio) else _ceil(ratio * number)
+        return current if inside(rule, ratio) else _ceil(ratio * number)
     if ratio < 1.0:
         total += samples.missing * (max(1.0, rule.target) if rule.signal == "load" else rule.target)
     number += idle + (samples.missing if ratio != 1.0 else 0)
     filled = total / number / rule.target
-    if _inside(rule, filled) or (filled > 1.0) != (ratio > 1.0):
+    if inside(rule, filled) or (filled > 1.0) != (ratio > 1.0):
         return current
     count = _ceil(filled * number)
     return max(current, count) if filled > 1.0 else min(current, count)
@@ -83,7 +83,7 @@ def _per_instance(rule: TargetTrigger, current: int, samples: Samples) -> int:
 
 def _of_total(rule: TargetTrigger, current: int, total: float) -> Wish:
     wanted = max(0, _ceil(total / rule.target))
-    if current and _inside(rule, total / (rule.target * current)):
+    if current and inside(rule, total / (rule.target * current)):
         wanted = current
     return _told(rule, wanted, current, total / current if current else total)
 
@@ -91,17 +91,17 @@ def _of_total(rule: TargetTrigger, current: int, total: float) -> Wish:
 def _told(rule: TargetTrigger, wanted: int, current: int, usage: float) -> Wish:
     code = "above_target" if wanted > current else "below_target" if wanted < current else "at_target"
     word = {"above_target": "over", "below_target": "under", "at_target": "near"}[code]
-    text = f"{named(rule.signal)} {_number(usage)} per instance is {word} its target {_number(rule.target)}"
+    text = f"{named(rule.signal)} {number(usage)} per instance is {word} its target {number(rule.target)}"
     if wanted != current:
         text += f": {wanted} would do"
     return Wish(wanted, Reason(code, text))
 
 
-def _inside(rule: TargetTrigger, ratio: float) -> bool:
+def inside(rule: TargetTrigger, ratio: float) -> bool:
     return abs(ratio - 1.0) <= rule.tolerance_ratio + _EPSILON
 
 
-def _samples(fleet: Fleet, pool: Pool, signal: str, now: float) -> Samples:
+def samples_of(fleet: Fleet, pool: Pool, signal: str, now: float) -> Samples:
     fresh_since = now - fleet.config.heartbeat_timeout_s
     values: list[float] = []
     missing = unready = 0
@@ -140,8 +140,8 @@ def demand(pool: Pool, rule: DemandTrigger, sums: Totals, now: float) -> Wish:
     each = rule.target_ratio * pool.config.concurrency
     wanted = _ceil(sums.demand / each)
     code = "high_demand" if wanted > sums.count else "low_demand" if wanted < sums.count else "demand_met"
-    tasks = "1 task" if sums.demand == 1.0 else f"{_number(sums.demand)} tasks"
-    text = f"{tasks} in flight or waiting, {_number(each)} per instance: {wanted} wanted"
+    tasks = "1 task" if sums.demand == 1.0 else f"{number(sums.demand)} tasks"
+    text = f"{tasks} in flight or waiting, {number(each)} per instance: {wanted} wanted"
     return Wish(wanted, Reason(code, text))
 
 
@@ -161,6 +161,24 @@ def latency(fleet: Fleet, pool: Pool, rule: LatencyTrigger, sums: Totals, now: f
     """
     if sums.demand == 0.0 and sums.ready:
         return Wish(max(0, sums.count - 1), Reason("idle", "nothing is in flight or waiting"))
+    found = response_s(fleet, pool, rule, now)
+    if found is None:
+        return abstains("no_sample", f"no ready instance has reported its response time ({rule.quantile}) of late")
+    ratio = found / rule.target_s
+    shown = f"response time {rule.quantile} {number(found)} s"
+    if ratio > 1.0 + rule.tolerance_ratio + _EPSILON:
+        wanted = max(sums.count, _ceil(sums.ready * min(GROWTH_MAX, ratio)))
+        text = f"{shown} is over its target {number(rule.target_s)} s: {wanted} would do"
+        return Wish(wanted, Reason("slow", text))
+    fewer = _with_one_fewer(found, sums)
+    if sums.count and fewer is not None and fewer <= rule.target_s:
+        text = f"{shown} is under its target {number(rule.target_s)} s, and about {number(fewer)} s with one fewer"
+        return Wish(sums.count - 1, Reason("fast", text))
+    return Wish(sums.count, Reason("at_target", f"{shown} is near its target {number(rule.target_s)} s"))
+
+
+def response_s(fleet: Fleet, pool: Pool, rule: LatencyTrigger, now: float) -> float | None:
+    """The mean response time of the pool as it is now; None: nobody has told it of late."""
     since = _changed_at(pool) + fleet.config.heartbeat_interval_s
     fresh_since = now - fleet.config.heartbeat_timeout_s
     times = [
@@ -169,20 +187,7 @@ def latency(fleet: Fleet, pool: Pool, rule: LatencyTrigger, sums: Totals, now: f
         if instance.state is State.READY and instance.timed_at > fresh_since and instance.timed_at >= since
         if (at := _response_s(instance, rule.quantile)) is not None
     ]
-    if not times:
-        return abstains("no_sample", f"no ready instance has reported its response time ({rule.quantile}) of late")
-    found = math.fsum(times) / len(times)
-    ratio = found / rule.target_s
-    shown = f"response time {rule.quantile} {_number(found)} s"
-    if ratio > 1.0 + rule.tolerance_ratio + _EPSILON:
-        wanted = max(sums.count, _ceil(sums.ready * min(GROWTH_MAX, ratio)))
-        text = f"{shown} is over its target {_number(rule.target_s)} s: {wanted} would do"
-        return Wish(wanted, Reason("slow", text))
-    fewer = _with_one_fewer(found, sums)
-    if sums.count and fewer is not None and fewer <= rule.target_s:
-        text = f"{shown} is under its target {_number(rule.target_s)} s, and about {_number(fewer)} s with one fewer"
-        return Wish(sums.count - 1, Reason("fast", text))
-    return Wish(sums.count, Reason("at_target", f"{shown} is near its target {_number(rule.target_s)} s"))
+    return math.fsum(times) / len(times) if times else None
 
 
 def _with_one_fewer(found_s: float, sums: Totals) -> float | None:
@@ -216,7 +221,7 @@ def _ceil(value: float) -> int:
     return math.ceil(value - _EPSILON)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Two decimals where it has any; three significant digits where it is small."""
     if value == int(value):
         return str(int(value))

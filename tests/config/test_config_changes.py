@@ -30,7 +30,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
-from agentd.core.rules import CollectorConfig, ThresholdTrigger
+from agentd.core.rules import CollectorConfig, GuardConfig, RateLimit, ThresholdTrigger
 
 RESEARCH = PoolName("research")
 
@@ -52,6 +52,12 @@ def test_scaled_divides_what_passes_and_keeps_the_rest() -> None:
 def test_scaled_leaves_processes_time_to_start_and_to_drain() -> None:
     pool = scaled(parse("pools: {research: {drain_timeout_sec: 3}}", "f.yaml"), 1000).fleet.pools[RESEARCH]
     assert (pool.start_timeout_s, pool.drain_timeout_s) == (5, 3)
+
+
+def test_scaled_shortens_the_periods_of_rates() -> None:
+    text = "pools: {research: {rate: {up: {count: 3, period_sec: 60}, down: {percent: 10, period_sec: 600}}}}"
+    guards = scaled(parse(text, "f.yaml"), 10).fleet.pools[RESEARCH].guards
+    assert guards == GuardConfig(RateLimit(6.0, 3), RateLimit(60.0, None, 10.0))
 
 
 def test_scaled_asks_collectors_more_often_and_gives_them_the_same_time() -> None:
@@ -99,6 +105,21 @@ def test_changes_have_the_names_of_the_file() -> None:
     ]
 
 
+def test_changes_of_guards_are_told_one_by_one() -> None:
+    old = parse("pools: {research: {rate: {up: {count: 3, percent: 50, period_sec: 60}}}}", "f.yaml")
+    new = parse(
+        "pools: {research: {rate: {down: {percent: 10, period_sec: 600}}, no_bounce: true,"
+        " diminishing_returns: guard}}",
+        "f.yaml",
+    )
+    assert describe_changes(old, new) == [
+        "pools.research.diminishing_returns: advise -> guard",
+        "pools.research.no_bounce: false -> true",
+        "pools.research.rate.down: none -> 10 % in 600 s",
+        "pools.research.rate.up: 3 or 50 % in 60 s -> none",
+    ]
+
+
 CHANGED_POOL = PoolConfig(
     name=RESEARCH,
     notify=True,
@@ -113,6 +134,7 @@ CHANGED_POOL = PoolConfig(
     scale_down_cooldown_s=2.0,
     quick_up_cooldown_s=3.0,
     quick_down_cooldown_s=4.0,
+    guards=GuardConfig(RateLimit(60.0, 2, 50.0), RateLimit(30.0, 1), no_bounce=True, diminishing_returns="guard"),
     command=("run",),
     env=(("A", "b"),),
     concurrency=2,

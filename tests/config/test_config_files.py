@@ -23,6 +23,7 @@ from agentd.config import (
     parse,
 )
 from agentd.config.collectors import COLLECTOR_KEYS
+from agentd.config.guards import RATE_KEYS, RATE_LIMIT_KEYS
 from agentd.config.pools import POOL_KEYS, RESOURCE_KEYS, RESTART_KEYS
 from agentd.config.settings import HISTORY_KEYS, HOST_KEYS, LISTEN_KEYS, RESERVE_KEYS, WATCH_KEYS
 from agentd.core.model import (
@@ -35,7 +36,7 @@ from agentd.core.model import (
     PortRange,
     Resources,
 )
-from agentd.core.rules import AdaptiveTrigger
+from agentd.core.rules import GUARDS_DEFAULT, AdaptiveTrigger
 
 ROOT = Path(__file__).parent.parent.parent
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -187,7 +188,10 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     assert shown.command
     assert shown.env
     assert {collector.kind for collector in shown.collectors} == set(KINDS)
-    assert dataclasses.replace(shown, command=(), env=(), collectors=(), resources=Resources()) == plain
+    assert (
+        dataclasses.replace(shown, command=(), env=(), collectors=(), resources=Resources(), guards=GUARDS_DEFAULT)
+        == plain
+    )
     assert None not in dataclasses.astuple(shown.resources)
     assert None not in dataclasses.astuple(config.listen)
     assert config.watch == (WatchSpec("models", process="ollama"), WatchSpec("queue", unit="redis-server.service"))
@@ -203,6 +207,8 @@ def test_the_packaged_file_shows_every_key() -> None:
         *POOL_KEYS,
         *RESOURCE_KEYS,
         *RESTART_KEYS,
+        *RATE_KEYS,
+        *RATE_LIMIT_KEYS,
         *HOST_KEYS,
         *RESERVE_KEYS,
         *LISTEN_KEYS,

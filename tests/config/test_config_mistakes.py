@@ -49,6 +49,32 @@ MISTAKES = [
     ("host: {xyz: 1}", "1:8: unknown key host.xyz: known here: reserve, starting_max"),
     ('host: {"a\\e[1m": 1}', "1:8: unknown key host.'a\\x1b[1m': known here"),
     ("pools: {research: {prots: [1, 2]}}", "1:20: unknown key pools.research.prots: did you mean ports?"),
+    # guards
+    (
+        "pools: {research: {rate: {up: {period_sec: 60}}}}",
+        "1:31: pools.research.rate.up has neither count nor percent: it needs one of them, or both",
+    ),
+    (
+        "pools: {research: {rate: {up: {count: 1}}}}",
+        "1:31: pools.research.rate.up has no period_sec: the seconds in which so many may change",
+    ),
+    (
+        "pools: {research: {rate: {down: {percent: 101, period_sec: 60}}}}",
+        "1:43: pools.research.rate.down.percent must be a number from 0 to 100, not 101",
+    ),
+    (
+        "pools: {research: {rate: {up: {count: 1.5, period_sec: 9}}}}",
+        "1:39: pools.research.rate.up.count must be a whole number from 0 to 65535, not 1.5",
+    ),
+    (
+        "pools: {research: {rate: {sideways: {}}}}",
+        "1:27: unknown key pools.research.rate.sideways: known here: up, down",
+    ),
+    ("pools: {research: {no_bounce: 2}}", "1:31: pools.research.no_bounce must be true or false, not 2"),
+    (
+        "pools: {research: {diminishing_returns: gard}}",
+        "1:41: pools.research.diminishing_returns must be one of advise, guard, off (did you mean guard?), not gard",
+    ),
     # one key in two places
     ("autoscaling: {}\nmulti_agent: {autoscaling: {}}", "2:15: multi_agent.autoscaling is given twice: also as autos"),
     ("multi_agent: {autoscaling: {}}\nautoscaling: {}", "2:1: autoscaling is given twice: also as multi_agent.autos"),

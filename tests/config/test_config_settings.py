@@ -19,7 +19,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import GuardConfig, RateLimit, ThresholdTrigger
 from agentd.errors import ConfigError
 
 RESEARCH = PoolName("research")
@@ -88,6 +88,9 @@ pools:
     policy: threshold
     scale_up_cooldown_sec: 0.5
     scale_down_cooldown_sec: 1e1
+    rate: {up: {count: 4, percent: 100, period_sec: 15}, down: {count: 1, period_sec: 300}}
+    no_bounce: on
+    diminishing_returns: off
     triggers:
       - {type: threshold, scale_up_threshold: 0.9, scale_down_threshold: 0.1}
       - {type: threshold}
@@ -108,6 +111,7 @@ pools:
         triggers=(ThresholdTrigger(0.9, 0.1), ThresholdTrigger(0.75, 0.25)),
         scale_up_cooldown_s=0.5,
         scale_down_cooldown_s=10.0,
+        guards=GuardConfig(RateLimit(15.0, 4, 100.0), RateLimit(300.0, 1), no_bounce=True, diminishing_returns="off"),
         command=("python", "-m", "mine", "--name", "a b"),
         env=(("A", "1"), ("B", "off"), ("C", "1.50"), ("D", ""), ("E", ""), ("F", "text")),
         concurrency=3,

@@ -103,6 +103,7 @@ def filled_fleet() -> Fleet:
     pool = made.pools[RESEARCH]
     pool.last_up_at, pool.last_down_at, pool.start_failures, pool.backoff_until = 11.0, 12.0, 3, 14.0
     pool.last_resume_at, pool.down_in_steps = 13.0, True
+    pool.ups, pool.downs = [10.0, 11.0], [12.0]
     pool.start_failure = "spawn_failed: no memory"
     pool.start_times_s, pool.starts_failed = [1.5, 2.25], 4
     pool.history = history()
@@ -170,6 +171,7 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     pool = after.pools[RESEARCH]
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
     assert pool.last_resume_at == 8.0
+    assert (pool.ups, pool.downs) == ([5.0, 6.0], [7.0])
     assert pool.conflicts == {9103: 13.0}
     assert pool.target == Target(7, "alice", "demo", 10.0)
 
