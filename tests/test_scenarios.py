@@ -15,7 +15,7 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     fail ID TEXT                   starting it fails
     host available=MIB [total=MIB] [disk=MIB] [cpu=CORES] [memory_pressure=P] [io_pressure=P]
     up N [POOL] / down N [POOL]    a person's target
-    auto on|off                    a person switches scaling
+    auto on|off [up|down] [pool=POOL] [for=S]   a person switches scaling, or a part of it
     responds ID S                  an agent reports this response time (p95) from now on
     done ID N                      an agent reports so many tasks done
     read POOL NAME VALUE           a collector has read this number; with - and a text it could not
@@ -205,8 +205,12 @@ class Story:
             for g in reply.grants
         ]
 
-    def do_auto(self, world: World, words: list[str]) -> None:
-        world.step(SetAutoscaling(words[0] == "on", "alice", ""))
+    def do_auto(self, world: World, words: list[str]) -> list[str]:
+        given = dict(word.split("=") for word in words[1:] if "=" in word)
+        direction = next((word for word in words[1:] if "=" not in word), "")
+        pool = PoolName(given["pool"]) if "pool" in given else None
+        for_s = float(given["for"]) if "for" in given else None
+        return self._refused(world.step(SetAutoscaling(words[0] == "on", "alice", "", pool, direction, for_s)))
 
     def do_responds(self, world: World, words: list[str]) -> None:
         world.agents[InstanceId(words[0])].response_time_p95_s = float(words[1])

@@ -11,6 +11,7 @@ import click
 
 from agentd import __version__
 from agentd.agentctl import (
+    auto,
     collectors,
     config,
     configure,
@@ -114,7 +115,7 @@ for _command in (
     instances.ps,
     scale.up,
     scale.down,
-    scale.auto,
+    auto.auto,
     scale.check,
     propose.propose,
     explain.explain,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentd.agentctl.auto import pause_text
 from agentd.agentctl.collectors import reading_text
 from agentd.agentctl.command import Command, Session, Whole, show_json
 from agentd.agentctl.effects import effect_lines, starts_text
@@ -127,6 +128,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
         facts.append(f"cooldown: up for {duration(pool.up_cooldown_s)}, down for {duration(pool.down_cooldown_s)}")
     if pool.HasField("target"):
         facts.append(target_text(pool.target))
+    facts += [pause_text(pause) for pause in pool.pauses]
     facts += [offer_text(offer) for offer in pool.offers]
     return [line for fact in facts for line in wrapped(printable(fact), width=width, first="  ", rest="    ")]
 

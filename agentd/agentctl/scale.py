@@ -1,8 +1,7 @@
-"""Commands about size: up, down, auto, check."""
+"""Commands about size: up, down, check."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +10,7 @@ import click
 from agentd.agentctl.command import DONE, PARTIAL, Command, Count, Duration, Session, show_json
 from agentd.agentctl.status import decision_lines
 from agentd.agentctl.terminal import Column, Table, show, table_width, text_width
-from agentd.agentctl.text import moment, printable, wrapped
+from agentd.agentctl.text import printable, wrapped
 
 if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
@@ -136,32 +135,6 @@ def _verdict(grants: Sequence[pb.Grant], *, way: str, count: int, full: bool, dr
     for limit in limits:
         lines += wrapped(printable(limit), width=text_width(), first="  limit: ", rest="    ")
     return lines
-
-
-@click.command(cls=Command, examples=("agentctl auto", "agentctl auto off --reason 'measuring'"))
-@click.argument("mode", type=click.Choice(["on", "off"]), default="on")
-@click.option("--reason", default="", help="Why; shown beside the mode.")
-@click.pass_obj
-def auto(session: Session, mode: str, reason: str) -> None:
-    """Switch automatic scaling on (the default) or off.
-
-    On also ends the targets that people set. Off stops scaling, not repair, and survives a restart of agentd.
-    """
-    with session.client() as client:
-        # Asked before: once the mode is set, no failure may hide that.
-        idle = mode == "on" and not client.status().enabled
-        answer = client.set_autoscaling(mode == "on", reason)
-        if idle:
-            click.echo("agentctl: warning: nothing runs until multi_agent.enabled is true", err=True)
-        if session.json:
-            from agentd.agentctl.values import as_value
-
-            show_json(as_value(answer))
-            return
-    text = f"autoscaling {'on' if answer.enabled else 'off'}, set by {answer.owner}"
-    if answer.since_wall:
-        text += f" at {moment(answer.since_wall, now=time.time())}"
-    show([printable(text + (f': "{answer.reason}"' if answer.reason else ""))])
 
 
 @click.command(cls=Command, examples=("agentctl check", "agentctl check research"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentd.agentctl.auto import pause_text
 from agentd.agentctl.command import Command, Session, show_json
 from agentd.agentctl.propose import offer_text
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width, text_width
@@ -111,6 +112,7 @@ def _mode(status: pb.Status, now: float) -> str:
         text += f" at {moment(mode.since_wall, now=now)}"
     if mode.reason:
         text += f': "{mode.reason}"'
+    text += "".join(f"; {pause_text(pause)}" for pause in mode.pauses)
     if status.HasField("next_check_s"):
         text += f"; next check in {duration(status.next_check_s)}"
     return f"{text}; scaled {plural(status.scaling_events, 'time')} so far"
@@ -157,6 +159,7 @@ def _next(status: pb.Status, width: int) -> list[str]:
         else:  # nobody evaluates, so nothing that a decision says would happen
             lines.append(f"{pool.name.ljust(10)} nothing until multi_agent.enabled is true")
         facts = [target_text(pool.target)] if pool.HasField("target") else []
+        facts += [pause_text(pause) for pause in pool.pauses if not pause.everywhere]
         facts += [offer_text(offer) for offer in pool.offers]
         facts += [f"headroom: {pool.headroom.text}"] if pool.headroom.text else []
         for fact in facts:

@@ -16,6 +16,7 @@ from agentd.core import (
     directives,
     drain,
     metrics,
+    pauses,
     relief,
     repair,
     restoring,
@@ -248,8 +249,7 @@ class Controller:
             case SetTarget():
                 return scaling.set_target(self._fleet, event, now)
             case SetAutoscaling():
-                scaling.set_autoscaling(self._fleet, event, now)
-                return Done()
+                return pauses.set_autoscaling(self._fleet, event, now)
             case Check():
                 return self._check(event, now)
         return signals.take(self._fleet, event, now)
@@ -268,6 +268,7 @@ class Controller:
         if repair.pass_alarms(fleet, now) or repair.lapsed(fleet, now) or due:
             repair.reconcile_all(fleet, now)
         scaling.expire_targets(fleet, now)
+        pauses.expire(fleet, now)
         signals.expire(fleet, now)
         if fleet.next_check is None:
             fleet.next_check = now + fleet.config.check_interval_s
@@ -429,7 +430,7 @@ class Controller:
         rechecks = [pool.recheck_at for pool in scaling.rechecked(fleet)]
         expiries += [pool.evaluate_at for pool in scaling.quick(fleet) if pool.evaluate_at]
         times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet), *expiries]
-        times += [signals.deadline(fleet), schedule.deadline(fleet)]
+        times += [signals.deadline(fleet), schedule.deadline(fleet), pauses.deadline(fleet)]
         return min((at for at in times if at is not None), default=None)
 
     def _outcome(self, reply: Reply | None) -> Outcome:

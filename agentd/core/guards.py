@@ -108,6 +108,7 @@ def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
 
 _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     guards_time.recovery,
+    guards_time.paused,
     guards_time.action_in_flight,
     guards_time.cooldown,
     guards_time.rate,

@@ -5,6 +5,7 @@ What a new start must wait for does not hold draining instances that a scale-up 
 
 from __future__ import annotations
 
+from agentd.core import pauses
 from agentd.core import rate as steps
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.model import Limit, State
@@ -20,6 +21,24 @@ def recovery(s: Situation) -> list[Bound]:
     left = s.fleet.recovering_until - s.now
     return [
         (s.count, Limit("recovering", f"agentd started a moment ago; waits {left:.0f} s", s.fleet.recovering_until))
+    ]
+
+
+def paused(s: Situation) -> list[Bound]:
+    """A person has paused that direction; what people ask for goes on."""
+    direction = "up" if s.up else "down"
+    found = None if s.asked_for else pauses.holding(s.fleet, s.pool, direction)
+    if found is None:
+        return []
+    pause, everywhere = found
+    where = " in all pools" if everywhere else ""
+    why = f" ({pause.reason})" if pause.reason else ""
+    left = "" if pause.expires is None else f", {pause.expires - s.now:.0f} s left"
+    return [
+        (
+            s.count,
+            Limit(f"paused_{direction}", f"{pause.owner} has paused {direction}{where}{why}{left}", pause.expires),
+        )
     ]
 
 

@@ -241,11 +241,17 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class SetAutoscaling:
-    """A person switches scaling on (which also clears people's targets) or off."""
+    """A person switches scaling on (which also clears people's targets and every pause) or off.
+
+    With `direction` ("up", "down" or "both"), `pool` or `for_s` it is a pause of just that, for so long; or its end.
+    """
 
     enabled: bool
     owner: str
     reason: str
+    pool: PoolName | None = None
+    direction: str = ""
+    for_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

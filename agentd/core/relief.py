@@ -5,7 +5,7 @@ Looked at with each reading of the host. One instance at a time: the next readin
 
 from __future__ import annotations
 
-from agentd.core import departure, planner, validation
+from agentd.core import departure, pauses, planner, validation
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType
 from agentd.core.metrics import totals
@@ -53,7 +53,7 @@ def _idle(fleet: Fleet) -> list[tuple[Pool, Instance]]:
     return [
         (pool, instance)
         for pool in fleet.pools.values()
-        if not pool.removed and len(pool.committed()) > pool.min
+        if not pool.removed and len(pool.committed()) > pool.min and not pauses.holding(fleet, pool, "down")
         for instance in planner.victims(pool)
         if instance.state is State.READY and instance.seq > 0 and not instance.missed
         if not (instance.in_flight or instance.queue_length or instance.load)

@@ -26,7 +26,7 @@ from agentd.core.model import (
     Target,
 )
 from agentd.core.recent import Recent
-from agentd.core.rules import Offer, Reading
+from agentd.core.rules import Offer, Pause, Reading
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 
 CONTROLLER = "controller"
@@ -82,6 +82,7 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
     if CONTROLLER in rows:
         value = json.loads(rows[CONTROLLER])
         mode = AutoscalingMode(**value.pop("mode"))
+        fleet.pauses = _pauses(value.pop("pauses", {}), shift)
         for name in _CONTROLLER_FIELDS:
             if name in value:
                 setattr(fleet, name, value[name])
@@ -116,6 +117,7 @@ def _row(fleet: Fleet, key: str) -> str | None:
     if kind == CONTROLLER:
         value = {name: getattr(fleet, name) for name in _CONTROLLER_FIELDS}
         value["mode"] = asdict(fleet.mode)
+        value["pauses"] = {direction: astuple(pause) for direction, pause in fleet.pauses.items()}
     elif kind == "pool":
         pool = fleet.pools.get(PoolName(name))
         value = _pool_row(pool) if pool else None
@@ -158,6 +160,7 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
         target = Target(**value["target"])
         expires = None if target.expires is None else target.expires + shift
         pool.target = Target(target.count, target.owner, target.reason, expires)
+    pool.pauses = _pauses(value.get("pauses", {}), shift)
     pool.start_times_s = value.get("start_times_s", [])
     pool.starts_failed = value.get("starts_failed", 0)
     pool.footprint_bytes = value["footprint_bytes"]
@@ -172,6 +175,13 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
     pool.last_gist = value["last_gist"]
     pool.recheck_at = value["recheck_at"] + shift if value["recheck_at"] else 0.0
     _load_signals(pool, value, shift)
+
+
+def _pauses(value: dict[str, Any], shift: float) -> dict[str, Pause]:
+    return {
+        direction: Pause(owner, reason, since_wall, None if expires is None else expires + shift)
+        for direction, (owner, reason, since_wall, expires) in value.items()
+    }
 
 
 def _load_signals(pool: Pool, value: dict[str, Any], shift: float) -> None:
@@ -203,6 +213,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "start_failure": pool.start_failure,
         "backoff_until": pool.backoff_until,
         "target": asdict(pool.target) if pool.target else None,
+        "pauses": {direction: astuple(pause) for direction, pause in pool.pauses.items()},
         "start_times_s": pool.start_times_s,
         "starts_failed": pool.starts_failed,
         "footprint_bytes": pool.footprint_bytes,

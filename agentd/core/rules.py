@@ -26,6 +26,7 @@ STALE_S_MIN = 30.0
 AUTO = "auto"
 # What a `target` may look at besides the pool's collectors.
 SIGNALS = ("load", "in_flight", "demand", "throughput")
+DIRECTIONS = ("up", "down")
 # What is done with what is learned of a pool's diminishing returns.
 RETURNS = ("advise", "guard", "off")
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from agentd.core import arrival, departure, drain, guards, planner, triggers, validation
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
-from agentd.core.messages import EventType, Grant, Refusal, SetAutoscaling, SetTarget, TargetReply
+from agentd.core.messages import EventType, Grant, Refusal, SetTarget, TargetReply
 from agentd.core.metrics import totals
-from agentd.core.model import AutoscalingMode, Decision, Direction, PoolName, Target
+from agentd.core.model import Decision, Direction, PoolName, Target
 from agentd.core.rules import ThresholdTrigger
 from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool, Purpose
 
@@ -93,21 +93,6 @@ def set_target(fleet: Fleet, event: SetTarget, now: float) -> TargetReply | Refu
         fleet.tell(EventType.TARGET, f"{event.direction} to {count}{why}", pool=name, actor=event.owner)
     in_the_end = {name: guards.evaluate(fleet, fleet.pools[name], now, in_the_end=True) for name in wishes}
     return TargetReply(tuple(_grant(decision, in_the_end[decision.pool]) for decision in check(fleet, now, wishes)))
-
-
-def set_autoscaling(fleet: Fleet, event: SetAutoscaling, now: float) -> None:
-    """Switch scaling on, which also ends people's targets, or off."""
-    fleet.mode = AutoscalingMode(event.enabled, event.owner, event.reason, fleet.wall(now))
-    # Somebody's "off" holds until somebody says "on"; an "on" that the file says too gives the choice back to it.
-    fleet.mode_is_persons = not event.enabled or not fleet.config.autoscaling_enabled
-    fleet.touch_self()
-    if event.enabled:
-        for pool in fleet.pools.values():
-            if pool.target is not None:
-                pool.target = None
-                fleet.touch_pool(pool.name)
-    why = f": {event.reason}" if event.reason else ""
-    fleet.tell(EventType.AUTOSCALING, f"{'on' if event.enabled else 'off'}{why}", actor=event.owner)
 
 
 def _refuse_target(fleet: Fleet, event: SetTarget) -> Refusal | None:

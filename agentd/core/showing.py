@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentd.core import balancer, capacity, guards, guards_time, planner, signals, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import PoolName, RollingState, State, Target
-from agentd.core.rules import CollectorConfig, ThresholdTrigger
+from agentd.core.rules import DIRECTIONS, CollectorConfig, Pause, ThresholdTrigger
 from agentd.core.state import Fleet, Instance, Pool, Purpose
-from agentd.core.views import FleetView, InstanceView, OfferView, PoolView, ReadingView, RollingView
+from agentd.core.views import FleetView, InstanceView, OfferView, PauseView, PoolView, ReadingView, RollingView
 
 # In these states an instance is expected to beat.
 _BEATING = (State.READY, State.DRAINING)
@@ -31,6 +33,7 @@ def fleet_view(fleet: Fleet, now: float) -> FleetView:
         scaling_events=fleet.scaling_events,
         unhealthy=sum(1 for i in fleet.instances.values() if i.state is State.READY and i.missed > 0),
         epoch=fleet.epoch,
+        pauses=_pauses(fleet.pauses, now, everywhere=True),
     )
 
 
@@ -82,6 +85,22 @@ def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
             OfferView(offer.source, offer.count, offer.owner, offer.reason, max(0.0, offer.expires - now))
             for _, offer in sorted(pool.offers.items())
         ),
+        pauses=(*_pauses(pool.pauses, now), *_pauses(fleet.pauses, now, everywhere=True)),
+    )
+
+
+def _pauses(pauses: Mapping[str, Pause], now: float, *, everywhere: bool = False) -> tuple[PauseView, ...]:
+    return tuple(
+        PauseView(
+            direction=direction,
+            owner=pause.owner,
+            reason=pause.reason,
+            since_wall=pause.since_wall,
+            expires_in_s=None if pause.expires is None else max(0.0, pause.expires - now),
+            everywhere=everywhere,
+        )
+        for direction in DIRECTIONS
+        if (pause := pauses.get(direction))
     )
 
 

@@ -32,7 +32,7 @@ from agentd.core.model import (
     instance_id,
 )
 from agentd.core.recent import Recent
-from agentd.core.rules import Offer, Reading
+from agentd.core.rules import Offer, Pause, Reading
 from agentd.core.trial import History
 
 __all__ = ["NO_INCARNATION", "SHRINKING", "Fleet", "Instance", "Pool", "Purpose", "Rolling", "Schedule", "hears"]
@@ -99,6 +99,7 @@ class Pool:
     start_times_s: list[float] = field(default_factory=list)  # the last ones, newest at the end
     starts_failed: int = 0
     target: Target | None = None
+    pauses: dict[str, Pause] = field(default_factory=dict)  # by direction
     footprint_bytes: int = FOOTPRINT_BYTES_DEFAULT
     footprint_learned: bool = False
     footprint_cores: float = 0.0
@@ -173,6 +174,7 @@ class Fleet:
         self.host_at = 0.0
         self.mode = AutoscalingMode(enabled=config.autoscaling_enabled)
         self.mode_is_persons = False
+        self.pauses: dict[str, Pause] = {}  # of all pools, by direction
         self.listed = False  # nothing is started before the host has been looked at
         self.recovering_until = 0.0
         self.next_check: float | None = None

@@ -124,6 +124,21 @@ class OfferView:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseView:
+    """A direction in which a person keeps agentd from scaling. `expires_in_s` None: until somebody lifts it.
+
+    `everywhere`: in all pools.
+    """
+
+    direction: str
+    owner: str
+    reason: str
+    since_wall: float
+    expires_in_s: float | None
+    everywhere: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -166,6 +181,7 @@ class PoolView:
     measuring: str  # the decision whose effect is being measured; empty: none is
     readings: tuple[ReadingView, ...] = ()  # of its collectors, in the order of the configuration
     offers: tuple[OfferView, ...] = ()  # by source
+    pauses: tuple[PauseView, ...] = ()  # its own, then those of all pools
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +198,4 @@ class FleetView:
     scaling_events: int
     unhealthy: int
     epoch: int
+    pauses: tuple[PauseView, ...] = ()  # of all pools

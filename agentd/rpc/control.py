@@ -238,8 +238,17 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: pb.SetAutoscalingRequest, context: _Context
     ) -> pb.SetAutoscalingResponse:  # fmt: skip
         owner = await self._owner(request, context)
-        await self._runtime.submit(SetAutoscaling(request.enabled, owner, _text("reason", request.reason)))
-        return pb.SetAutoscalingResponse(autoscaling=convert.autoscaling(self._runtime.view().autoscaling))
+        await self._runtime.submit(
+            SetAutoscaling(
+                request.enabled,
+                owner,
+                _text("reason", request.reason),
+                pool=PoolName(request.pool) if request.pool else None,
+                direction=request.direction,
+                for_s=request.for_s if request.HasField("for_s") else None,
+            )
+        )
+        return convert.switched(self._runtime.view(), request.pool)
 
     @_once
     async def Propose(self, request: pb.ProposeRequest, context: _Context) -> pb.ProposeResponse:

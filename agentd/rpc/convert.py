@@ -15,7 +15,6 @@ from agentd.core.balancer import Endpoint
 from agentd.core.directory import Change
 from agentd.core.messages import Acknowledgement, Beat, BeatReply, Refusal, Stage, StoredRecord
 from agentd.core.model import (
-    AutoscalingMode,
     Directive,
     DirectiveKind,
     FleetConfig,
@@ -29,7 +28,7 @@ from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 from agentd.rpc import convert_decisions as decisions
 from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
-from agentd.rpc.convert_pool import readings, start_times
+from agentd.rpc.convert_pool import pauses, readings, start_times
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
 BEATS_MAX = 1_000
@@ -241,7 +240,7 @@ def status(
         driver=about.driver,
         uptime_s=now - about.started,
         enabled=view.enabled,
-        autoscaling=autoscaling(view.autoscaling),
+        autoscaling=autoscaling(view),
         pools=[pool(item, now) for item in view.pools],
         instances=[instance(item) for item in view.instances],
         host=host(view.host, config) if view.host else None,
@@ -257,9 +256,23 @@ def status(
     )
 
 
-def autoscaling(mode: AutoscalingMode) -> control_pb2.AutoscalingMode:
+def switched(view: FleetView, pool: str) -> control_pb2.SetAutoscalingResponse:
+    """Whether agentd scales, and what is paused in `pool`; empty: in any."""
+    held = [each for each in view.pools if each.pauses and pool in ("", each.name)]
+    return control_pb2.SetAutoscalingResponse(
+        autoscaling=autoscaling(view),
+        pools=[control_pb2.PoolPauses(pool=each.name, pauses=pauses(each.pauses)) for each in held],
+    )
+
+
+def autoscaling(view: FleetView) -> control_pb2.AutoscalingMode:
+    mode = view.autoscaling
     return control_pb2.AutoscalingMode(
-        enabled=mode.enabled, owner=mode.owner, reason=mode.reason, since_wall=mode.since_wall
+        enabled=mode.enabled,
+        owner=mode.owner,
+        reason=mode.reason,
+        since_wall=mode.since_wall,
+        pauses=pauses(view.pauses),
     )
 
 
@@ -309,6 +322,7 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         measuring=view.measuring,
         readings=readings(view.readings),
         offers=decisions.offers(view.offers),
+        pauses=pauses(view.pauses),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentd.core.views import ReadingView, StartTimes
+from agentd.core.views import PauseView, ReadingView, StartTimes
 from agentd.v1 import control_pb2
 
 
@@ -18,6 +18,20 @@ def readings(views: Iterable[ReadingView]) -> list[control_pb2.Reading]:
             every_s=view.every_s,
             stale=view.stale,
             trouble=view.trouble,
+        )
+        for view in views
+    ]
+
+
+def pauses(views: Iterable[PauseView]) -> list[control_pb2.Pause]:
+    return [
+        control_pb2.Pause(
+            direction=view.direction,
+            owner=view.owner,
+            reason=view.reason,
+            since_wall=view.since_wall,
+            expires_in_s=view.expires_in_s,
+            everywhere=view.everywhere,
         )
         for view in views
     ]

@@ -191,6 +191,34 @@ class ControlClient:
         with self._translated():
             return list(self._stub.Propose(request, timeout=self._timeout_s).offers)
 
+    def pause(
+        self, direction: str = "both", *, pool: str = "", for_s: float | None = None, reason: str = ""
+    ) -> list[pb.PoolPauses]:
+        """Keep agentd from scaling "up", "down" or "both" ways in `pool` (empty: all), for `for_s` seconds.
+
+        None: until `go_on`. People's targets and repair go on. The answer is what is paused now.
+        """
+        return self._switch_part(False, direction, pool, for_s, reason)
+
+    def go_on(self, direction: str = "both", *, pool: str = "", reason: str = "") -> list[pb.PoolPauses]:
+        """End such a pause. The answer is what is still paused; a pause of all pools holds each of them."""
+        return self._switch_part(True, direction, pool, None, reason)
+
+    def _switch_part(
+        self, enabled: bool, direction: str, pool: str, for_s: float | None, reason: str
+    ) -> list[pb.PoolPauses]:
+        request = pb.SetAutoscalingRequest(
+            request_id=_request_id(),
+            enabled=enabled,
+            owner=self._owner,
+            reason=reason,
+            pool=pool,
+            direction=direction,
+            for_s=for_s,
+        )
+        with self._translated():
+            return list(self._stub.SetAutoscaling(request, timeout=self._timeout_s).pools)
+
     def check(self, pool: str = "") -> list[pb.Decision]:
         """Evaluate `pool` now; empty: all pools. Cooldowns and all other guards still apply."""
         request = pb.CheckRequest(request_id=_request_id(), pool=pool, owner=self._owner)

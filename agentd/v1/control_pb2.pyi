@@ -146,10 +146,15 @@ class AutoscalingMode(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SINCE_WALL_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     owner: _builtins.str
     reason: _builtins.str
     since_wall: _builtins.float
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
+        """Of all pools."""
+
     def __init__(
         self,
         *,
@@ -157,14 +162,56 @@ class AutoscalingMode(_message.Message):
         owner: _builtins.str = ...,
         reason: _builtins.str = ...,
         since_wall: _builtins.float = ...,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "owner", b"owner", "reason", b"reason", "since_wall", b"since_wall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "owner", b"owner", "pauses", b"pauses", "reason", b"reason", "since_wall", b"since_wall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AutoscalingMode: _TypeAlias = AutoscalingMode  # noqa: Y015
+
+@_typing.final
+class Pause(_message.Message):
+    """A direction in which a person keeps agentd from scaling."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_WALL_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_S_FIELD_NUMBER: _builtins.int
+    EVERYWHERE_FIELD_NUMBER: _builtins.int
+    direction: _builtins.str
+    """"up" or "down" """
+    owner: _builtins.str
+    reason: _builtins.str
+    since_wall: _builtins.float
+    expires_in_s: _builtins.float
+    """Absent: until somebody lifts it."""
+    everywhere: _builtins.bool
+    """In all pools."""
+    def __init__(
+        self,
+        *,
+        direction: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        since_wall: _builtins.float = ...,
+        expires_in_s: _builtins.float | None = ...,
+        everywhere: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_s", b"_expires_in_s", "expires_in_s", b"expires_in_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_s", b"_expires_in_s", "direction", b"direction", "everywhere", b"everywhere", "expires_in_s", b"expires_in_s", "owner", b"owner", "reason", b"reason", "since_wall", b"since_wall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expires_in_s: _TypeAlias = _typing.Literal["expires_in_s"]  # noqa: Y015
+    _WhichOneofArgType__expires_in_s: _TypeAlias = _typing.Literal["_expires_in_s", b"_expires_in_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_s) -> _WhichOneofReturnType__expires_in_s | None: ...
+
+Global___Pause: _TypeAlias = Pause  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
@@ -204,6 +251,7 @@ class Pool(_message.Message):
     MEASURING_FIELD_NUMBER: _builtins.int
     READINGS_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -263,6 +311,10 @@ class Pool(_message.Message):
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
         """What programs ask for at the moment, by source."""
 
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
+        """Its own, then those of all pools."""
+
     def __init__(
         self,
         *,
@@ -300,10 +352,11 @@ class Pool(_message.Message):
         measuring: _builtins.str = ...,
         readings: _abc.Iterable[Global___Reading] | None = ...,
         offers: _abc.Iterable[Global___Offer] | None = ...,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "start_times", b"start_times", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
@@ -1323,10 +1376,17 @@ class SetAutoscalingRequest(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    FOR_S_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     enabled: _builtins.bool
     owner: _builtins.str
     reason: _builtins.str
+    pool: _builtins.str
+    """With one of these it is a pause, or its end: of one pool, of a direction ("up", "down", "both"), for so many seconds."""
+    direction: _builtins.str
+    for_s: _builtins.float
     def __init__(
         self,
         *,
@@ -1334,12 +1394,17 @@ class SetAutoscalingRequest(_message.Message):
         enabled: _builtins.bool = ...,
         owner: _builtins.str = ...,
         reason: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        direction: _builtins.str = ...,
+        for_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_for_s", b"_for_s", "for_s", b"for_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "owner", b"owner", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_for_s", b"_for_s", "direction", b"direction", "enabled", b"enabled", "for_s", b"for_s", "owner", b"owner", "pool", b"pool", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__for_s: _TypeAlias = _typing.Literal["for_s"]  # noqa: Y015
+    _WhichOneofArgType__for_s: _TypeAlias = _typing.Literal["_for_s", b"_for_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__for_s) -> _WhichOneofReturnType__for_s | None: ...
 
 Global___SetAutoscalingRequest: _TypeAlias = SetAutoscalingRequest  # noqa: Y015
 
@@ -1348,20 +1413,49 @@ class SetAutoscalingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AUTOSCALING_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def autoscaling(self) -> Global___AutoscalingMode: ...
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPauses]:
+        """What is paused now: in the pool that was asked for, or in any."""
+
     def __init__(
         self,
         *,
         autoscaling: Global___AutoscalingMode | None = ...,
+        pools: _abc.Iterable[Global___PoolPauses] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "pools", b"pools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetAutoscalingResponse: _TypeAlias = SetAutoscalingResponse  # noqa: Y015
+
+@_typing.final
+class PoolPauses(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    @_builtins.property
+    def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        pauses: _abc.Iterable[Global___Pause] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pauses", b"pauses", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolPauses: _TypeAlias = PoolPauses  # noqa: Y015
 
 @_typing.final
 class ProposeRequest(_message.Message):

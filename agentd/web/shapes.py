@@ -140,6 +140,7 @@ def status(
             "owner": view.autoscaling.owner,
             "reason": view.autoscaling.reason,
             "since_wall": view.autoscaling.since_wall,
+            "pauses": [asdict(pause) for pause in view.pauses],
         },
         "pools": [_pool(pool, now) for pool in view.pools],
         "instances": [_instance(instance) for instance in view.instances],
@@ -198,6 +199,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "start_times": asdict(pool.start_times),
         "effect": None if pool.effect is None else asdict(pool.effect),
         "measuring": pool.measuring,
+        "pauses": [asdict(pause) for pause in pool.pauses],
         "offers": [asdict(offer) for offer in pool.offers],
     }
 

@@ -82,7 +82,11 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
     def SetAutoscaling(self, request: Any, context: Any) -> Any:
         self._take("SetAutoscaling", request, context)
         mode = pb.AutoscalingMode(enabled=request.enabled, owner=request.owner, reason=request.reason, since_wall=WALL)
-        return pb.SetAutoscalingResponse(autoscaling=mode)
+        pause = pb.Pause(direction=request.direction, owner=request.owner, reason=request.reason)
+        if request.HasField("for_s"):
+            pause.expires_in_s = request.for_s
+        held = pb.PoolPauses(pool=request.pool or "research", pauses=[pause])
+        return pb.SetAutoscalingResponse(autoscaling=mode, pools=[] if request.enabled else [held])
 
     def Propose(self, request: Any, context: Any) -> Any:
         self._take("Propose", request, context)

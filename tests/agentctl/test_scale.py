@@ -201,6 +201,31 @@ def test_auto_off_carries_owner_and_reason(
     assert (request.enabled, request.owner) == (False, "alice")
 
 
+def test_a_pause_is_of_a_direction_a_pool_and_a_while(ctl: Callable[..., Any], daemon: Any) -> None:
+    words = ("--direction", "up", "--pool", "research", "--for", "1h", "--reason", "costs")
+    result = ctl("auto", "off", *words)
+    (request,) = daemon.fake.requests
+    assert (request.enabled, request.direction, request.pool) == (False, "up", "research")
+    assert (request.for_s, request.reason) == (3600.0, "costs")
+    assert result.out == f'research: up paused by {request.owner}, for another 1h: "costs"\n'
+    value = json.loads(ctl("auto", "off", *words, "-o", "json").out)
+    assert [one["pool"] for one in value["pools"]] == ["research"]
+    assert value["pools"][0]["pauses"][0]["direction"] == "up"
+
+
+@pytest.mark.parametrize("words", [("--for", "10m"), ("--pool", "research"), ("--direction", "both")], ids="-".join)
+def test_a_part_without_a_direction_is_both(ctl: Callable[..., Any], daemon: Any, words: tuple[str, ...]) -> None:
+    assert ctl("auto", "off", *words).code == 0
+    assert daemon.fake.requests[-1].direction == "both"
+
+
+def test_the_end_of_a_pause_asks_for_no_time(ctl: Callable[..., Any], daemon: Any) -> None:
+    assert ctl("auto", "on", "--pool", "research").out == "nothing is paused in research\n"
+    result = ctl("auto", "on", "--for", "1h")
+    assert (result.code, len(daemon.fake.requests)) == (2, 1)
+    assert "--for is for off" in result.err
+
+
 def test_sudo_user_of_someone_who_is_not_root_is_not_believed(
     ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,18 @@ def test_event_loops_that_stand_still_are_told(ctl: Callable[..., Any], daemon: 
     assert "event loop" not in ctl("status").out
 
 
+def test_pauses_are_shown_with_their_owner(ctl: Callable[..., Any], daemon: Any) -> None:
+    everywhere = pb.Pause(direction="down", owner="eve", everywhere=True)
+    own = pb.Pause(direction="up", owner="alice", reason="costs", expires_in_s=1800.0)
+    daemon.fake.status.autoscaling.pauses.append(everywhere)
+    daemon.fake.status.pools[0].pauses.extend([own, everywhere])
+    text = " ".join(ctl("status").out.split())
+    assert text.count("down paused in all pools by eve") == 1
+    assert 'up paused by alice, for another 30m: "costs"' in text
+    explained = " ".join(ctl("explain", daemon.fake.status.pools[0].name).out.split())
+    assert "down paused in all pools by eve" in explained
+
+
 def test_texts_of_others_cannot_move_the_cursor(ctl: Callable[..., Any], daemon: Any) -> None:
     daemon.fake.status.degraded.append("\x1b[2Jgone\nand more")
     assert "?[2Jgone and more" in " ".join(ctl("status").out.split())
@@ -173,6 +185,7 @@ def test_status_as_json_has_the_fields_of_the_protocol(ctl: Callable[..., Any]) 
         "owner": "bob",
         "reason": "measuring",
         "since_wall": 1_700_000_000.0,
+        "pauses": [],
     }
     research, execution = value["pools"]
     assert (research["name"], research["count"], research["load"]) == ("research", 3, 0.88)

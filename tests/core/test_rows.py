@@ -27,7 +27,7 @@ from agentd.core.model import (
     Target,
 )
 from agentd.core.recent import Recent
-from agentd.core.rules import CollectorConfig, Offer, Reading
+from agentd.core.rules import CollectorConfig, Offer, Pause, Reading
 from agentd.core.shadow import Shadow, Shadows
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 from agentd.core.trial import History, Mark, Sample, Trial
@@ -121,6 +121,8 @@ def filled_fleet() -> Fleet:
     pool.recent = {"0 demand": Recent([(3.0, 5), (4.0, 2)], [(4.0, 2)])}
     pool.schedule = Schedule(1_700_000_000.0, 1_700_000_600.0, ("day",), 2, 9)
     made.mode, made.mode_is_persons = AutoscalingMode(False, "bob", "why", 20.0), True
+    pool.pauses = {"up": Pause("eve", "costs", 1_700_000_000.0, 22.5)}
+    made.pauses = {"down": Pause("eve", "", 1_700_000_001.0, None)}
     made.listed = made.shutting_down = True
     made.recovering_until, made.next_check, made.ticked_at, made.wall_offset = 21.0, 22.0, 23.0, 24.0
     made.scaling_events, made.decisions_made, made.directives_made = 25, 26, 27
@@ -153,7 +155,7 @@ def test_every_field_of_a_pool_comes_back() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mode", "mode_is_persons", "listed", "recovering_until", "next_check", "ticked_at", "shutting_down",
+    ["mode", "mode_is_persons", "pauses", "listed", "recovering_until", "next_check", "ticked_at", "shutting_down",
      "scaling_events", "decisions_made", "directives_made", "wall_offset"],
 )  # fmt: skip
 def test_every_field_of_the_fleet_itself_comes_back(name: str) -> None:
@@ -171,6 +173,8 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     pool = after.pools[RESEARCH]
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
     assert pool.last_resume_at == 8.0
+    assert pool.pauses["up"].expires == 17.5
+    assert after.pauses == before.pauses
     assert (pool.ups, pool.downs) == ([5.0, 6.0], [7.0])
     assert pool.conflicts == {9103: 13.0}
     assert pool.target == Target(7, "alice", "demo", 10.0)

@@ -137,6 +137,26 @@ async def test_scaling_is_switched_and_said_by_whom(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_a_direction_of_a_pool_is_paused_and_goes_on(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        request = pb.SetAutoscalingRequest(owner="alice", reason="costs", pool="research", direction="up", for_s=60.0)
+        answer = await agentd.control.SetAutoscaling(request)
+        assert answer.autoscaling.enabled
+        assert [held.pool for held in answer.pools] == ["research"]
+        await agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(owner="bob", direction="down"))
+        status = (await agentd.control.GetStatus(pb.GetStatusRequest())).status
+        assert [(pause.direction, pause.owner) for pause in status.autoscaling.pauses] == [("down", "bob")]
+        own, all_pools = next(pool for pool in status.pools if pool.name == "research").pauses
+        assert (own.direction, own.owner, own.reason, own.everywhere) == ("up", "alice", "costs", False)
+        assert 0.0 < own.expires_in_s <= 60.0
+        assert all_pools.everywhere
+        assert not all_pools.HasField("expires_in_s")
+        request = pb.SetAutoscalingRequest(enabled=True, pool="research", direction="both")
+        (held,) = (await agentd.control.SetAutoscaling(request)).pools
+        assert [pause.direction for pause in held.pauses] == ["down"]  # all pools' holds it too
+
+
+@asynchronous
 async def test_a_program_proposes_a_count_and_takes_it_back(tmp_path: Path) -> None:
     (pool,) = FLEET.pools.values()
     config = replace(FLEET, pools={pool.name: replace(pool, triggers=(ExternalTrigger(), DemandTrigger()))})
@@ -289,7 +309,16 @@ def _scale(**values: Any) -> Call:
     return lambda agentd: agentd.control.Scale(pb.ScaleRequest(**{"direction": UP, "count": 4, **values}))
 
 
+def _auto(**values: Any) -> Call:
+    return lambda agentd: agentd.control.SetAutoscaling(pb.SetAutoscalingRequest(**values))
+
+
 REFUSED: dict[str, tuple[Call, StatusCode, str]] = {
+    "a pause of no direction": (_auto(direction="left"), INVALID, "INVALID_DIRECTION"),
+    "a pause of an unknown pool": (_auto(pool="x"), NOT_FOUND, "UNKNOWN_POOL"),
+    "a pause of no time": (_auto(for_s=0.0), INVALID, "INVALID_DURATION"),
+    "a pause that ends at no time": (_auto(for_s=math.nan), INVALID, "INVALID_DURATION"),
+    "on for a while": (_auto(enabled=True, for_s=60.0), INVALID, "INVALID_DURATION"),
     "no direction": (_scale(direction=0), INVALID, "DIRECTION_MISSING"),
     "unheard direction": (_scale(direction=7), INVALID, "DIRECTION_MISSING"),
     "up below the present": (_scale(count=2), INVALID, "TARGET_BELOW_CURRENT"),

@@ -131,7 +131,7 @@ def test_status_has_a_stable_shape(client: TestClient, runtime: FakeRuntime) -> 
         "wall": WALL,
         "uptime_s": 3600.0,
         "enabled": True,
-        "autoscaling": {"enabled": True, "owner": "configuration", "reason": "", "since_wall": 0.0},
+        "autoscaling": {"enabled": True, "owner": "configuration", "reason": "", "since_wall": 0.0, "pauses": []},
         "recovering_s": 0.0,
         "next_check_s": 23.0,
         "scaling_events": 5,
@@ -192,6 +192,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "effect": None,
         "measuring": "",
         "offers": [],
+        "pauses": [],
     }
     assert pools["testing"]["target"] == {
         "count": 3,

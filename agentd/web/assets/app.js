@@ -73,6 +73,9 @@ function showNotices(status) {
   if (!status.autoscaling.enabled && status.enabled) {
     notices.push({ text: "Autoscaling is off: nothing is added or removed; repair goes on.", tone: "warn" });
   }
+  for (const pause of status.autoscaling.pauses) {
+    notices.push({ text: `Scaling ${pause.direction} is paused by ${pause.owner}; repair goes on.`, tone: "warn" });
+  }
   if (status.recovering_s > 0) {
     notices.push({ text: "agentd has just started: it listens for heartbeats before it replaces anything.", tone: "warn" });
   }
