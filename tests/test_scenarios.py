@@ -12,6 +12,7 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     silence ID / speak ID          an agent stops / starts sending heartbeats
     exit ID                        its process ends; the driver restarts it
     take PORT NAME / free PORT     somebody else listens on a port
+    slow S                         from now on a start takes S seconds
     fail ID TEXT                   starting it fails
     host available=MIB [total=MIB] [disk=MIB] [cpu=CORES] [memory_pressure=P] [io_pressure=P]
     up N [POOL] / down N [POOL]    a person's target
@@ -22,6 +23,7 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     propose POOL SOURCE N [S]      a program asks for a count, for S seconds
     withdraw POOL SOURCE           it takes that back
     explain POOL                   what an evaluation now would do, and why
+    decided POOL                   the last decision that was kept of it
     check                          evaluate now
     restart ID ...                 a person restarts instances
     roll POOL [MAX_UNAVAILABLE]    a person restarts a pool
@@ -166,6 +168,9 @@ class Story:
     def do_free(self, world: World, words: list[str]) -> None:
         del world.taken_ports[int(words[0])]
 
+    def do_slow(self, world: World, words: list[str]) -> None:
+        world.start_delay_s = float(words[0])
+
     def do_fail(self, world: World, words: list[str]) -> None:
         world.failing[words[0]] = " ".join(words[1:])
 
@@ -242,6 +247,11 @@ class Story:
             lines.append(f"  {proposal.trigger} {count}{wins}: {proposal.reason.text}")
         lines += [f"  limit {limit.code}: {limit.text}" for limit in found.limits]
         return [*lines, f"  {found.counterfactual}"] if found.counterfactual else lines
+
+    def do_decided(self, world: World, words: list[str]) -> list[str]:
+        found = [it for outcome in world.outcomes for it in outcome.decisions if it.pool == words[0]][-1]
+        head = f"{found.current} -> {found.granted} of {found.wanted}: {'; '.join(r.text for r in found.reasons)}"
+        return [head, *(f"  limit {limit.code}: {limit.text}" for limit in found.limits)]
 
     def do_check(self, world: World, _: list[str]) -> list[str]:
         reply = world.step(Check("alice"))

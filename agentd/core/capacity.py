@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentd.core.division import Room
 from agentd.core.lifecycle import ON_ITS_WAY
 from agentd.core.model import MIB, HostReserve, HostSample, Limit
 from agentd.core.state import Fleet, Pool
@@ -20,10 +21,15 @@ SAMPLE_STALE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """What instances on their way to ready will still take."""
+    """What instances on their way to ready will still take, or such as are about to be started.
+
+    `ahead`: whose they are, and why these went first; for people.
+    """
 
     memory_bytes: int = 0
     cpu_cores: float = 0.0
+    instances: int = 0
+    ahead: str = ""
 
 
 NOTHING_PROMISED = Promised()
@@ -57,11 +63,16 @@ def room(
     reserve = fleet.config.reserve
     pending = promised(fleet)
     taken = Promised(pending.memory_bytes + extra.memory_bytes, pending.cpu_cores + extra.cpu_cores)
-    bounds = [_memory(sample, reserve, pool, taken), *_walls(sample, pool, taken)]
+    ahead = f"; {extra.ahead}" if extra.ahead else ""
+    bounds = [
+        _memory(sample, reserve, pool, taken, ahead),
+        *_wall(sample, pool, pool.name, pending, ""),  # other pools' grants are none of its slice
+        *_wall(sample, pool, "", taken, ahead),
+    ]
     if not memory_only:
         bounds.append(_disk(sample, reserve))
         if reserve.cpu_ratio is not None:
-            bounds.append(_cpu(sample, reserve.cpu_ratio, pool, taken))
+            bounds.append(_cpu(sample, reserve.cpu_ratio, pool, taken, ahead))
         bounds += _pressures(sample, reserve)
     return bounds
 
@@ -78,35 +89,62 @@ def headroom(fleet: Fleet, pool: Pool, now: float) -> Headroom:
     return Headroom(0, resource, limit.text)
 
 
-def _memory(sample: HostSample, reserve: HostReserve, pool: Pool, taken: Promised) -> tuple[int, Limit]:
+def shared_room(fleet: Fleet) -> Room:
+    """What all pools together may still take; the pressures, the disk and a pool's own slice are looked at by each."""
+    instances = None if fleet.capacity_max is None else max(0, fleet.capacity_max - len(fleet.instances))
+    sample, reserve = fleet.host, fleet.config.reserve
+    if sample is None:
+        return Room(instances=instances)
+    pending = promised(fleet)
+    memory = _free_memory_bytes(sample, reserve, pending)
+    wall = sample.walls.get("")
+    if wall is not None:
+        memory = min(memory, wall.memory_max_bytes - wall.memory_bytes - pending.memory_bytes)
+    cores = None if reserve.cpu_ratio is None else _free_cores(sample, reserve.cpu_ratio, pending)
+    return Room(memory, cores, instances)
+
+
+def _free_memory_bytes(sample: HostSample, reserve: HostReserve, taken: Promised) -> int:
     keep = reserve.memory_reserve_bytes(sample.memory_total_bytes)
-    free = sample.memory_available_bytes - taken.memory_bytes - keep
+    return sample.memory_available_bytes - taken.memory_bytes - keep
+
+
+def _free_cores(sample: HostSample, cpu_ratio: float, taken: Promised) -> float:
+    return sample.cores * (1.0 - cpu_ratio) - sample.cpu_used_cores - taken.cpu_cores
+
+
+def _memory(
+    sample: HostSample, reserve: HostReserve, pool: Pool, taken: Promised, ahead: str
+) -> tuple[int, Limit]:  # fmt: skip
+    keep = reserve.memory_reserve_bytes(sample.memory_total_bytes)
+    free = _free_memory_bytes(sample, reserve, taken)
     each = max(1, pool.footprint_bytes)
     fits = max(0, free // each)
     missing = each * (fits + 1) - free
     text = (
         f"memory: {_mib(missing)} MiB more needed ({_mib(sample.memory_available_bytes)} MiB available, "
-        f"{_mib(taken.memory_bytes)} MiB promised, {_mib(keep)} MiB reserved, {_mib(each)} MiB each)"
+        f"{_mib(taken.memory_bytes)} MiB promised, {_mib(keep)} MiB reserved, {_mib(each)} MiB each){ahead}"
     )
     return fits, Limit("host_memory", text)
 
 
-def _walls(sample: HostSample, pool: Pool, taken: Promised) -> list[tuple[int, Limit]]:
-    """The memory limits of the slices around the pool's instances; what others were promised counts for each."""
-    bounds = []
-    for name, whose in ((pool.name, f"slice of {pool.name}"), ("", "slice of all agents")):
-        wall = sample.walls.get(name)
-        if wall is None:
-            continue
-        each = max(1, pool.footprint_bytes)
-        free = wall.memory_max_bytes - wall.memory_bytes - taken.memory_bytes
-        fits = max(0, free // each)
-        text = (
-            f"{whose}: {_mib(each * (fits + 1) - free)} MiB more needed ({_mib(wall.memory_bytes)} of "
-            f"{_mib(wall.memory_max_bytes)} MiB used, {_mib(taken.memory_bytes)} MiB promised, {_mib(each)} MiB each)"
-        )
-        bounds.append((fits, Limit("slice_memory", text)))
-    return bounds
+def _wall(
+    sample: HostSample, pool: Pool, name: str, taken: Promised, ahead: str
+) -> list[tuple[int, Limit]]:  # fmt: skip
+    """The memory limit of a slice around the pool's instances; what others were promised counts, too."""
+    wall = sample.walls.get(name)
+    if wall is None:
+        return []
+    whose = f"slice of {name}" if name else "slice of all agents"
+    each = max(1, pool.footprint_bytes)
+    free = wall.memory_max_bytes - wall.memory_bytes - taken.memory_bytes
+    fits = max(0, free // each)
+    text = (
+        f"{whose}: {_mib(each * (fits + 1) - free)} MiB more needed ({_mib(wall.memory_bytes)} of "
+        f"{_mib(wall.memory_max_bytes)} MiB used, {_mib(taken.memory_bytes)} MiB promised, "
+        f"{_mib(each)} MiB each){ahead}"
+    )
+    return [(fits, Limit("slice_memory", text))]
 
 
 def _disk(sample: HostSample, reserve: HostReserve) -> tuple[int, Limit]:
@@ -119,14 +157,16 @@ def _disk(sample: HostSample, reserve: HostReserve) -> tuple[int, Limit]:
     return fits, Limit("host_disk", text)
 
 
-def _cpu(sample: HostSample, cpu_ratio: float, pool: Pool, taken: Promised) -> tuple[int, Limit]:
-    free = sample.cores * (1.0 - cpu_ratio) - sample.cpu_used_cores - taken.cpu_cores
+def _cpu(
+    sample: HostSample, cpu_ratio: float, pool: Pool, taken: Promised, ahead: str
+) -> tuple[int, Limit]:  # fmt: skip
+    free = _free_cores(sample, cpu_ratio, taken)
     each = pool.footprint_cores
     fits = _MANY if each <= 0.0 and free >= 0.0 else max(0, int(free / each)) if each > 0.0 else 0
     missing = max(0.0, each * (min(fits, _MANY - 1) + 1) - free)
     text = (
         f"cpu: {missing:.2f} cores more needed ({sample.cpu_used_cores:.2f} of {sample.cores} in use, "
-        f"{taken.cpu_cores:.2f} promised, {sample.cores * cpu_ratio:.2f} reserved, {each:.2f} each)"
+        f"{taken.cpu_cores:.2f} promised, {sample.cores * cpu_ratio:.2f} reserved, {each:.2f} each){ahead}"
     )
     return fits, Limit("host_cpu", text)
 

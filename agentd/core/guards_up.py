@@ -20,8 +20,9 @@ def driver(s: Situation) -> list[Bound]:
     most = s.fleet.capacity_max
     if not s.up or most is None:
         return []
-    free = max(0, most - len(s.fleet.instances))
-    return [(s.count + s.back + free, Limit("driver_capacity", f"the driver can run {most} instances"))]
+    free = max(0, most - len(s.fleet.instances) - s.extra.instances)
+    ahead = f"; {s.extra.ahead}" if s.extra.ahead else ""
+    return [(s.count + s.back + free, Limit("driver_capacity", f"the driver can run {most} instances{ahead}"))]
 
 
 def headroom(s: Situation) -> list[Bound]:

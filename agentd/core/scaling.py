@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, departure, drain, guards, planner, triggers, validation
-from agentd.core.capacity import Promised
+from agentd.core import arrival, departure, drain, guards, planner, sharing, triggers, validation
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetTarget, TargetReply
 from agentd.core.metrics import totals
@@ -18,7 +17,7 @@ from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool, Purpose
 def check(
     fleet: Fleet, now: float, names: Iterable[PoolName] | None = None, *, between: bool = False
 ) -> tuple[Decision, ...]:
-    """Evaluate pools (None: all) and apply the decisions. Where the host is short, priority goes first.
+    """Evaluate pools (None: all) and apply the decisions.
 
     `between`: it is between two checks.
     """
@@ -26,16 +25,15 @@ def check(
         return ()
     wanted = fleet.pools if names is None else names
     pools = [fleet.pools[name] for name in wanted if not fleet.pools[name].removed]
-    decisions = {}
     fleet.evaluations += len(pools)
-    for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
-        # What is granted becomes pending instances at once, so the next pool sees it as promised.
+    sums = {pool.name: totals(fleet, pool, now) for pool in pools}
+    for pool in pools:
         if pool.quick:
             pool.evaluated_at, pool.evaluate_at = now, now + EVALUATE_S_MAX
-        sums = totals(fleet, pool, now)
-        triggers.note(fleet, pool, sums, now)
-        decision = guards.evaluate(fleet, pool, now, between=between, sums=sums)
-        decisions[pool.name] = _apply(fleet, pool, decision, now)
+        triggers.note(fleet, pool, sums[pool.name], now)
+    decisions = sharing.decide(fleet, pools, now, between=between, sums=sums)
+    for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
+        decisions[pool.name] = _apply(fleet, pool, decisions[pool.name], now)
     return tuple(decisions[pool.name] for pool in pools)
 
 
@@ -113,17 +111,12 @@ def _refuse_target(fleet: Fleet, event: SetTarget) -> Refusal | None:
 
 
 def _preview(fleet: Fleet, wishes: dict[PoolName, int], now: float) -> Iterable[Grant]:
-    """What `wishes` would get; each pool's grant is taken off the next one's headroom."""
-    extra = Promised()
+    """What `wishes` would get, together."""
+    pools = [fleet.pools[name] for name in wishes]
+    decisions = sharing.decide(fleet, pools, now, targets=wishes)
+    in_the_end = sharing.decide(fleet, pools, now, targets=wishes, in_the_end=True)
     for name in sorted(wishes, key=lambda name: (-fleet.pools[name].config.priority, name)):
-        pool = fleet.pools[name]
-        decision = guards.evaluate(fleet, pool, now, extra=extra, target=wishes[name])
-        in_the_end = guards.evaluate(fleet, pool, now, extra=extra, target=wishes[name], in_the_end=True)
-        more = max(0, decision.granted - decision.current)
-        extra = Promised(
-            extra.memory_bytes + more * pool.footprint_bytes, extra.cpu_cores + more * pool.footprint_cores
-        )
-        yield _grant(decision, in_the_end)
+        yield _grant(decisions[name], in_the_end[name])
 
 
 def _grant(decision: Decision, in_the_end: Decision) -> Grant:

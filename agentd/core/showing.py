@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import balancer, capacity, guards, guards_time, planner, signals, starts
+from agentd.core import balancer, capacity, guards_time, planner, sharing, signals, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
-from agentd.core.model import PoolName, RollingState, State, Target
+from agentd.core.model import Decision, PoolName, RollingState, State, Target
 from agentd.core.rules import DIRECTIONS, CollectorConfig, Pause, ThresholdTrigger
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 from agentd.core.views import FleetView, InstanceView, OfferView, PauseView, PoolView, ReadingView, RollingView
@@ -18,7 +18,9 @@ _BEATING = (State.READY, State.DRAINING)
 
 def fleet_view(fleet: Fleet, now: float) -> FleetView:
     """Everything, at `now`."""
-    pools = tuple(pool_view(fleet, pool, now) for pool in fleet.pools.values() if _shown(pool))
+    shown = [pool for pool in fleet.pools.values() if _shown(pool)]
+    decisions = sharing.decide(fleet, shown, now)
+    pools = tuple(_pool_view(fleet, pool, decisions[pool.name], now) for pool in shown)
     instances = tuple(
         instance_view(fleet, fleet.instances[ident], now) for ident in sorted(fleet.instances, key=_order)
     )
@@ -37,15 +39,14 @@ def fleet_view(fleet: Fleet, now: float) -> FleetView:
     )
 
 
-def pool_view(fleet: Fleet, pool: Pool, now: float) -> PoolView:
-    """One pool, with what an evaluation now would do."""
+def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> PoolView:
+    """One pool, with what an evaluation now would do: `decision`."""
     config = pool.config
     sums = totals(fleet, pool, now)
     room = capacity.headroom(fleet, pool, now)
     carry = sums.count + room.instances if room.instances is not None else pool.max
     target = pool.target
     rule = config.threshold or ThresholdTrigger()
-    decision = guards.evaluate(fleet, pool, now)
     return PoolView(
         name=pool.name,
         count=sums.count,
