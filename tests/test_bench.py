@@ -77,6 +77,17 @@ def test_policies_compares_with_a_plan_and_takes_the_mean(tmp_path: Path) -> Non
     assert "mean of all but azure-code" in printed
 
 
+def test_adaptive_defaults_compares_with_what_ships(tmp_path: Path) -> None:
+    rows = [f"{60 * n}.5,{20 + n % 7}.0" for n in range(40)]
+    (tmp_path / "servegen-reasoning-1d.csv").write_text("\n".join(["offset_s,service_s", *rows, ""]), encoding="utf-8")
+    out = tmp_path / "out.json"
+    words = ["--traces", str(tmp_path), "--jobs", "1", "--variants", "MEMORY_S", "--out", str(out)]
+    printed = run("adaptive_defaults", *words)
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert list(report["variants"]) == ["as shipped", "MEMORY_S x 0.5", "MEMORY_S x 2"]
+    assert "+0.000" in printed
+
+
 def test_policies_says_what_is_wrong(tmp_path: Path) -> None:
     words = [sys.executable, str(BENCH / "policies.py"), "--traces", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)

@@ -21,7 +21,7 @@ MEMORY_S = 86_400.0
 # Somebody else is followed only when that has cost so much less; and for one who keeps fewer instances, less by so many
 # seconds' share of the time that has been seen: a burst that has not come yet is not one that never comes.
 BETTER_RATIO = 0.02
-DOUBT_S = 600.0
+DOUBT_S = 300.0
 # Nobody is left before so much has been seen.
 TRIAL_S = 300.0
 # The share of the leader's instances that a plan which knows all arrivals would need: measured on the traces.
