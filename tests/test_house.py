@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 60
 
 NOUNS = (
     *("agentd.core.model", "agentd.core.rules", "agentd.core.effects", "agentd.core.views", "agentd.core.messages"),
-    "agentd.errors",
+    *("agentd.core.scalability", "agentd.errors"),
 )
 AROUND = (*NOUNS, "agentd.clock", "agentd.log")
 # Nouns again, of what shows where work goes.

@@ -15,9 +15,12 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     slow S                         from now on a start takes S seconds
     fail ID TEXT                   starting it fails
     host available=MIB [total=MIB] [disk=MIB] [cpu=CORES] [memory_pressure=P] [io_pressure=P]
+         [wall=MIB]                (the slice of all agents may use so much)
+    driver N                       the driver can run so many instances
     up N [POOL] / down N [POOL]    a person's target
     auto on|off [up|down] [pool=POOL] [for=S]   a person switches scaling, or a part of it
     responds ID S                  an agent reports this response time (p95) from now on
+    shared POOL RATE SIGMA KAPPA   all agents of the pool have work; together they do what the scalability law says
     done ID N                      an agent reports so many tasks done
     read POOL NAME VALUE           a collector has read this number; with - and a text it could not
     propose POOL SOURCE N [S]      a program asks for a count, for S seconds
@@ -61,9 +64,10 @@ from agentd.core.messages import (
     SetTarget,
     TargetReply,
 )
-from agentd.core.model import HostSample, InstanceId, PoolName
+from agentd.core.model import HostSample, InstanceId, PoolName, Wall
 
 MIB = 1024 * 1024
+ROUND_S = 10.0
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
 
@@ -108,6 +112,8 @@ def play(text: str) -> str:
 class Story:
     def __init__(self) -> None:
         self.world: World | None = None
+        self.shared: dict[str, tuple[float, float, float]] = {}
+        self.completed: dict[str, float] = {}
         self.heard = 0
 
     def configure(self, text: str) -> list[str]:
@@ -142,7 +148,27 @@ class Story:
         world.reboot()
 
     def do_run(self, world: World, words: list[str]) -> None:
-        world.run_until(world.now + float(words[0]))
+        end = world.now + float(words[0])
+        while self.shared and world.now < end:
+            for name, law in self.shared.items():
+                self._work(world, name, *law)
+            world.run_until(min(end, world.now + ROUND_S))
+            self.do_host(world, [])
+        world.run_until(end)
+
+    def _work(self, world: World, name: str, rate: float, sigma: float, kappa: float) -> None:
+        """What the agents of a pool have done by the end of the next round, in which all of them have work."""
+        agents = [agent for agent in world.agents.values() if agent.id.startswith(f"{name}-")]
+        count = len(agents)
+        each = rate / (1.0 + sigma * (count - 1) + kappa * count * (count - 1))
+        for agent in agents:
+            key = agent.incarnation
+            self.completed[key] = self.completed.get(key, 0.0) + each * ROUND_S
+            agent.tasks_completed, agent.in_flight, agent.queue_length = int(self.completed[key]), 1, 3
+
+    def do_shared(self, _: World, words: list[str]) -> None:
+        rate, sigma, kappa = (float(word) for word in words[1:])
+        self.shared[words[0]] = (rate, sigma, kappa)
 
     def do_load(self, world: World, words: list[str]) -> None:
         for word in words:
@@ -189,9 +215,13 @@ class Story:
                     disk_free_bytes=int(given.get("disk", 100_000) * MIB),
                     memory_pressure_percent=given.get("memory_pressure"),
                     io_pressure_percent=given.get("io_pressure"),
+                    walls={"": Wall(int(given["wall"] * MIB), 0)} if "wall" in given else {},
                 )
             )
         )
+
+    def do_driver(self, world: World, words: list[str]) -> None:
+        world.controller.set_capacity(int(words[0]))
 
     def do_up(self, world: World, words: list[str]) -> list[str]:
         return self._target(world, "up", words)

@@ -124,6 +124,8 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
     facts += [reading_text(reading) for reading in pool.readings]
     if starts := starts_text(pool):
         facts.append(starts)
+    if pool.HasField("scaling_law"):
+        facts.append(pool.scaling_law.text)
     if pool.up_cooldown_s or pool.down_cooldown_s:
         facts.append(f"cooldown: up for {duration(pool.up_cooldown_s)}, down for {duration(pool.down_cooldown_s)}")
     if pool.HasField("target"):

@@ -160,6 +160,7 @@ def _next(status: pb.Status, width: int) -> list[str]:
             lines.append(f"{pool.name.ljust(10)} nothing until multi_agent.enabled is true")
         facts = [target_text(pool.target)] if pool.HasField("target") else []
         facts += [pause_text(pause) for pause in pool.pauses if not pause.everywhere]
+        facts += [pool.scaling_law.text] if pool.HasField("scaling_law") else []
         facts += [offer_text(offer) for offer in pool.offers]
         facts += [f"headroom: {pool.headroom.text}"] if pool.headroom.text else []
         for fact in facts:

@@ -6,18 +6,23 @@ physics outranks policy.
 
     bounds            max_agents, min_agents
     recovery          recovering           agentd has just started, and loads are known in part; people need not wait
+    pause             paused_up, paused_down             a person has paused that direction; people go on
     action in flight  action_in_flight     an earlier step in the same direction has not ended; `threshold`, people
     cooldown          up_cooldown, down_cooldown
+    rate              up_rate, down_rate   so many were started or retired in the period
+    no bounce         no_bounce            after the step its rule would want one up again
     drain share       drain_share          so many of the pool drain already
     rolling restart   rolling_restart      the pool is being restarted; fewer when that has ended
     start backoff     start_backoff        the last starts failed
     core              only_core_left       core agents are never let go
     ports             ports_exhausted
     driver            driver_capacity
+    diminishing       diminishing_returns  more would add little, and that is sure; people may go further
     headroom          host_memory, slice_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure,
                       host_unknown
 
 A scale-up takes back draining instances first. What a new start must wait for does not hold those: they are there.
+`docs/guards.md` has the same for people.
 """
 
 from __future__ import annotations
@@ -119,5 +124,6 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     guards_down.core_only,
     guards_up.ports,
     guards_up.driver,
+    guards_up.diminishing_returns,
     guards_up.headroom,
 )

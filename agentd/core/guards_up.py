@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentd.core import capacity, planner
 from agentd.core.model import Limit
+from agentd.core.scalability import CONFIDENCE_GUARD
 from agentd.core.situation import Bound, Situation
 
 
@@ -23,6 +24,16 @@ def driver(s: Situation) -> list[Bound]:
     free = max(0, most - len(s.fleet.instances) - s.extra.instances)
     ahead = f"; {s.extra.ahead}" if s.extra.ahead else ""
     return [(s.count + s.back + free, Limit("driver_capacity", f"the driver can run {most} instances{ahead}"))]
+
+
+def diminishing_returns(s: Situation) -> list[Bound]:
+    """Not beyond what is of use, where that is known well and the pool is to keep to it. A person may go further."""
+    law = s.pool.law
+    if not s.up or s.asked_for or law is None or s.pool.config.guards.diminishing_returns != "guard":
+        return []
+    if law.confidence < CONFIDENCE_GUARD:
+        return []
+    return [(max(s.count, law.useful_max), Limit("diminishing_returns", law.text))]
 
 
 def headroom(s: Situation) -> list[Bound]:

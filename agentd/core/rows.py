@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from agentd.core import learned, trial
+from agentd.core import learned, scalability, trial
 from agentd.core.messages import Stage
 from agentd.core.model import (
     STOP_GRACE_S_DEFAULT,
@@ -98,7 +98,8 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
             _load_pool(fleet, PoolName(name), json.loads(rows[key]), shift)
     for name, pool in fleet.pools.items():
         if f"history/{name}" in rows:
-            pool.history = trial.load(json.loads(rows[f"history/{name}"]))
+            pool.history = trial.load(json.loads(rows[f"history/{name}"]), shift)
+            pool.law = scalability.fit(pool.history.levels)
         if f"adaptive/{name}" in rows:
             pool.adaptive = learned.load(json.loads(rows[f"adaptive/{name}"]), shift)
     for name in populated - set(fleet.pools):

@@ -86,6 +86,7 @@ def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Pool
             OfferView(offer.source, offer.count, offer.owner, offer.reason, max(0.0, offer.expires - now))
             for _, offer in sorted(pool.offers.items())
         ),
+        law=pool.law,
         pauses=(*_pauses(pool.pauses, now), *_pauses(fleet.pauses, now, everywhere=True)),
     )
 

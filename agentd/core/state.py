@@ -33,6 +33,7 @@ from agentd.core.model import (
 )
 from agentd.core.recent import Recent
 from agentd.core.rules import Offer, Pause, Reading
+from agentd.core.scalability import ScalingLaw
 from agentd.core.trial import History
 
 __all__ = ["NO_INCARNATION", "SHRINKING", "Fleet", "Instance", "Pool", "Purpose", "Rolling", "Schedule", "hears"]
@@ -113,6 +114,7 @@ class Pool:
     last_decision: Decision | None = None
     last_gist: list[int | str] = field(default_factory=list)
     history: History = field(default_factory=History)
+    law: ScalingLaw | None = None  # what the levels in `history` come to
     recheck_at: float = 0.0  # when a person's target that was held is looked at again; 0: at the next check
     # What agents do not say: of collectors by name, of programs by source.
     readings: dict[str, Reading] = field(default_factory=dict)

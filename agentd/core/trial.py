@@ -11,6 +11,7 @@ from typing import Any
 
 from agentd.core.effects import Effect, restored
 from agentd.core.model import Incarnation, InstanceId
+from agentd.core.scalability import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ class History:
     trial: Trial | None = None
     rounds: int = 0  # since the trial has settled, also those without a sample
     last: Effect | None = None
+    # What so many agents can do, by their number; how many were ready at the end of the last round, if all had work.
+    levels: dict[int, Level] = field(default_factory=dict)
+    saturated: int = 0
 
 
 def row(history: History) -> dict[str, Any]:
@@ -89,11 +93,13 @@ def row(history: History) -> dict[str, Any]:
         "rounds": history.rounds,
         "trial": None if trial is None else asdict(trial) | {"before": [astuple(sample) for sample in trial.before]},
         "last": None if history.last is None else asdict(history.last),
+        "levels": {count: astuple(level) for count, level in history.levels.items()},
+        "saturated": history.saturated,
     }
 
 
-def load(value: Mapping[str, Any]) -> History:
-    """The history that `row` gave."""
+def load(value: Mapping[str, Any], shift: float = 0.0) -> History:
+    """The history that `row` gave; the times of what outlives agentd are moved by `shift`."""
     trial = None
     if value["trial"] is not None:
         trial = Trial(**value["trial"])
@@ -106,4 +112,9 @@ def load(value: Mapping[str, Any]) -> History:
         trial=trial,
         rounds=value["rounds"],
         last=None if value["last"] is None else restored(value["last"]),
+        levels={
+            int(count): Level(weight, mean, spread, at + shift)
+            for count, (weight, mean, spread, at) in value.get("levels", {}).items()
+        },
+        saturated=value.get("saturated", 0),
     )

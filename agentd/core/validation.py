@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from agentd.core import returns
 from agentd.core.comparing import SAMPLES_MIN, Difference, Point, TooFew, compare
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.lifecycle import ON_ITS_WAY
@@ -66,6 +67,7 @@ def restarted(fleet: Fleet, now: float) -> None:
         history.samples.clear()
         history.marks.clear()
         history.sampled_at = None
+        history.saturated = 0
         if history.trial is not None:
             _conclude(fleet, pool, now, "agentd was restarted meanwhile")
 
@@ -76,8 +78,18 @@ def reconfigured(fleet: Fleet, before: Mapping[PoolName, PoolConfig], now: float
         if pool.config == before.get(pool.name, pool.config):
             continue
         pool.history.samples.clear()
+        was = before[pool.name]
+        if _work(was) != _work(pool.config):
+            pool.history.levels.clear()
+            pool.law = None
+            fleet.touch_history(pool.name)
         if pool.history.trial is not None:
             _conclude(fleet, pool, now, "the pool's configuration changed meanwhile")
+
+
+def _work(config: PoolConfig) -> object:
+    """What decides how much an agent can do."""
+    return config.command, config.env, config.concurrency, config.resources, config.guards.diminishing_returns == "off"
 
 
 def observe(fleet: Fleet, now: float) -> None:
@@ -100,7 +112,9 @@ def _observe(fleet: Fleet, pool: Pool, now: float) -> None:
         _look_whether_in_place(fleet, pool, trial, now)
         trial = history.trial
     if trial is not None and (trial.in_place_at is None or now < trial.settled_at):
+        history.saturated = 0
         return
+    returns.observe(fleet, pool, sample, now)
     if sample is not None:
         history.samples.append(sample)
         del history.samples[:-BEFORE_SAMPLES_MAX]

@@ -18,6 +18,7 @@ from agentd.core.model import (
     State,
     Target,
 )
+from agentd.core.scalability import ScalingLaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ class PoolView:
     readings: tuple[ReadingView, ...] = ()  # of its collectors, in the order of the configuration
     offers: tuple[OfferView, ...] = ()  # by source
     pauses: tuple[PauseView, ...] = ()  # its own, then those of all pools
+    law: ScalingLaw | None = None  # from how many on more of them add little; None: nothing is known of that
 
 
 @dataclass(frozen=True, slots=True)

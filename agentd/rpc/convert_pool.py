@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agentd.core.scalability import ScalingLaw
 from agentd.core.views import PauseView, ReadingView, StartTimes
 from agentd.v1 import control_pb2
 
@@ -35,6 +36,17 @@ def pauses(views: Iterable[PauseView]) -> list[control_pb2.Pause]:
         )
         for view in views
     ]
+
+
+def scaling_law(law: ScalingLaw) -> control_pb2.ScalingLaw:
+    return control_pb2.ScalingLaw(
+        per_agent=law.per_agent,
+        sigma=law.sigma,
+        kappa=law.kappa,
+        confidence=law.confidence,
+        counts=law.counts,
+        text=law.text,
+    )
 
 
 def start_times(times: StartTimes) -> control_pb2.StartTimes:

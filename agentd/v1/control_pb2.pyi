@@ -252,6 +252,8 @@ class Pool(_message.Message):
     READINGS_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
     PAUSES_FIELD_NUMBER: _builtins.int
+    USEFUL_MAX_FIELD_NUMBER: _builtins.int
+    SCALING_LAW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -285,6 +287,8 @@ class Pool(_message.Message):
     """Why its last start failed; empty since one succeeded."""
     measuring: _builtins.str
     """The decision whose effect is being measured; empty: none is."""
+    useful_max: _builtins.int
+    """More instances than that add little. Absent: nothing is known of that, as long as fewer are not yet too many."""
     @_builtins.property
     def target(self) -> Global___Target: ...
     @_builtins.property
@@ -315,6 +319,8 @@ class Pool(_message.Message):
     def pauses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pause]:
         """Its own, then those of all pools."""
 
+    @_builtins.property
+    def scaling_law(self) -> Global___ScalingLaw: ...
     def __init__(
         self,
         *,
@@ -353,16 +359,63 @@ class Pool(_message.Message):
         readings: _abc.Iterable[Global___Reading] | None = ...,
         offers: _abc.Iterable[Global___Offer] | None = ...,
         pauses: _abc.Iterable[Global___Pause] | None = ...,
+        useful_max: _builtins.int | None = ...,
+        scaling_law: Global___ScalingLaw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "start_times", b"start_times", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "scaling_law", b"scaling_law", "start_times", b"start_times", "target", b"target", "useful_max", b"useful_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "scaling_law", b"scaling_law", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s", "useful_max", b"useful_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
+    _WhichOneofReturnType__useful_max: _TypeAlias = _typing.Literal["useful_max"]  # noqa: Y015
+    _WhichOneofArgType__useful_max: _TypeAlias = _typing.Literal["_useful_max", b"_useful_max"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__useful_max) -> _WhichOneofReturnType__useful_max | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class ScalingLaw(_message.Message):
+    """What was learned of how a pool's throughput grows with its instances: N of them do
+    per_agent * N / (1 + sigma * (N - 1) + kappa * N * (N - 1)) tasks per second while all have work.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_AGENT_FIELD_NUMBER: _builtins.int
+    SIGMA_FIELD_NUMBER: _builtins.int
+    KAPPA_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    per_agent: _builtins.float
+    sigma: _builtins.float
+    kappa: _builtins.float
+    confidence: _builtins.float
+    """From 0 to 1: that more than useful_max add little."""
+    counts: _builtins.int
+    """Of how many numbers of instances it is."""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        per_agent: _builtins.float = ...,
+        sigma: _builtins.float = ...,
+        kappa: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        counts: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "counts", b"counts", "kappa", b"kappa", "per_agent", b"per_agent", "sigma", b"sigma", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScalingLaw: _TypeAlias = ScalingLaw  # noqa: Y015
 
 @_typing.final
 class Reading(_message.Message):

@@ -200,6 +200,8 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "effect": None if pool.effect is None else asdict(pool.effect),
         "measuring": pool.measuring,
         "pauses": [asdict(pause) for pause in pool.pauses],
+        "useful_max": None if pool.law is None else pool.law.useful_max,
+        "scaling_law": None if pool.law is None else asdict(pool.law) | {"text": pool.law.text},
         "offers": [asdict(offer) for offer in pool.offers],
     }
 

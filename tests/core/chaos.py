@@ -48,7 +48,7 @@ USAGE = Usage(64 * MIB, 0.25)
 _PORTS_HELD = "broken: two instances on one port"
 
 # What an instance, a pool and the fleet must not lose when agentd is killed: everything else is either told anew
-# by beats, or moved with every tick.
+# by beats, or moved with every tick. What a level of `levels` has learned is written now and then.
 _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
@@ -59,7 +59,7 @@ _VOLATILE = {
         "footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "recent",
         "schedule",
     },
-    "history": {"samples", "marks", "sampled_at", "rounds"},
+    "history": {"samples", "marks", "levels", "saturated", "sampled_at", "rounds"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fleets import RESEARCH, fleet, research
 
-from agentd.core import rows
+from agentd.core import rows, scalability
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
@@ -28,6 +28,7 @@ from agentd.core.model import (
 )
 from agentd.core.recent import Recent
 from agentd.core.rules import CollectorConfig, Offer, Pause, Reading
+from agentd.core.scalability import Level
 from agentd.core.shadow import Shadow, Shadows
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 from agentd.core.trial import History, Mark, Sample, Trial
@@ -83,6 +84,8 @@ def history() -> History:
         trial=Trial("1-2", 10.0, True, (IDENT,), (IDENT,), (sample, sample), 11.0, 12.0),
         rounds=3,
         last=Effect("1-1", RESEARCH, 5.0, Verdict.HELPED, "why", measured, measured, comparison, None),
+        levels={count: Level(20.0, rate, 0.01, 8.0) for count, rate in ((1, 5.0), (2, 8.0), (4, 9.0), (8, 9.1))},
+        saturated=4,
     )
 
 
@@ -107,6 +110,7 @@ def filled_fleet() -> Fleet:
     pool.start_failure = "spawn_failed: no memory"
     pool.start_times_s, pool.starts_failed = [1.5, 2.25], 4
     pool.history = history()
+    pool.law = scalability.fit(pool.history.levels)
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.completed_gone, pool.adaptive = 18, learned()
@@ -174,6 +178,7 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
     assert pool.last_resume_at == 8.0
     assert pool.pauses["up"].expires == 17.5
+    assert {level.at for level in pool.history.levels.values()} == {3.0}
     assert after.pauses == before.pauses
     assert (pool.ups, pool.downs) == ([5.0, 6.0], [7.0])
     assert pool.conflicts == {9103: 13.0}

@@ -193,6 +193,8 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "measuring": "",
         "offers": [],
         "pauses": [],
+        "useful_max": None,
+        "scaling_law": None,
     }
     assert pools["testing"]["target"] == {
         "count": 3,

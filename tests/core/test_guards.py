@@ -1,0 +1,43 @@
+"""The guards as people read of them: the page has every limit, in the order in which they are asked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+CORE = ROOT / "agentd" / "core"
+PAGE = (ROOT / "docs" / "guards.md").read_text()
+SOURCES = ("guards.py", "guards_time.py", "guards_down.py", "guards_up.py", "capacity.py")
+
+
+def codes() -> set[str]:
+    """The names of all limits that the guards can leave."""
+    found: set[str] = set()
+    for source in SOURCES:
+        for raw in re.findall(r'Limit\(\s*f?"([^"]+)"', (CORE / source).read_text()):
+            expanded = [raw]
+            for placeholder, words in (
+                ("{which}", ("up", "down")), ("{direction}", ("up", "down")), ("{name}", ("memory", "io")),
+            ):  # fmt: skip
+                expanded = [each.replace(placeholder, word) for each in expanded for word in words]
+            found |= set(expanded)
+    return found
+
+
+def test_the_page_names_every_limit() -> None:
+    assert len(codes()) >= 23
+    assert {code for code in codes() if f"`{code}`" not in PAGE} == set()
+
+
+def test_the_guards_are_listed_in_the_order_in_which_they_are_asked() -> None:
+    asked = re.findall(r"^    guards_\w+\.(\w+),$", (CORE / "guards.py").read_text(), re.MULTILINE)
+    rows = [line.split("|")[1].strip() for line in PAGE.splitlines() if line.startswith("| ")][2:]
+    named = {"paused": "pause", "rolling": "rolling restart", "core_only": "core"}
+    assert rows == [named.get(name, name.replace("_", " ")) for name in asked]
+
+
+def test_every_limit_is_in_a_scenario() -> None:
+    told = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / "scenarios").glob("*.txt")))
+    named = set(re.findall(r"limit (\w+):", told)) | set(re.findall(r"granted; (\w+):", told))
+    assert codes() - named == set()
