@@ -31,7 +31,7 @@ def config() -> None:
 @click.argument("file", type=click.Path(path_type=Path, readable=False))  # `load` says who may read it
 @click.pass_obj
 def check(session: Session, file: Path, *, try_collectors: bool) -> int:
-    """Check the configuration in FILE without an agentd.
+    """Check the configuration in FILE, with its drop-ins in FILE.d/*.yaml, without an agentd.
 
     Prints all errors at once, each with file:line:column, and ends with code 1 when there are any.
 
@@ -55,8 +55,10 @@ def check(session: Session, file: Path, *, try_collectors: bool) -> int:
     if session.json:
         texts = [{"file": one.file, "line": one.line, "column": one.column, "text": one.text} for one in problems]
         value = {"ok": not problems and not failed, "problems": texts, "warnings": list(warnings)}
+        value["dropins"] = [str(path) for path in loaded.dropins] if loaded else []
         show_json(value | ({"readings": [asdict(reading) for reading in readings]} if try_collectors else {}))
     else:
+        show([printable(f"with {path}") for path in loaded.dropins] if loaded else [])
         show(_report(file, [str(problem) for problem in problems], warnings))
         if loaded and try_collectors:
             show(_readings(readings))

@@ -1,8 +1,8 @@
 """The configuration: YAML text in, frozen values out, or every problem at once with file, line and column.
 
-`load` reads a file, `parse` a text, `default` is what holds without either. `scaled` and `describe_changes` are for
-the demo and for a reload. Every key's default and bounds are next to the code that reads it: `pools` (a pool),
-`settings` (host, addresses, history), this module (the sections and the rules that all pools share).
+`load` reads a file and its drop-ins (`layers`), `parse` a text, `default` is what holds without either. `scaled` and
+`describe_changes` are for the demo and for a reload. Every key's default and bounds are next to the code that reads it:
+`pools` (a pool), `settings` (host, addresses, history), this module (the sections and the rules that all pools share).
 
 A file may be shared with other programs: top-level sections that are not ours are left alone, with one warning,
 unless they look like a misspelt one of ours. Inside our sections every unknown key is an error.
@@ -13,17 +13,18 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import yaml
 
+from agentd.config import layers
 from agentd.config.changes import describe_changes, scaled
 from agentd.config.checks import check_pools, check_shared, warn_about_http_port, warn_about_limits
 from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
-from agentd.config.nodes import Problems, Section, Value, compose, line_of, nearest, shown_word
+from agentd.config.nodes import Problems, Section, Value, compose, is_later, line_in, nearest, shown_word
 from agentd.config.pools import POOL_KEYS, Shared, cooldown, ratio, read_pools
 from agentd.config.programs import warn_about_programs
 from agentd.config.readers import choice, flag, number, optional, seconds, whole
@@ -96,13 +97,27 @@ _HOMES = (
 )
 
 
-def load(path: Path) -> Config:
-    """The configuration in the file `path`; it also warns of commands whose program is not there.
+def load(path: Path, pending: Mapping[Path, str] | None = None) -> Config:
+    """The configuration in the file `path` and its drop-ins; it also warns of commands whose program is not there.
+
+    `pending`: drop-ins as they would be, by path, in place of what is in those files now.
 
     Raises:
-        ConfigError: it cannot be read or used; carries every problem.
+        ConfigError: one of the files cannot be read, or together they cannot be used; carries every problem.
     """
-    return replace(_parse(_read(path), str(path), os.environ.get("PATH", os.defpath)), source=path.absolute())
+    texts = dict(pending or {})
+    files = (path, *sorted({*layers.dropins(path), *texts}))
+    nodes: list[yaml.Node | None] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            nodes.append(compose(texts[file] if file in texts else _read(file), str(file)))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    found = _parse(nodes, str(path), os.environ.get("PATH", os.defpath))
+    return replace(found, source=path.absolute(), dropins=tuple(file.absolute() for file in files[1:]))
 
 
 def parse(text: str, name: str) -> Config:
@@ -111,15 +126,15 @@ def parse(text: str, name: str) -> Config:
     Raises:
         ConfigError: it cannot be used; carries every problem.
     """
-    return _parse(text, name, None)
+    return _parse([compose(text, name)], name, None)
 
 
-def _parse(text: str, name: str, path: str | None) -> Config:
-    """`path` is where to look for programs; None: nowhere."""
-    node = compose(text, name)
-    if node is None:
-        node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+def _parse(nodes: Sequence[yaml.Node | None], name: str, path: str | None) -> Config:
+    """`nodes`: the roots of a file and of its drop-ins. `path` is where to look for programs; None: nowhere."""
     problems = Problems(name, _HOMES)
+    node = nodes[0] or yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+    for over in nodes[1:]:
+        node = node if over is None else layers.merged(node, over, problems)
     config = Value("", node, problems).attempt(None, partial(_read_config, path))
     problems.raise_errors()
     assert config is not None, "a configuration without problems was not read"
@@ -259,13 +274,11 @@ def _rules(root: Section, autoscaling: Section) -> Section:
 
 def _twice(one: Section, other: Section, key: str) -> None:
     """At the later of two places, names both."""
-    if one.key_node(key).start_mark.index < other.key_node(key).start_mark.index:
+    if is_later(other.key_node(key), one.key_node(key)):
         one, other = other, one
-    first = other.key_node(key)
-    one.problems.error(
-        one.key_node(key),
-        f"{_name(one, key)} is given twice: also as {_name(other, key)} on line {line_of(first)}",
-    )
+    at = one.key_node(key)
+    where = line_in(other.key_node(key), at)
+    one.problems.error(at, f"{_name(one, key)} is given twice: also as {_name(other, key)} on {where}")
 
 
 def _name(section: Section, key: str) -> str:

@@ -55,7 +55,9 @@ def describe_changes(old: Config, new: Config) -> list[str]:
 
     The values of environment variables and of collectors are left out: they may be secrets.
     """
-    lines = [f"pool {name} removed" for name in old.fleet.pools if name not in new.fleet.pools]
+    lines = [f"drop-in {path} is no longer there" for path in old.dropins if path not in new.dropins]
+    lines += [f"drop-in {path} is new" for path in new.dropins if path not in old.dropins]
+    lines += [f"pool {name} removed" for name in old.fleet.pools if name not in new.fleet.pools]
     lines += [f"pool {name} added" for name in new.fleet.pools if name not in old.fleet.pools]
     both = old.fleet.pools.keys() & new.fleet.pools.keys()
     before = dict(_settings(old)) | {key: text for name in both for key, text in _pool_settings(old.fleet.pools[name])}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from agentd.config.nodes import Problems, Section, line_of
+from agentd.config.nodes import Problems, Section, is_later, line_in
 from agentd.config.pools import Draft, Shared
 from agentd.config.triggers import check_triggers
 from agentd.core.model import PortRange, Resources
@@ -174,9 +174,10 @@ class _Claim:
     owner: str
     node: yaml.Node | None
 
-    def __str__(self) -> str:
+    def told(self, at: yaml.Node) -> str:
+        """For an error that stands at `at`."""
         first, last = self.ports.first, self.ports.last
-        origin = f"line {line_of(self.node)}" if self.node else "the default"
+        origin = line_in(self.node, at) if self.node else "the default"
         ports = f"port {first}" if first == last else f"ports {first}-{last}"
         return f"{ports} of {self.owner} ({origin})"
 
@@ -203,10 +204,10 @@ def _check_ports(drafts: Sequence[Draft], problems: Problems) -> None:
 
 def _report_overlap(one: _Claim, other: _Claim, problems: Problems) -> None:
     """At the one that the file says; of two, at the later."""
-    if one.node is None or (other.node is not None and other.node.start_mark.index > one.node.start_mark.index):
+    if one.node is None or (other.node is not None and is_later(other.node, one.node)):
         one, other = other, one
     assert one.node is not None, "the default ports overlap"
-    problems.error(one.node, f"{one} overlap with {other}")
+    problems.error(one.node, f"{one.told(one.node)} overlap with {other.told(one.node)}")
 
 
 def _default(section: Section, key: str) -> str:

@@ -54,7 +54,8 @@ class Config:
     """A whole configuration, valid in itself.
 
     `driver` is one of DRIVERS. `operators` are names of users who may change things over HTTP besides root and
-    agentd's own user. `warnings` are lines for people, each with its position. `source` is the file it came from.
+    agentd's own user. `warnings` are lines for people, each with its position. `source` is the file it came from,
+    `dropins` what lies over that, in the order in which they count.
     """
 
     fleet: FleetConfig
@@ -66,3 +67,4 @@ class Config:
     operators: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     source: Path | None = None
+    dropins: tuple[Path, ...] = ()

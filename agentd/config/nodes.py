@@ -36,6 +36,7 @@ def compose(text: str, file: str) -> yaml.Node | None:
     loader: yaml.SafeLoader | None = None
     try:
         loader = yaml.SafeLoader(text)
+        loader.name = file  # every node's mark carries it
         return loader.get_single_node()
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
@@ -56,10 +57,11 @@ def compose(text: str, file: str) -> yaml.Node | None:
 
 
 class Problems:
-    """Everything wrong or doubtful in one file, collected while it is read.
+    """Everything wrong or doubtful in one file and its drop-ins, collected while they are read.
 
     Nodes are remembered by identity: they must outlive this object's use, which they do as parts of one tree.
-    `homes` says where a key belongs that turns up in a section that does not know it.
+    A node knows its file; `file` is for what is in none. `homes` says where a key belongs that turns up in a section
+    that does not know it.
     """
 
     def __init__(self, file: str, homes: Mapping[str, str]) -> None:
@@ -100,7 +102,7 @@ class Problems:
             raise ConfigError(_in_file_order(self._errors))
 
     def _problem(self, node: yaml.Node, text: str) -> Problem:
-        return Problem(self.file, line_of(node), node.start_mark.column + 1, text)
+        return Problem(node.start_mark.name or self.file, line_of(node), node.start_mark.column + 1, text)
 
 
 class Rejected(Exception):
@@ -181,7 +183,7 @@ class Value:
         if not self.is_mapping and not self.is_null:
             raise self.must(what)
         section = Section(self.name, self.problems)
-        for key, value in _entries(self.node, self.problems).values():
+        for key, value in entries(self.node, self.problems).values():
             section.add(key, value)
         if known is not None:
             section.refuse_unknown(known)
@@ -271,18 +273,30 @@ def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-_Entries = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+def line_in(node: yaml.Node, beside: yaml.Node) -> str:
+    """Where `node` is, for an error that stands at `beside`: with its file where that is another one."""
+    line = f"line {line_of(node)}"
+    return line if node.start_mark.name == beside.start_mark.name else f"{line} of {node.start_mark.name}"
 
 
-def _entries(node: yaml.Node, problems: Problems, known: dict[int, _Entries | None] | None = None) -> _Entries:
+def is_later(one: yaml.Node, other: yaml.Node) -> bool:
+    """Whether `one` is read after `other`: a drop-in after the file, drop-ins in the order of their names."""
+    mine, theirs = one.start_mark, other.start_mark
+    return (mine.name, mine.index) > (theirs.name, theirs.index)
+
+
+Entries = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+
+
+def entries(node: yaml.Node, problems: Problems, known: dict[int, Entries | None] | None = None) -> Entries:
     """The entries of a mapping, merge keys resolved: what is written beside `<<` wins over what it brings.
 
     `known` holds the mappings merged so far (None: under way), so that each is read once, however often it is named.
     """
     known = {} if known is None else known
     known[id(node)] = None
-    merged: _Entries = {}
-    own: _Entries = {}
+    merged: Entries = {}
+    own: Entries = {}
     pairs: list[tuple[yaml.Node, yaml.Node]] = node.value if isinstance(node, yaml.MappingNode) else []
     for key, value in pairs:
         if not isinstance(key, yaml.ScalarNode):
@@ -292,7 +306,7 @@ def _entries(node: yaml.Node, problems: Problems, known: dict[int, _Entries | No
                 if not isinstance(source, yaml.MappingNode):
                     problems.error(key, "<< must bring in a mapping")
                     continue
-                found = known[id(source)] if id(source) in known else _entries(source, problems, known)
+                found = known[id(source)] if id(source) in known else entries(source, problems, known)
                 if found is None:
                     problems.error(key, "<< must not bring in the mapping that it stands in")
                 merged = (found or {}) | merged
@@ -311,4 +325,4 @@ def _shortened(text: str) -> str:
 
 
 def _in_file_order(problems: Collection[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))

@@ -15,7 +15,7 @@ import yaml
 
 from agentd.config.collectors import read_collectors
 from agentd.config.guards import read_guards
-from agentd.config.nodes import Section, Value
+from agentd.config.nodes import Section, Value, line_in
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
 from agentd.config.triggers import policy, read_triggers
 from agentd.core.model import (
@@ -258,9 +258,9 @@ def _read_ports(
     here, there = section.get("ports"), ranges.get(name)
     fallback = default.ports if default else None
     if here is not None and there is not None:
-        section.problems.error(
-            section.key_node("ports"), f"{here.name} is given twice: also as {there.name} on {_line(there)}"
-        )
+        at = section.key_node("ports")
+        where = line_in(there.node, at)
+        section.problems.error(at, f"{here.name} is given twice: also as {there.name} on {where}")
     given = here if here is not None else there
     if given is None:
         return fallback, None
@@ -355,7 +355,3 @@ def _memory(value: Value) -> int:
     if found < 1 << 20:
         raise value.must("at least 1M")
     return found
-
-
-def _line(value: Value) -> str:
-    return f"line {value.node.start_mark.line + 1}"

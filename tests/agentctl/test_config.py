@@ -17,7 +17,7 @@ def test_a_good_file_is_ok(agentctl: Callable[..., Any], tmp_path: Path) -> None
     result = agentctl("config", "check", str(file))
     assert (result.code, result.out, result.err) == (0, f"{file}: OK\n", "")
     value = json.loads(agentctl("config", "check", str(file), "-o", "json").out)
-    assert value == {"ok": True, "problems": [], "warnings": []}
+    assert value == {"ok": True, "problems": [], "warnings": [], "dropins": []}
 
 
 def test_a_foreign_section_is_a_warning(agentctl: Callable[..., Any], tmp_path: Path) -> None:
@@ -48,3 +48,18 @@ def test_a_missing_file_is_an_error_without_a_traceback(agentctl: Callable[..., 
     result = agentctl("config", "check", str(tmp_path / "none.yaml"))
     assert result.code == 1
     assert "none.yaml" in result.out + result.err
+
+
+def test_drop_ins_are_checked_with_the_file(agentctl: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "agentd.yaml"
+    file.write_text("multi_agent: {enabled: true}\n", encoding="utf-8")
+    dropin = tmp_path / "agentd.yaml.d" / "50-mine.yaml"
+    dropin.parent.mkdir()
+    dropin.write_text("autoscaling: {enabled: true}\n", encoding="utf-8")
+    result = agentctl("config", "check", str(file))
+    assert (result.code, result.out.splitlines()) == (0, [f"with {dropin}", f"{file}: OK"])
+    dropin.write_text("autoscaling: {enabeld: true}\n", encoding="utf-8")
+    result = agentctl("config", "check", str(file))
+    assert (result.code, result.out.splitlines()[0]) == (
+        1, f"{dropin}:1:15: unknown key autoscaling.enabeld: did you mean enabled?"
+    )  # fmt: skip
