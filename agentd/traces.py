@@ -94,8 +94,10 @@ def initial_agents(arrivals: Iterable[Arrival], concurrency: int) -> int:
     return math.ceil(OPENING_RATIO * mean_in_service / concurrency)
 
 
-def expand(buckets: list[tuple[float, int]], service_mean_s: float) -> Iterator[Arrival]:
+def expand(buckets: list[tuple[float, int]], service_mean_s: float, seed: int = EXPANSION_SEED) -> Iterator[Arrival]:
     """The requests of a count series of (bucket start, arrivals); log-normal service times of variation 1.
+
+    Another `seed` than the fixed one gives other requests of the same counts.
 
     Raises:
         TraceError: with fewer than two buckets their length is unknown.
@@ -103,7 +105,7 @@ def expand(buckets: list[tuple[float, int]], service_mean_s: float) -> Iterator[
     if len(buckets) < 2:
         raise TraceError("cannot expand a series of counts with fewer than two buckets")
     length_s = buckets[1][0] - buckets[0][0]
-    rng = random.Random(EXPANSION_SEED)
+    rng = random.Random(seed)
     mu, sigma = math.log(service_mean_s) - math.log(2) / 2, math.sqrt(math.log(2))
     for start_s, count in buckets:
         # All offsets of a bucket are drawn before its service times: the order is part of the rule.

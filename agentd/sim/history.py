@@ -1,9 +1,11 @@
 """Arrivals out of a pool's recorded history, which keeps how much there was to do and not each request.
 
-By Little's law what is in service and waiting is the rate of arrivals times the time that a request stays; where
-little waits that is the mean service time. So the work between two samples gives how many requests arrived between
-them. When they did within a sample's time, and how long each took, is not recorded: it is drawn by the rule by which
-count series are expanded.
+By Little's law as many requests are at work as begin per second, times the mean time that one takes: so the work
+between two samples gives how many began. What the queue has grown by has arrived besides, and what it has lost had
+arrived before. When requests came within a sample's time, and how long each took, is not recorded: it is drawn by the
+rule by which count series are expanded, differently for each seed.
+
+Where agents report no tasks, the share of their capacity that they used stands for tasks at work.
 """
 
 from __future__ import annotations
@@ -13,34 +15,91 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from agentd.traces import Arrival, expand
+from agentd.traces import EXPANSION_SEED, Arrival, expand
+
+# What was recorded last holds for so long at most; beyond that nothing is known, and nothing is made up.
+HOLD_S_MAX = 900.0
+BUCKET_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a pool had to do at `at` (seconds, of any clock): tasks in service and waiting."""
+    """What a pool had to do at `at` (seconds, of any clock): tasks at work, and tasks waiting."""
 
     at: float
-    demand: float
+    in_flight: float
+    queue_length: float = 0.0
 
 
-def arrivals(samples: Sequence[Sample], service_mean_s: float, bucket_s: float = 60.0) -> Iterator[Arrival]:
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One row of the metric history. `load` None: no instance reported one."""
+
+    wall: float
+    count: float
+    ready: float
+    load: float | None
+    queue_length: float
+    in_flight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The load that a history stands for. `first_wall`: when it begins; `missing_s`: how much of it is not known.
+
+    `by_load`: agents reported no tasks, and their load was taken for it. `shows_queue`: tasks were seen waiting.
+    """
+
+    samples: tuple[Sample, ...]
+    first_wall: float
+    length_s: float
+    missing_s: float
+    by_load: bool
+    shows_queue: bool
+
+
+def rebuild(rows: Sequence[Recorded], concurrency: int) -> Rebuilt:
+    """What `rows`, at least two in the order of time, say of a pool whose agents have `concurrency` slots each."""
+    by_load = not any(row.in_flight for row in rows) and any(row.load for row in rows)
+
+    def at_work(row: Recorded) -> float:
+        return (row.load or 0.0) * row.ready * concurrency if by_load else row.in_flight
+
+    samples = tuple(Sample(row.wall, at_work(row), row.queue_length) for row in rows)
+    return Rebuilt(
+        samples=samples,
+        first_wall=rows[0].wall,
+        length_s=rows[-1].wall - rows[0].wall,
+        missing_s=sum(max(0.0, later.at - sooner.at - HOLD_S_MAX) for sooner, later in pairwise(samples)),
+        by_load=by_load,
+        shows_queue=any(row.queue_length for row in rows),
+    )
+
+
+def arrivals(
+    samples: Sequence[Sample], service_mean_s: float, bucket_s: float = BUCKET_S, seed: int = EXPANSION_SEED
+) -> Iterator[Arrival]:
     """Requests that would have given `samples`, at least two in the order of time; offsets count from the first.
 
-    A sample's demand holds until the next one.
+    A sample holds until the next one, for HOLD_S_MAX at most.
     """
     first_at = samples[0].at
     buckets = max(2, math.ceil((samples[-1].at - first_at) / bucket_s))
-    work_s = [0.0] * buckets
+    came = [0.0] * buckets
+    came[0] += samples[0].queue_length
     for sample, following in pairwise(samples):
-        start, end = sample.at - first_at, following.at - first_at
+        start, until = sample.at - first_at, following.at - first_at
+        end = min(until, start + HOLD_S_MAX)
+        grown = (following.queue_length - sample.queue_length) / (end - start) if end > start else 0.0
+        per_s = sample.in_flight / service_mean_s + grown
         for bucket in range(int(start / bucket_s), min(buckets, int(end / bucket_s) + 1)):
             overlap_s = min(end, (bucket + 1) * bucket_s) - max(start, bucket * bucket_s)
-            work_s[bucket] += sample.demand * max(0.0, overlap_s)
+            came[bucket] += per_s * max(0.0, overlap_s)
     counts: list[tuple[float, int]] = []
-    owed = 0.0  # a part of a request goes over to the next bucket
-    for number, work in enumerate(work_s):
-        owed += work / service_mean_s
-        counts.append((number * bucket_s, int(owed)))
-        owed -= int(owed)
-    return expand(counts, service_mean_s)
+    owed = 0.0  # a part of a request goes over to the next bucket, and so does what left more than came
+    for number, count in enumerate(came):
+        owed += count
+        whole = max(0, int(owed))
+        counts.append((number * bucket_s, whole))
+        owed -= whole
+    return expand(counts, service_mean_s, seed)

@@ -69,7 +69,7 @@ class Setup:
     """What the world around the controller is like.
 
     `dispatch`: one of `dispatch.NAMES`. `beat_jitter_ratio`: by how much a heartbeat may come sooner than its interval;
-    `beat_loss_ratio`: how many are lost on their way, of those that acknowledge nothing.
+    `beat_loss_ratio`: how many are lost on their way, of those that acknowledge nothing. `wall`: when the trace begins.
     """
 
     startup_s: float = 30.0
@@ -78,6 +78,7 @@ class Setup:
     dispatch: str = "least-loaded"
     beat_jitter_ratio: float = 0.0
     beat_loss_ratio: float = 0.0
+    wall: float = TRACE_WALL
 
 
 class Steered(Protocol):
@@ -138,7 +139,7 @@ class World:
                     self.now = end
                     break
                 self.now = max(self.now, due)
-                self.step(Tick(wall=TRACE_WALL + self.now - TRACE_AT_S))
+                self.step(Tick(wall=self.setup.wall + self.now - TRACE_AT_S))
             elif at <= arrives_at:
                 if number == count and not self.waiting:
                     break
@@ -309,7 +310,7 @@ class World:
     def _boot(self) -> None:
         """agentd starts and finds the initial agents at work; they have been there since the trace began."""
         assert self.pool.ports is not None
-        wall = TRACE_WALL + self.now - TRACE_AT_S
+        wall = self.setup.wall + self.now - TRACE_AT_S
         for number in range(self.setup.initial):
             ident = instance_id(self.pool.name, self.pool.ports.first + number)
             agent = self._agent(ident)

@@ -1,0 +1,142 @@
+"""The search: deterministic, bounded, honest about what it cannot tell, and its settings are those of a file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from worlds import SIM, fleet
+
+from agentd.config import load
+from agentd.core.model import FleetConfig
+from agentd.core.rules import QUEUE, CollectorConfig, DemandTrigger, ThresholdTrigger
+from agentd.sim import optimize
+from agentd.sim.candidates import Candidate, candidates
+from agentd.sim.optimize import Budget, Case, Finding, OutOfTime, Piece, Run, search
+from agentd.traces import Arrival
+
+HOURS = 2
+ALL = candidates(5.0, 10.0)
+DEMAND = Candidate("demand", DemandTrigger(0.8, 120.0))
+SLOW = ThresholdTrigger(0.75, 0.25)
+
+
+def trace(seed: int = 1) -> list[Arrival]:
+    """Twenty minutes with much to do after twenty with little."""
+    rng = random.Random(seed)
+    made: list[Arrival] = []
+    offset_s = 0.0
+    while offset_s < HOURS * 3600.0:
+        busy = 5.0 if int(offset_s / 1200.0) % 2 else 1.0
+        offset_s += rng.expovariate(busy / 30.0)
+        made.append(Arrival(offset_s, rng.expovariate(1.0 / 30.0)))
+    return made
+
+
+def slow(**changes: object) -> FleetConfig:
+    """Seed A's thresholds and cooldowns."""
+    queue = (CollectorConfig(QUEUE, "simulated"),)
+    return fleet(triggers=(SLOW,), scale_up_cooldown_s=300.0, scale_down_cooldown_s=600.0, collectors=queue, **changes)
+
+
+def budget(runs: int = 100) -> Budget:
+    return Budget(runs, 1e9, lambda: 0.0)
+
+
+def find(case: Case, choice: Sequence[Candidate], given: Budget | None = None) -> Finding:
+    return search(case, choice, given or budget())
+
+
+def test_a_better_setting_is_found_and_the_same_each_time() -> None:
+    case = Case(slow(), trace)
+    first, second = (find(case, [DEMAND, Candidate("asleep", ThresholdTrigger(1.0, 0.0))]) for _ in range(2))
+    assert first == second
+    assert first.best is not None
+    assert first.best.candidate is DEMAND
+    assert first.best.late_share < first.today.late_share
+    assert 0.0 < first.best.gain_low <= first.best.gain <= first.best.gain_high
+    assert first.best.confidence > 0.95
+    assert (first.seeds, first.cut_short, first.length_s > 1.9 * 3600.0) == (3, False, True)
+    assert {one.candidate.name for one in first.others} == {"asleep"}
+
+
+def test_what_is_no_better_is_not_recommended() -> None:
+    case = Case(slow(), trace)
+    again = Candidate("the same", SLOW, 300.0, 600.0)
+    found = find(case, [again, Candidate("asleep", ThresholdTrigger(1.0, 0.0))])
+    assert found.best is None
+    assert found.others[0].candidate is again
+    assert (found.others[0].gain, found.others[0].gain_low, found.others[0].confidence) == (0.0, 0.0, 0.0)
+
+
+def test_the_weight_of_lateness_decides() -> None:
+    """Fewer agents at the price of some waiting: right where nobody minds waiting, and wrong where everybody does."""
+    wide = fleet(triggers=(DemandTrigger(0.5, 600.0),), collectors=(CollectorConfig(QUEUE, "simulated"),))
+    lean = Candidate("lean", DemandTrigger(1.0, 0.0))
+    assert find(Case(wide, trace, late_weight=0.1), [lean], budget(4)).best is not None
+    assert find(Case(wide, trace, late_weight=1000.0), [lean], budget(4)).best is None
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """In place of simulations: what is run, and for how long in all; a candidate's hours are its place in the list."""
+    spent = {"seconds": 0.0, "runs": 0.0}
+
+    def simulate(
+        case: Case, candidate: Candidate, load: Sequence[Arrival], seed: int, begin_s: float,
+        on_progress: Callable[[float], None],
+    ) -> Run:  # fmt: skip
+        del case, begin_s
+        spent["seconds"] += load[-1].offset_s / 3600.0
+        spent["runs"] += 1
+        on_progress(1.0)
+        hours = 1.0 + (ALL.index(candidate) if candidate in ALL else 99)
+        pieces = (Piece(10, 0, hours), Piece(10, 0, hours))
+        return Run(candidate, seed, len(load), 0.0, 0.0, hours, 9, 1.0, hours, pieces)
+
+    monkeypatch.setattr(optimize, "simulate", simulate)
+    return spent
+
+
+LONG = [Arrival(60.0 * n, 1.0) for n in range(48 * 60)]
+
+
+@pytest.mark.parametrize("runs", [8, 30, 1000])
+def test_the_number_of_runs_is_bounded(made_up: dict[str, float], runs: int) -> None:
+    found = find(Case(slow(), lambda _seed: LONG), ALL, budget(runs))
+    assert found.runs == made_up["runs"] <= runs
+    assert (found.cut_short, found.tried < len(ALL)) == (runs < 1000, runs < 1000)
+    assert found.best is not None
+    assert found.best.candidate is ALL[0]
+    assert found.length_s == pytest.approx(48 * 3600.0, rel=0.01)
+
+
+@pytest.mark.parametrize("limit_s", [120.0, 400.0])
+def test_the_time_is_bounded_and_what_fits_is_compared(made_up: dict[str, float], limit_s: float) -> None:
+    """A simulated hour takes a second."""
+    found = find(Case(slow(), lambda _seed: LONG), ALL, Budget(1000, limit_s, lambda: made_up["seconds"]))
+    assert found.cut_short
+    assert made_up["seconds"] <= limit_s
+    assert found.best is not None
+    assert 6 * 3600.0 <= found.length_s < 48.0 * 3600.0
+
+
+def test_a_search_without_time_for_anything_says_so(made_up: dict[str, float]) -> None:
+    with pytest.raises(OutOfTime):
+        find(Case(slow(), lambda _seed: LONG), ALL, Budget(1000, 0.5, lambda: made_up["seconds"]))
+
+
+@pytest.mark.parametrize("candidate", ALL, ids=[one.name.replace(" ", "-") for one in ALL])
+@pytest.mark.parametrize("own", ["", "policy: target", "scale_up_threshold: 0.6", "scale_up_cooldown_sec: 77"])
+def test_a_file_says_what_was_simulated(candidate: Candidate, own: str, tmp_path: Path) -> None:
+    file = tmp_path / "agentd.yaml"
+    file.write_text(f"pools:\n  sim:\n    ports: [9101, 9140]\n    {own}\n")
+    written = [own.partition(":")[0]]
+    text = "\n".join(["pools:", "  sim:", *(f"    {line}" for line in candidate.lines(written)), ""])
+    pool = load(file, {tmp_path / "agentd.yaml.d" / "50-optimize.yaml": text}).fleet.pools[SIM]
+    wanted = candidate.apply(pool)
+    assert replace(pool, policy=wanted.policy) == wanted
+    assert pool.triggers == (candidate.trigger,)
