@@ -13,7 +13,7 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agentd import log
@@ -195,9 +195,9 @@ class Runtime:
         """Records, newest first."""
         return await self.store.events(limit=limit, pool=pool, instance=instance, types=types)
 
-    async def decisions(self, pool: str, limit: int) -> list[Decision]:
-        """Decisions on `pool`, newest first."""
-        return await self.store.decisions(pool, limit)
+    async def decisions(self, pool: str, limit: int, until: float | None = None) -> list[Decision]:
+        """Decisions on `pool`, newest first; `until`: a wall time."""
+        return await self.store.decisions(pool, limit, until)
 
     def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
         """See `Publisher.watch`."""
@@ -362,7 +362,7 @@ class Runtime:
             )
         )
         self._unstored = {instance for item in self._unsaved for instance in item.outcome.directed}
-        self._decisions.extend(decision for item in work for decision in item.outcome.decisions)
+        self._decisions.extend(replace(decision, basis="") for item in work for decision in item.outcome.decisions)
         decisions = {decision.id: decision for decision in self._decisions}
         for record in stored:
             log.record(record.record, decisions.get(record.record.decision))

@@ -131,12 +131,19 @@ class Store:
         """Up to `limit` records with an id above `after`, oldest first. See `oldest_id` for what may be missing."""
         return await self._run(self._events_after, after, limit)
 
-    async def decisions(self, pool: str, limit: int) -> list[Decision]:
-        """The newest `limit` decisions of `pool` ("" = all pools), newest first.
+    async def decisions(
+        self, pool: str, limit: int, until: float | None = None, *, bases: bool = False
+    ) -> list[Decision]:
+        """The newest `limit` decisions of `pool` ("" = all pools), newest first; `until`: a wall time.
 
-        The monotonic times in decisions from before a reboot mean nothing; `wall` does.
+        The monotonic times in decisions from before a reboot mean nothing; `wall` does. `bases`: with what each was
+        made from, which can be large.
         """
-        return await self._run(self._decisions, pool, limit)
+        return await self._run(self._decisions, pool, limit, until, bases)
+
+    async def decision_after(self, pool: str, after: float) -> Decision | None:
+        """The first decision of `pool` after the wall time `after`; None: there is none yet."""
+        return await self._run(self._decision_after, pool, after)
 
     async def add_metrics(self, metrics: Sequence[Metric]) -> None:
         """Add one sample per pool. A degraded store drops them: history may have gaps, state may not."""
@@ -334,13 +341,20 @@ class Store:
         )
         return found[: max(0, limit)]
 
-    def _decisions(self, pool: str, limit: int) -> list[Decision]:
-        unwritten = [made for _, made in reversed(self._kept.decisions) if not pool or made.pool == pool]
+    def _decisions(self, pool: str, limit: int, until: float | None, bases: bool) -> list[Decision]:
+        unwritten = self._kept.unwritten_decisions(pool)[::-1]
+        if until is not None:
+            unwritten = [made for made in unwritten if made.wall <= until]
         found = self._read(
-            lambda file: unwritten + store_schema.select_decisions(file, pool, limit),
+            lambda file: unwritten + store_schema.select_decisions(file, pool, limit, until, bases=bases),
             unwritten,
         )
         return [self._kept.told(made) for made in found[: max(0, limit)]]
+
+    def _decision_after(self, pool: str, after: float) -> Decision | None:
+        unwritten = next((made for made in self._kept.unwritten_decisions(pool) if made.wall > after), None)
+        found = self._read(lambda file: store_schema.first_decision_after(file, pool, after), None) or unwritten
+        return None if found is None else self._kept.told(found)
 
     def _add_metrics(self, metrics: Sequence[Metric], now: tuple[float, float]) -> None:
         def add(file: sqlite3.Connection) -> int:

@@ -15,6 +15,7 @@ from agentd.core.model import Decision
 from agentd.store_schema import Intent
 
 WRITTEN_MAX = 1_000  # records that stay in memory though they are written, should the file be damaged
+BASES_MAX = 100  # decisions that keep what they were made from while they wait for the file: that can be large
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ class Kept:
         for decision in batch.decisions:
             self.decision_seq += 1
             self.decisions.append((self.decision_seq, decision))
+        for place in range(len(self.decisions) - 1 - BASES_MAX, -1, -1):
+            seq, decision = self.decisions[place]
+            if not decision.basis:
+                break  # and none of those before it has one
+            self.decisions[place] = seq, replace(decision, basis="")
         self.effects.extend(batch.effects)
 
     def unwritten(self) -> Iterator[StoredRecord]:
@@ -82,6 +88,10 @@ class Kept:
             if stored.id <= self.stored_id:
                 return
             yield stored
+
+    def unwritten_decisions(self, pool: str) -> list[Decision]:
+        """Decisions of `pool` ("" = all pools) that are not in the file, oldest first."""
+        return [made for _, made in self.decisions if not pool or made.pool == pool]
 
     def told(self, decision: Decision) -> Decision:
         """`decision` with its effect, where that is not in the file yet."""

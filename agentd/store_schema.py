@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -61,13 +62,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE decisions ADD COLUMN \"trigger\" TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE decisions ADD COLUMN proposals TEXT NOT NULL DEFAULT '[]'",
     ),
+    ("ALTER TABLE decisions ADD COLUMN basis BLOB NOT NULL DEFAULT x''",),  # compressed by zlib
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
 EVENT_COLUMNS = "id, wall, type, pool, instance, decision, actor, reason"
 DECISION_COLUMNS = (
     "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect,"
-    ' "trigger", proposals'
+    ' "trigger", proposals, basis'
 )
 
 
@@ -342,7 +344,7 @@ def _event(row: tuple[int, float, str, str, str, str, str, str]) -> StoredRecord
 def put_decisions(connection: sqlite3.Connection, decisions: Iterable[tuple[int, Decision]]) -> None:
     """Store decisions under their sequence numbers; storing one twice is the same as once."""
     connection.executemany(
-        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES ({', '.join('?' * 16)})",
         (_decision_row(seq, made) for seq, made in decisions),
     )
 
@@ -355,15 +357,33 @@ def put_effects(connection: sqlite3.Connection, effects: Iterable[Effect]) -> No
     )
 
 
-def select_decisions(connection: sqlite3.Connection, pool: str, limit: int) -> list[Decision]:
-    """The newest `limit` decisions of `pool` ("" = all pools), newest first."""
-    where, values = ("pool = ?", (_text(pool),)) if pool else ("1", ())
-    query = f"SELECT {DECISION_COLUMNS} FROM decisions WHERE {where} ORDER BY seq DESC LIMIT ?"
-    return [_decision(row) for row in connection.execute(query, (*values, max(0, limit)))]
+def select_decisions(
+    connection: sqlite3.Connection, pool: str, limit: int, until: float | None = None, *, bases: bool = False
+) -> list[Decision]:
+    """The newest `limit` decisions of `pool` ("" = all pools), until the wall time `until`, newest first.
+
+    `bases`: with what they were made from, which can be large.
+    """
+    filters = {"pool = ?": _text(pool) if pool else None, "wall <= ?": until}
+    used = {text: value for text, value in filters.items() if value is not None}
+    where = " AND ".join(used) or "1"
+    query = f"SELECT {_shown(bases)} FROM decisions WHERE {where} ORDER BY seq DESC LIMIT ?"
+    return [_decision(row) for row in connection.execute(query, (*used.values(), max(0, limit)))]
+
+
+def first_decision_after(connection: sqlite3.Connection, pool: str, after: float) -> Decision | None:
+    """The first decision of `pool` after the wall time `after`."""
+    query = f"SELECT {_shown(bases=False)} FROM decisions WHERE pool = ? AND wall > ? ORDER BY seq LIMIT 1"
+    found = connection.execute(query, (_text(pool), after)).fetchone()
+    return None if found is None else _decision(found)
 
 
 def last_decision(connection: sqlite3.Connection) -> int:
     return _number(connection, "SELECT max(seq) FROM decisions")
+
+
+def _shown(bases: bool) -> str:
+    return DECISION_COLUMNS if bases else DECISION_COLUMNS.replace("basis", "x''")
 
 
 def _decision_row(seq: int, made: Decision) -> tuple[object, ...]:
@@ -377,18 +397,21 @@ def _decision_row(seq: int, made: Decision) -> tuple[object, ...]:
         made.wanted,
         made.granted,
         _json([[reason.code, reason.text] for reason in made.reasons]),
-        _json([[limit.code, limit.text, limit.until] for limit in made.limits]),
+        _json([[limit.code, limit.text, limit.until, limit.allows] for limit in made.limits]),
         _text(made.counterfactual),
         _json(list(made.victims)),
         "" if made.effect is None else _effect_text(made.effect),
         _text(made.trigger),
         _json([[each.trigger, each.count, each.reason.code, each.reason.text] for each in made.proposals]),
+        zlib.compress(_text(made.basis).encode()) if made.basis else b"",
     )
 
 
-def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str, str, str]) -> Decision:
-    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect, *ruled = row
-    trigger, proposals = ruled
+def _decision(
+    row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str, str, str, bytes],
+) -> Decision:
+    _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect = row[:13]
+    trigger, proposals, basis = row[13:]
     return Decision(
         id=number,
         pool=PoolName(pool),
@@ -404,6 +427,7 @@ def _decision(row: tuple[int, str, str, float, float, int, int, int, str, str, s
         effect=restored(json.loads(effect)) if effect else None,
         trigger=trigger,
         proposals=tuple(Proposal(kind, count, Reason(code, text)) for kind, count, code, text in json.loads(proposals)),
+        basis=zlib.decompress(basis).decode() if basis else "",
     )
 
 

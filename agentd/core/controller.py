@@ -103,7 +103,7 @@ class Controller:
     def __init__(self, config: FleetConfig, epoch: int = 1, *, saved: bool = True) -> None:
         """`saved` False: nobody keeps the rows of its outcomes, so they are empty."""
         self._fleet = Fleet(config, epoch)
-        self._saved = saved
+        self._saved = self._fleet.keeps_basis = saved
         # When agentd was last told to wake: a tick long after it means that the loop stood still.
         self._due: float | None = None
         # What nearly every heartbeat comes to, made once: nothing has changed, go on.

@@ -71,7 +71,7 @@ def evaluate(
             for allowed, limit in guard(situation):
                 lower = allowed < within if situation.up else allowed > within
                 if lower:
-                    limits.append(limit)
+                    limits.append(replace(limit, allows=allowed))
                     granted = min(granted, allowed) if situation.up else max(granted, allowed)
     let_go = planner.victims(pool)[: max(0, sums.count - granted)]
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
@@ -105,9 +105,9 @@ def _wish(
 
 def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:
     if wanted > count and wanted > pool.max:
-        return max(count, pool.max), Limit("max_agents", f"its maximum is {pool.max}")
+        return max(count, pool.max), Limit("max_agents", f"its maximum is {pool.max}", allows=max(count, pool.max))
     if wanted < count and wanted < pool.min:
-        return min(count, pool.min), Limit("min_agents", f"its minimum is {pool.min}")
+        return min(count, pool.min), Limit("min_agents", f"its minimum is {pool.min}", allows=min(count, pool.min))
     return wanted, None
 
 

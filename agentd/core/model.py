@@ -428,11 +428,15 @@ _FLOORS = frozenset({"min_agents", "only_core_left"})
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A guard's named reason for granting less than was wanted. `until`: monotonic, None if unknown."""
+    """A guard's named reason for granting less than was wanted. `until`: monotonic, None if unknown.
+
+    `allows`: the count that it alone would let be; None in decisions from before that was kept.
+    """
 
     code: str
     text: str
     until: float | None = None
+    allows: int | None = field(default=None, compare=False)  # how far it holds, not which limit it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +457,27 @@ class Decision:
     effect: Effect | None = None
     trigger: str = ""  # whose proposal it follows; empty: a person's target, or the bounds
     proposals: tuple[Proposal, ...] = ()  # of all triggers, in their order
+    # What it was made from, as `core.basis` has it; empty where nobody keeps it.
+    basis: str = field(default="", repr=False, compare=False)
+
+    @property
+    def binding(self) -> str:
+        """The code of the limit that grants least, the first of several; empty without one."""
+        known = [limit for limit in self.limits if limit.allows is not None]
+        up = self.wanted > self.current
+        least = min(known, key=lambda limit: (limit.allows or 0) * (1 if up else -1), default=None)
+        return least.code if least else ""
+
+    @property
+    def chain(self) -> tuple[tuple[str, int], ...]:
+        """From the wish to the grant: `wanted`, then each limit that lowered what the ones before it had left."""
+        links, left = [("wanted", self.wanted)], self.wanted
+        up = self.wanted > self.current
+        for limit in self.limits:
+            if limit.allows is not None and (limit.allows < left if up else limit.allows > left):
+                left = limit.allows
+                links.append((limit.code, left))
+        return (*links, ("granted", self.granted))
 
     @property
     def direction(self) -> Direction:

@@ -5,7 +5,9 @@ Looked at with each reading of the host. One instance at a time: the next readin
 
 from __future__ import annotations
 
-from agentd.core import departure, pauses, planner, validation
+from dataclasses import replace
+
+from agentd.core import basis, departure, pauses, planner, validation
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType
 from agentd.core.metrics import totals
@@ -15,26 +17,37 @@ from agentd.core.state import Fleet, Instance, Pool, Purpose
 
 def relieve(fleet: Fleet, now: float) -> None:
     """Let the cheapest idle instance go where memory is short; core agents and minimums stay."""
-    if not fleet.acts or not fleet.mode.enabled or fleet.host is None or now < fleet.recovering_until:
+    decision = decide(fleet, now)
+    if decision is None:
         return
-    why = _shortage(fleet.host, fleet.config.reserve)
-    if not why or any(i.state in LEAVING and not i.again for i in fleet.instances.values()):
-        return
-    found = min(_idle(fleet), key=lambda pair: _cost(*pair), default=None)
-    if found is None:
-        return
-    pool, victim = found
-    count = totals(fleet, pool, now).count
-    reason = f"{why}; {victim.id} is idle"
-    decision = Decision(
-        id=fleet.new_decision_id(), pool=pool.name, at=now, wall=fleet.wall(now), current=count, wanted=count - 1,
-        granted=count - 1, reasons=(Reason("memory_pressure", reason),), victims=(victim.id,),
-    )  # fmt: skip
+    kept = basis.take_relief(fleet, now) if fleet.keeps_basis else ""
+    decision = replace(decision, id=fleet.new_decision_id(), basis=kept)
+    pool, victim = fleet.pools[decision.pool], fleet.instances[decision.victims[0]]
+    reason = decision.reasons[0].text
     fleet.decisions.append(decision)
     pool.last_decision = decision
     validation.begin(fleet, pool, decision, now)
     fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
     departure.begin(fleet, victim, Purpose.RELIEF, now, reason=reason, decision=decision.id)
+
+
+def decide(fleet: Fleet, now: float) -> Decision | None:
+    """Who is to go, if anybody. Changes nothing; the decision has no id yet."""
+    if not fleet.acts or not fleet.mode.enabled or fleet.host is None or now < fleet.recovering_until:
+        return None
+    why = _shortage(fleet.host, fleet.config.reserve)
+    if not why or any(i.state in LEAVING and not i.again for i in fleet.instances.values()):
+        return None
+    found = min(_idle(fleet), key=lambda pair: _cost(*pair), default=None)
+    if found is None:
+        return None
+    pool, victim = found
+    count = totals(fleet, pool, now).count
+    reason = f"{why}; {victim.id} is idle"
+    return Decision(
+        id="", pool=pool.name, at=now, wall=fleet.wall(now), current=count, wanted=count - 1,
+        granted=count - 1, reasons=(Reason("memory_pressure", reason),), victims=(victim.id,),
+    )  # fmt: skip
 
 
 def _shortage(sample: HostSample, reserve: HostReserve) -> str:

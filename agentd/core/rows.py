@@ -66,12 +66,17 @@ def take_changed(fleet: Fleet) -> dict[str, str | None]:
     return {key: _row(fleet, key) for key in keys}
 
 
+def row(fleet: Fleet, key: str) -> str | None:
+    """One row as it is now; None: there is nothing of that name."""
+    return _row(fleet, key)
+
+
 def snapshot(fleet: Fleet) -> dict[str, str]:
     """All rows, instances in the order in which they were made."""
     pools = [key for name in fleet.pools for key in (f"pool/{name}", f"history/{name}", f"adaptive/{name}")]
     keys = [CONTROLLER, *pools, *(f"instance/{i}" for i in fleet.instances)]
-    rows = {key: _row(fleet, key) for key in keys}
-    return {key: row for key, row in rows.items() if row is not None}
+    found = {key: _row(fleet, key) for key in keys}
+    return {key: text for key, text in found.items() if text is not None}
 
 
 def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
@@ -89,7 +94,7 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         # Whose word it is stays known where the file says the same.
         if fleet.mode_is_persons or mode.enabled == fleet.mode.enabled:
             fleet.mode = mode
-    loaded = [_load_instance(json.loads(row), shift) for key, row in rows.items() if key.startswith("instance/")]
+    loaded = [_load_instance(json.loads(text), shift) for key, text in rows.items() if key.startswith("instance/")]
     # A pool that is no longer configured is there as long as one of its instances is.
     populated = {instance.pool for instance in loaded}
     for key in sorted(rows):

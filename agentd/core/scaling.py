@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, departure, drain, guards, planner, sharing, triggers, validation
+from agentd.core import arrival, basis, departure, drain, guards, planner, sharing, triggers, validation
+from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
 from agentd.core.messages import EventType, Grant, Refusal, SetTarget, TargetReply
 from agentd.core.metrics import totals
@@ -31,8 +32,11 @@ def check(
         if pool.quick:
             pool.evaluated_at, pool.evaluate_at = now, now + EVALUATE_S_MAX
         triggers.note(fleet, pool, sums[pool.name], now)
-    decisions = sharing.decide(fleet, pools, now, between=between, sums=sums)
-    for pool in sorted(pools, key=lambda pool: (-pool.config.priority, pool.name)):
+    decisions, taken = sharing.shared(fleet, pools, now, between=between, sums=sums)
+    order = sorted(pools, key=lambda pool: (-pool.config.priority, pool.name))
+    for pool in order:  # before any is carried out, for that changes what the others were made from
+        decisions[pool.name] = _named(fleet, decisions[pool.name], taken[pool.name], between=between)
+    for pool in order:
         decisions[pool.name] = _apply(fleet, pool, decisions[pool.name], now)
     return tuple(decisions[pool.name] for pool in pools)
 
@@ -131,16 +135,30 @@ def _goes_on(decision: Decision) -> bool:
     return asked_for and any(limit.code in ("drain_share", "rolling_restart") for limit in decision.limits)
 
 
-def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:
-    """Carry `decision` out and remember it. A hold that repeats the last one is not kept a second time."""
+def _named(fleet: Fleet, decision: Decision, taken: Promised, *, between: bool) -> Decision:
+    """`decision` with its id and what it was made from, if it is to be kept."""
+    pool = fleet.pools[decision.pool]
+    if decision.direction is Direction.NONE and (not decision.held or _gist(pool, decision) == pool.last_gist):
+        return decision
+    kept = basis.take(fleet, pool, decision.at, between=between, extra=taken) if fleet.keeps_basis else ""
+    return replace(decision, id=fleet.new_decision_id(), basis=kept)
+
+
+def _gist(pool: Pool, decision: Decision) -> list[int | str]:
+    """By what a hold is known that repeats the last one."""
     slow = decision.trigger in ("", ThresholdTrigger.kind)
     # What others want moves with every task: there a hold is the same while it holds at the same.
     wanted = decision.wanted if slow else decision.granted
     gist: list[int | str] = [decision.current, wanted, *(limit.code for limit in decision.limits)]
     if not slow and not decision.held and pool.last_gist[:1] == gist[:1]:
         gist = pool.last_gist  # nor is it another one when nothing was wanted in between
-    if decision.direction is not Direction.NONE or (decision.held and gist != pool.last_gist):
-        decision = replace(decision, id=fleet.new_decision_id())
+    return gist
+
+
+def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision:
+    """Carry `decision` out and remember it. A hold that repeats the last one is not kept a second time."""
+    gist = _gist(pool, decision)
+    if decision.id:
         fleet.decisions.append(decision)
     reason = "; ".join(reason.text for reason in decision.reasons)
     match decision.direction:

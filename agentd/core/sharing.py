@@ -23,6 +23,14 @@ def decide(
     in_the_end: bool = False, between: bool = False, sums: Mapping[PoolName, Totals] | None = None,
 ) -> dict[PoolName, Decision]:  # fmt: skip
     """What to do with `pools` now, by name, so that the host carries all of it. As `guards.evaluate`, of several."""
+    return shared(fleet, pools, now, targets=targets, in_the_end=in_the_end, between=between, sums=sums)[0]
+
+
+def shared(
+    fleet: Fleet, pools: Iterable[Pool], now: float, *, targets: Mapping[PoolName, int] = _NO_TARGETS,
+    in_the_end: bool = False, between: bool = False, sums: Mapping[PoolName, Totals] | None = None,
+) -> tuple[dict[PoolName, Decision], dict[PoolName, Promised]]:  # fmt: skip
+    """As `decide`, and for each what the others take of the host."""
     known = sums or {pool.name: totals(fleet, pool, now) for pool in pools}
 
     def evaluate(pool: Pool, extra: Promised) -> Decision:
@@ -31,20 +39,22 @@ def decide(
             sums=known[pool.name],
         )  # fmt: skip
 
+    taken = dict.fromkeys(known, capacity.NOTHING_PROMISED)
     decisions = {name: evaluate(fleet.pools[name], capacity.NOTHING_PROMISED) for name in known}
     growing = {name: more for name, it in decisions.items() if (more := _starts(fleet, it, now)) > 0}
     if not growing:
-        return decisions
+        return decisions, taken
     wants = _wants(fleet, growing, known, now)
     room = capacity.shared_room(fleet)
     if len(wants) < 2 or division.fits({want.name: want.more for want in wants}, wants, room):
-        return decisions
+        return decisions, taken
     given, scarce = division.divide(wants, room), division.scarcest(wants, room)
     for want in wants:
         name = PoolName(want.name)
         if name in growing and given[name] < want.more:
-            decisions[name] = evaluate(fleet.pools[name], _taken(want, wants, given, scarce))
-    return decisions
+            taken[name] = _taken(want, wants, given, scarce)
+            decisions[name] = evaluate(fleet.pools[name], taken[name])
+    return decisions, taken
 
 
 def _starts(fleet: Fleet, decision: Decision, now: float) -> int:

@@ -185,6 +185,7 @@ class Fleet:
         self.capacity_max: int | None = None
         self.scaling_events = 0
         self.decisions_made = self.evaluations = 0
+        self.keeps_basis = True  # decisions carry what they were made from
         self.directives_made = 0
         self.wall_offset = 0.0
         self.actions: list[Action] = []

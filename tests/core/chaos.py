@@ -42,6 +42,7 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.core.state import Fleet
+from agentd.sim.replay import differences, replay
 
 MIB = 1024 * 1024
 USAGE = Usage(64 * MIB, 0.25)
@@ -79,6 +80,7 @@ class Chaos(World):
         self._last_down: dict[str, float] = {}
         self._last_resume: dict[str, float] = {}
         self._steps: set[str] = set()
+        self._made: set[str] = set()
         self._started_for: dict[str, str] = {}
         self.on_step = self._check
 
@@ -131,6 +133,13 @@ class Chaos(World):
             deadline = self.controller.deadline
             assert deadline is None or deadline > self.now, "a deadline that stays in the past: a busy loop"
         self._note(event)
+        for decision in outcome.decisions:
+            different = differences(decision, replay(decision, self.config))
+            assert not different, f"made again, {decision.id} differs after {event}: {different}"
+            self._made.add(decision.id)
+        for record in outcome.records:
+            if record.type in (EventType.SCALE_UP, EventType.SCALE_DOWN, EventType.HOLD):
+                assert record.decision in self._made, f"{record}: by no decision that was kept"
         if outcome.actions or outcome.records or outcome.rows:
             self._check_actions(event, outcome)
             self._check_counts(event, outcome)

@@ -8,13 +8,14 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from store_samples import decision, effect, open_store, record
 
 from agentd.core.messages import SCALING_EVENTS, EventType, Record
-from agentd.core.model import InstanceId, PoolName
+from agentd.core.model import InstanceId, Limit, PoolName
 from agentd.errors import StateDirError
 from agentd.store import Batch, Bounds, Intent, Saved
 from agentd.store_schema import APPLICATION_ID, MIGRATIONS, PRUNE_ROWS_MAX, SCHEMA_VERSION
@@ -185,6 +186,37 @@ def test_events_are_found_by_pool_instance_and_type_newest_first(path: Path) -> 
         await store.close()
 
     asyncio.run(main())
+
+
+def test_what_a_decision_was_made_from_is_there_for_who_asks_for_it(path: Path) -> None:
+    basis = '{"rows":{"pool/research":"\udce9"}}'
+
+    async def scenario() -> None:
+        store = open_store(path)
+        made = replace(decision(1), basis=basis, limits=(Limit("max_agents", "its maximum is 3", allows=3),))
+        await store.write(Batch(decisions=(made,)))
+        assert [one.basis for one in await store.decisions("", 10)] == [""]
+        (found,) = await store.decisions("", 10, bases=True)
+        assert found.basis == basis.encode("utf-8", "backslashreplace").decode()
+        assert found.chain == (("wanted", 4), ("max_agents", 3), ("granted", 3)) and found.binding == "max_agents"
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_decisions_are_found_by_time(path: Path) -> None:
+    async def scenario() -> None:
+        store = open_store(path)
+        await store.write(Batch(decisions=tuple(replace(decision(n), wall=100.0 * n) for n in (1, 2, 3))))
+        assert [one.id for one in await store.decisions("research", 10, 200.0)] == ["d-2", "d-1"]
+        assert await store.decisions("research", 10, 99.0) == []
+        following = await store.decision_after("research", 200.0)
+        assert following is not None and following.id == "d-3"
+        assert await store.decision_after("research", 300.0) is None
+        assert await store.decision_after("testing", 0.0) is None
+        await store.close()
+
+    asyncio.run(scenario())
 
 
 def test_decisions_are_found_by_pool(path: Path) -> None:

@@ -127,6 +127,7 @@ def test_an_io_error_degrades_and_the_recovery_loses_nothing(path: Path) -> None
             assert [one.id for one in await store.events(limit=2)] == [3, 2]
             assert [one.id for one in await store.events_after(1, 10)] == [2, 3]
             assert [made.id for made in await store.decisions("", 1)] == ["d-2"]
+            assert [made.id for made in await store.decisions("", 9, 2.5)][:1] == ["d-2"]
             await store.write(Batch(effects=(effect("d-1"), effect("d-2"))))
             assert [made.effect for made in await store.decisions("", 1)] == [effect("d-2")]
             await store.add_metrics((Metric(1.0, RESEARCH, 1, 1, 0.5, 0, 0),))
