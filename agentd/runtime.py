@@ -13,8 +13,8 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from agentd import log
 from agentd.clock import Clock
@@ -46,13 +46,23 @@ from agentd.core.messages import (
     StoredRecord,
     Tick,
 )
-from agentd.core.model import Decision, Directive, DirectiveKind, FleetConfig, InstanceId, Running, StartFailure
-from agentd.core.views import FleetView
+from agentd.core.model import (
+    Decision,
+    Directive,
+    DirectiveKind,
+    FleetConfig,
+    InstanceId,
+    PoolName,
+    Running,
+    StartFailure,
+)
+from agentd.core.views import FleetView, PoolPlan
 from agentd.drivers import Driver
 from agentd.errors import Refused, StartError
 from agentd.publisher import Publisher
 from agentd.runtime_collecting import Collecting
 from agentd.runtime_measuring import Collector, Measuring
+from agentd.runtime_parts import Prober, UnderWay, Unsaved
 from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store
 
@@ -63,30 +73,6 @@ METRICS_S = 60.0
 HOUSEKEEPING_S = 5.0
 STORE_RETRY_S = 5.0
 STOP_RETRY_S = 1.0
-
-
-class Prober(Protocol):
-    """Asks instances from outside whether they are well."""
-
-    async def run(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Unsaved:
-    """What a step asked for, on its way to the store. `done` is resolved when it is there."""
-
-    outcome: Outcome
-    wall: float
-    finished: tuple[str, ...] = ()
-    done: asyncio.Future[None] | None = None
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """The driver call on one instance that is under way, or the last of several."""
-
-    task: asyncio.Task[None]
-    action: Action
 
 
 class Runtime:
@@ -115,13 +101,13 @@ class Runtime:
         self._housekeeping = housekeeping
         self._on_change = on_change
         self._prober = prober(controller.probed, self._take) if prober else None
-        self._unsaved: list[_Unsaved] = []
+        self._unsaved: list[Unsaved] = []
         self._unstored: set[InstanceId] = set()  # whose newest directive is not stored yet
         self._something_unsaved = asyncio.Event()
         self._stepped = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._deadline_moved = asyncio.Event()
-        self._under_way: dict[InstanceId, _UnderWay] = {}
+        self._under_way: dict[InstanceId, UnderWay] = {}
         self._moved_while_listing: set[InstanceId] = set()
         self._publisher = Publisher(store)
         self._troubles = Troubles()
@@ -198,6 +184,17 @@ class Runtime:
     async def decisions(self, pool: str, limit: int, until: float | None = None) -> list[Decision]:
         """Decisions on `pool`, newest first; `until`: a wall time."""
         return await self.store.decisions(pool, limit, until)
+
+    def plan(self, pool: PoolName | None = None) -> tuple[PoolPlan, ...]:
+        """What a check of `pool`, or of all pools, would do now. Nothing of it comes about.
+
+        Raises:
+            Refused: there is no such pool, or nothing is ever checked.
+        """
+        plans = self._controller.plan(self.clock.now(), pool)
+        if isinstance(plans, Refusal):
+            raise Refused(plans.reason, plans.text, status=plans.status)
+        return plans
 
     def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
         """See `Publisher.watch`."""
@@ -310,7 +307,7 @@ class Runtime:
         if outcome.rows:  # whatever becomes of an instance changes its row
             self._on_change()
         if outcome.rows or outcome.records or outcome.actions or finished or done:
-            self._unsaved.append(_Unsaved(outcome, self.clock.wall(), finished, done))
+            self._unsaved.append(Unsaved(outcome, self.clock.wall(), finished, done))
             self._unstored.update(outcome.directed)
             self._something_unsaved.set()
 
@@ -392,7 +389,7 @@ class Runtime:
         waits_for = None if before is None or both_stop else before.task
         assert self._group is not None
         task = self._group.create_task(self._act(ident, action, intent, waits_for))
-        self._under_way[ident] = _UnderWay(task, action)
+        self._under_way[ident] = UnderWay(task, action)
         self._moved_while_listing.add(ident)
 
     async def _act(self, ident: InstanceId, action: Action, intent: str, waits_for: asyncio.Task[None] | None) -> None:

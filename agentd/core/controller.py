@@ -15,6 +15,7 @@ from agentd.core import (
     departure,
     directives,
     drain,
+    dry_run,
     metrics,
     pauses,
     relief,
@@ -37,7 +38,6 @@ from agentd.core.messages import (
     BeatReply,
     CancelRestart,
     Check,
-    CheckReply,
     Collected,
     ConfigChanged,
     Configure,
@@ -81,7 +81,7 @@ from agentd.core.model import (
     State,
 )
 from agentd.core.state import Fleet, Instance, Pool
-from agentd.core.views import FleetView
+from agentd.core.views import FleetView, PoolPlan
 
 # What a driver reports of one instance.
 _OfOne = (
@@ -136,6 +136,10 @@ class Controller:
     def view(self, now: float) -> FleetView:
         """The fleet as people see it. Changes nothing."""
         return showing.fleet_view(self._fleet, now)
+
+    def plan(self, now: float, pool: PoolName | None = None) -> tuple[PoolPlan, ...] | Refusal:
+        """What a check of `pool`, or of all pools, would do at `now`. Changes nothing."""
+        return dry_run.plan(self._fleet, now, pool)
 
     def endpoints(self) -> dict[PoolName, tuple[Endpoint, ...]]:
         """Where every pool takes work now. Changes nothing."""
@@ -251,7 +255,7 @@ class Controller:
             case SetAutoscaling():
                 return pauses.set_autoscaling(self._fleet, event, now)
             case Check():
-                return self._check(event, now)
+                return scaling.asked_for(self._fleet, event, now)
         return signals.take(self._fleet, event, now)
 
     def _tick(self, now: float, wall: float, gap_s: float) -> None:
@@ -391,15 +395,6 @@ class Controller:
         schedule.move(fleet, now, anew=True)
         for pool in fleet.pools.values():
             pool.stir(now)
-
-    def _check(self, event: Check, now: float) -> CheckReply | Refusal:
-        fleet = self._fleet
-        if not fleet.config.enabled:
-            return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
-        if event.pool is not None and event.pool not in fleet.config.pools:
-            known = ", ".join(fleet.config.pools)
-            return Refusal("UNKNOWN_POOL", f"no pool {event.pool!r} (there are {known})", "NOT_FOUND")
-        return CheckReply(scaling.check(fleet, now, None if event.pool is None else (event.pool,)))
 
     def _by_name(self, event: _ByName, now: float) -> Reply:
         """What a person wants of what they name; a pool that lacks an instance then gets it at once."""

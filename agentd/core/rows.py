@@ -203,6 +203,7 @@ def _load_signals(pool: Pool, value: dict[str, Any], shift: float) -> None:
     if value.get("schedule"):
         since, until, active, least, most = value["schedule"]
         pool.schedule = Schedule(since, until, tuple(active), least, most)
+    pool.conditions = {name: (status, since) for name, (status, since) in value.get("conditions", {}).items()}
     for source, (count, owner, reason, expires) in value.get("offers", {}).items():
         pool.offers[source] = Offer(source, count, owner, reason, expires + shift)
 
@@ -238,6 +239,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "recent": {name: (it.highs, it.lows) for name, it in pool.recent.items()},
         "schedule": astuple(pool.schedule) if pool.schedule.since else None,
         "offers": {it.source: (it.count, it.owner, it.reason, it.expires) for it in pool.offers.values()},
+        "conditions": pool.conditions,
         # What is needed of the configuration to let go of what runs when it says nothing of the pool any more.
         "health": pool.config.health,
         "start_timeout_s": pool.config.start_timeout_s,

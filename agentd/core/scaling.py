@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agentd.core import arrival, basis, departure, drain, guards, planner, sharing, triggers, validation
+from agentd.core import (
+    arrival,
+    basis,
+    conditions,
+    departure,
+    drain,
+    guards,
+    planner,
+    sharing,
+    triggers,
+    validation,
+)
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import COMMITTED
-from agentd.core.messages import EventType, Grant, Refusal, SetTarget, TargetReply
+from agentd.core.messages import Check, CheckReply, EventType, Grant, Refusal, SetTarget, TargetReply
 from agentd.core.metrics import totals
 from agentd.core.model import Decision, Direction, PoolName, Target
 from agentd.core.rules import ThresholdTrigger
@@ -39,6 +50,22 @@ def check(
     for pool in order:
         decisions[pool.name] = _apply(fleet, pool, decisions[pool.name], now)
     return tuple(decisions[pool.name] for pool in pools)
+
+
+def asked_for(fleet: Fleet, event: Check, now: float) -> CheckReply | Refusal:
+    """A person wants a check now, of one pool or of all."""
+    refusal = refuse_check(fleet, event.pool)
+    return refusal or CheckReply(check(fleet, now, None if event.pool is None else (event.pool,)))
+
+
+def refuse_check(fleet: Fleet, name: PoolName | None) -> Refusal | None:
+    """Why pool `name`, or None for all, cannot be checked."""
+    if not fleet.config.enabled:
+        return Refusal("DISABLED", "multi_agent.enabled is false: nothing is started or stopped")
+    if name is not None and name not in fleet.config.pools:
+        known = ", ".join(fleet.config.pools)
+        return Refusal("UNKNOWN_POOL", f"no pool {name!r} (there are {known})", "NOT_FOUND")
+    return None
 
 
 def recheck(fleet: Fleet, now: float) -> None:
@@ -187,6 +214,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
             text = f"{reason}; wanted {decision.wanted}, stays at {decision.granted}: {limits}"
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
     pool.last_decision = decision
+    conditions.note(fleet, pool, decision)
     lifts = [limit.until for limit in decision.limits]
     recheck_before, pool.recheck_at = pool.recheck_at, 0.0
     if pool.target and decision.held and all(until is not None for until in lifts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import balancer, capacity, guards_time, planner, sharing, signals, starts
+from agentd.core import balancer, capacity, conditions, guards_time, planner, sharing, signals, starts
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import Decision, PoolName, RollingState, State, Target
@@ -88,6 +88,7 @@ def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Pool
         ),
         law=pool.law,
         pauses=(*_pauses(pool.pauses, now), *_pauses(fleet.pauses, now, everywhere=True)),
+        conditions=conditions.of(fleet, pool, decision),
     )
 
 

@@ -121,6 +121,7 @@ class Pool:
     offers: dict[str, Offer] = field(default_factory=dict)
     recent: dict[str, Recent] = field(default_factory=dict)  # what its triggers have wanted lately
     schedule: Schedule = Schedule()
+    conditions: dict[str, tuple[bool, float]] = field(default_factory=dict)  # status, and since when (wall time)
     adaptive: Learned | None = None  # what the trigger of that name has learned
     completed_gone: int = 0  # tasks of instances that are gone
     quick: bool = False  # it is also evaluated between the checks

@@ -140,6 +140,27 @@ class PauseView:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """How a pool stands with scaling: `core.conditions` has the types. `since` is wall time."""
+
+    type: str
+    status: bool
+    reason: str  # a stable code
+    text: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """What a check now would decide for one pool, and whom it would start, take back and let go."""
+
+    decision: Decision
+    starts: tuple[InstanceId, ...] = ()
+    takes_back: tuple[InstanceId, ...] = ()
+    stops: tuple[InstanceId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -184,6 +205,7 @@ class PoolView:
     offers: tuple[OfferView, ...] = ()  # by source
     pauses: tuple[PauseView, ...] = ()  # its own, then those of all pools
     law: ScalingLaw | None = None  # from how many on more of them add little; None: nothing is known of that
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

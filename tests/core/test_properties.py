@@ -19,6 +19,7 @@ from agentd.core.messages import (
     Beat,
     CancelRestart,
     Check,
+    CheckReply,
     Drain,
     InstanceExited,
     InstanceHeld,
@@ -146,6 +147,19 @@ def _reboot(world: Chaos, later_s: float) -> None:
     world.reboot()
 
 
+def _plan_and_check(world: Chaos, pool: PoolName | None) -> None:
+    """What a check would do is what it then does; and to ask changes nothing."""
+    before = world.controller.snapshot()
+    plans = world.controller.plan(world.now, pool)
+    assert world.controller.snapshot() == before
+    reply = world.step(Check("alice", pool))
+    if isinstance(plans, Refusal):
+        assert reply == plans
+    else:
+        assert isinstance(reply, CheckReply)
+        assert tuple(plan.decision for plan in plans) == reply.decisions
+
+
 HAPPENINGS: dict[str, Callable[..., None]] = {
     "run": lambda world, seconds: world.run_until(world.now + seconds),
     "load": _load,
@@ -167,7 +181,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "slow": _slow,
     "target": _target,
     "auto": lambda world, on: world.step(SetAutoscaling(on, "alice", "")),
-    "check": lambda world, pool: world.step(Check("alice", pool)),
+    "check": _plan_and_check,
     "restart": _on_agent(lambda world, ident: world.step(Restart((InstanceId(ident),), "alice"))),
     "restart pool": _restart_pool,
     "roll": lambda world, pool, most: world.step(RollingRestart(pool, "alice", most)),

@@ -114,6 +114,7 @@ def filled_fleet() -> Fleet:
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.completed_gone, pool.adaptive = 18, learned()
+    pool.conditions = {"ScalingLimited": (True, 1_700_000_019.0)}
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
     pool.rolling = Rolling("alice", 8, 7, 2, "no port", {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
     pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED

@@ -1,0 +1,33 @@
+"""What is on its way through the runtime's loop, and who else it asks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentd.core.messages import Action, Outcome
+
+
+class Prober(Protocol):
+    """Asks instances from outside whether they are well."""
+
+    async def run(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """What a step asked for, on its way to the store. `done` is resolved when it is there."""
+
+    outcome: Outcome
+    wall: float
+    finished: tuple[str, ...] = ()
+    done: asyncio.Future[None] | None = None
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """The driver call on one instance that is under way, or the last of several."""
+
+    task: asyncio.Task[None]
+    action: Action
