@@ -168,6 +168,16 @@ def test_pauses_are_shown_with_their_owner(ctl: Callable[..., Any], daemon: Any)
     assert "down paused in all pools by eve" in explained
 
 
+def test_from_how_many_on_more_add_little_is_shown(ctl: Callable[..., Any], daemon: Any) -> None:
+    text = "more than 9 add little: what they share is saturated (sigma 0.12, kappa 0.004, confidence 87 %)"
+    pool = daemon.fake.status.pools[0]
+    pool.useful_max = 9
+    pool.scaling_law.CopyFrom(pb.ScalingLaw(sigma=0.12, kappa=0.004, confidence=0.87, text=text))
+    assert text in " ".join(ctl("status").out.split())
+    assert text in " ".join(ctl("explain", pool.name).out.split())
+    assert json.loads(ctl("status", "-o", "json").out)["pools"][0]["useful_max"] == 9
+
+
 def test_texts_of_others_cannot_move_the_cursor(ctl: Callable[..., Any], daemon: Any) -> None:
     daemon.fake.status.degraded.append("\x1b[2Jgone\nand more")
     assert "?[2Jgone and more" in " ".join(ctl("status").out.split())

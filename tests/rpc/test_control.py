@@ -16,6 +16,8 @@ from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
 from agentd.agentctl.values import as_value
 from agentd.core.model import ExitCause, ExitKind, State
 from agentd.core.rules import DemandTrigger, ExternalTrigger
+from agentd.core.scalability import ScalingLaw
+from agentd.rpc import convert
 from agentd.v1 import agent_pb2, common_pb2
 from agentd.v1 import control_pb2 as pb
 
@@ -154,6 +156,16 @@ async def test_a_direction_of_a_pool_is_paused_and_goes_on(tmp_path: Path) -> No
         request = pb.SetAutoscalingRequest(enabled=True, pool="research", direction="both")
         (held,) = (await agentd.control.SetAutoscaling(request)).pools
         assert [pause.direction for pause in held.pauses] == ["down"]  # all pools' holds it too
+
+
+@asynchronous
+async def test_from_how_many_on_more_add_little_is_told(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        view = agentd.controller.view(0.0).pools[0]
+        assert not convert.pool(view, 0.0).HasField("useful_max")
+        told = convert.pool(replace(view, law=ScalingLaw(9, 5.0, 0.12, 0.004, 0.87, 4)), 0.0)
+        assert (told.useful_max, told.scaling_law.counts, told.scaling_law.confidence) == (9, 4, 0.87)
+        assert told.scaling_law.text.startswith("more than 9 add little")
 
 
 @asynchronous
