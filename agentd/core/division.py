@@ -8,6 +8,7 @@ Arithmetic on plain numbers; it knows no fleet.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,16 +47,23 @@ def divide(wants: Sequence[Want], room: Room) -> dict[str, int]:
         return {want.name: want.more for want in wants}
     scarce = scarcest(wants, room)
     given = dict.fromkeys((want.name for want in wants), 0)
-    open_wants = sorted(wants, key=lambda want: want.name)
-    left = [room.memory_bytes, room.cpu_cores, room.instances]
-    while True:
-        open_wants = [want for want in open_wants if given[want.name] < want.more and _fits_one(want, left)]
-        if not open_wants:
-            return given
-        first = min(open_wants, key=lambda want: _rank(want, given[want.name], scarce))
-        given[first.name] += 1
-        for place, (has, takes) in enumerate(zip(left, _takes(first), strict=True)):
-            left[place] = None if has is None else has - takes
+    by_name = {want.name: want for want in wants}
+    left: list[float | None] = [room.memory_bytes, room.cpu_cores, room.instances]
+    # Of each that may get one more its rank, which changes with what it gets alone.
+    ranks = [_rank(want, 0, scarce) for want in wants if want.more]
+    heapq.heapify(ranks)
+    while ranks:
+        want = by_name[ranks[0][-1]]
+        if not _fits_one(want, left):
+            heapq.heappop(ranks)  # nor will it later: what is left gets less
+            continue
+        given[want.name] += 1
+        left = [None if has is None else has - takes for has, takes in zip(left, _takes(want), strict=True)]
+        if given[want.name] < want.more:
+            heapq.heapreplace(ranks, _rank(want, given[want.name], scarce))
+        else:
+            heapq.heappop(ranks)
+    return given
 
 
 def fits(given: Mapping[str, int], wants: Sequence[Want], room: Room) -> bool:
