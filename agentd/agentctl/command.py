@@ -52,7 +52,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
-        self.params.append(_output_option())
+        self.params += [_output_option(), _json_option()]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -175,6 +175,17 @@ def _output_option() -> click.Option:
         callback=_set_output,
         help="For people (table, the default) or for programs (json).",
     )
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json"], is_flag=True, expose_value=False, callback=_set_json, help="The same as --output json."
+    )
+
+
+def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        _set_output(ctx, param, "json")
 
 
 def _set_output(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -12,6 +12,7 @@ from agentd.agentctl.collectors import reading_text
 from agentd.agentctl.command import Command, Session, Whole, show_json
 from agentd.agentctl.effects import effect_lines, starts_text
 from agentd.agentctl.explain_instance import story_lines, tell
+from agentd.agentctl.explain_words import chain_text, change_text
 from agentd.agentctl.instances import find_instance, is_instance_id
 from agentd.agentctl.propose import offer_text
 from agentd.agentctl.status import has_thresholds, limit_text, outcome, target_text, tasks_max
@@ -19,6 +20,7 @@ from agentd.agentctl.terminal import show, styled, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
 from agentd.agentctl.trouble import DISABLED, pool_lines
 from agentd.agentctl.values import as_value
+from agentd.agentctl.when import Moment
 
 if TYPE_CHECKING:
     from agentd.sdk.control import ControlClient
@@ -31,20 +33,30 @@ HISTORY_MAX = 1000
     cls=Command,
     examples=(
         "agentctl explain research",
-        "agentctl explain research --history 3",
+        "agentctl explain research --limit 3",
+        "agentctl explain research --at 12:03:10",
+        "agentctl explain research --at 10m --json",
         "agentctl explain research-9101",
     ),
 )
 @click.argument("name", metavar="POOL|ID|NAME")
 @click.option(
     "--history",
+    "--limit",
+    "history",
     type=Whole(0, HISTORY_MAX),
     default=10,
     show_default=True,
     help="How many earlier decisions to show.",
 )
+@click.option(
+    "--at",
+    type=Moment(),
+    default=None,
+    help="Show the decision that was in force then: a time of today, 2026-01-31T12:03, or how long ago (10m).",
+)
 @click.pass_obj
-def explain(session: Session, name: str, history: int) -> None:
+def explain(session: Session, name: str, history: int, at: float | None) -> None:
     """Tell why a pool has the size it has, and what would change it; or why an instance runs.
 
     Of a pool first what an evaluation now would decide: the reasons with their numbers, the limits that hold
@@ -53,9 +65,13 @@ def explain(session: Session, name: str, history: int) -> None:
 
     Of an instance, named by its id or a core agent's name: why it was started, how it has ended, and the
     decisions that it was part of. A name that a pool has too is the pool's: of the core agent, give the id.
+
+    With --at, of a pool: the last decision until that moment in full, the one that followed it, and those before.
     """
     with session.client() as client:
-        answer = _of_pool(client, name, history)
+        answer = _of_pool(client, name, history if at is None else max(history, 1), at)
+        if answer is None and at is not None:
+            raise click.UsageError(f"--at is for pools, and {name!r} is an instance")
         if answer is None:
             story = tell(client, find_instance(client, name), history)
             if session.json:
@@ -64,11 +80,13 @@ def explain(session: Session, name: str, history: int) -> None:
                 show(story_lines(story, now=time.time(), decision_lines=_past))
         elif session.json:
             show_json(as_value(answer))
+        elif at is not None:
+            show(explain_at_lines(answer, at, now=time.time()))
         else:
             show(explain_lines(answer, client.status(), now=time.time()))
 
 
-def _of_pool(client: ControlClient, name: str, history: int) -> pb.ExplainResponse | None:
+def _of_pool(client: ControlClient, name: str, history: int, at: float | None) -> pb.ExplainResponse | None:
     """What agentd says of the pool `name`; None where it is an instance's name.
 
     Raises:
@@ -79,7 +97,7 @@ def _of_pool(client: ControlClient, name: str, history: int) -> pb.ExplainRespon
     if is_instance_id(name):
         return None
     try:
-        answer = client.explain(name, max(history, 1))  # to the protocol 0 means the default number
+        answer = client.explain(name, max(history, 1), at_wall=at)  # to the protocol 0 means the default number
     except ControlError as error:
         if error.reason == "UNKNOWN_POOL" and find_instance(client, name) != name:
             return None
@@ -96,13 +114,34 @@ def explain_lines(answer: pb.ExplainResponse, status: pb.Status, *, now: float) 
     lines.append(styled(f"{pool.name}: {outcome(pool.next)}", "strong"))
     lines += pool_lines(pool, status.instances, width)
     lines += _facts(pool, width)
-    lines += _chain(pool.next, width, enabled=status.enabled)
+    lines += _chain(pool.next, width, enabled=status.enabled, now=now)
     if answer.decisions:
         lines += ["", styled("HISTORY", "dim")]
         lines += [line for decision in answer.decisions for line in _past(decision, width, now)]
     if pool.measuring:
         text = f"what {pool.measuring} brings is being measured"
         lines += wrapped(printable(text), width=width, first="  ", rest="    ")
+    return lines
+
+
+def explain_at_lines(answer: pb.ExplainResponse, at: float, *, now: float) -> list[str]:
+    """The decision that was in force at the wall-clock time `at`, the one that followed, and those before."""
+    width, pool = text_width(), answer.pool
+    if answer.decisions:
+        held, *before = answer.decisions
+        head = (
+            f"{pool.name} at {moment(at, now=now)}: {outcome(held)}, decided {moment(held.wall, now=now)} [{held.id}]"
+        )
+        lines = [styled(printable(head), "strong"), *_chain(held, width, enabled=True, now=now)]
+        if held.HasField("effect"):
+            lines += effect_lines(held.effect, width)
+    else:
+        before = []
+        lines = [f"{pool.name} at {moment(at, now=now)}: no decision until then is known"]
+    if answer.HasField("following"):
+        lines += ["", styled("THEN", "dim"), *_past(answer.following, width, now)]
+    if before:
+        lines += ["", styled("BEFORE", "dim"), *(line for made in before for line in _past(made, width, now))]
     return lines
 
 
@@ -135,7 +174,7 @@ def _facts(pool: pb.Pool, width: int) -> list[str]:
     return [line for fact in facts for line in wrapped(printable(fact), width=width, first="  ", rest="    ")]
 
 
-def _chain(decision: pb.Decision, width: int, *, enabled: bool) -> list[str]:
+def _chain(decision: pb.Decision, width: int, *, enabled: bool, now: float) -> list[str]:
     lines = ["", styled("REASONS", "dim")]
     for reason in decision.reasons:
         lines += wrapped(printable(f"{reason.code}: {reason.text}"), width=width, first="  ", rest="    ")
@@ -152,12 +191,14 @@ def _chain(decision: pb.Decision, width: int, *, enabled: bool) -> list[str]:
     lines += ["", styled("LIMITS", "dim")]
     for limit in decision.limits:
         lines += wrapped(printable(limit_text(limit)), width=width, first="  ", rest="    ")
+    if chain := chain_text(decision):
+        lines += wrapped(printable(chain), width=width, first="  ", rest="    ")
     if not decision.limits:
         lines.append("  none in force")
     if decision.victims:
         lines.append(f"  would retire: {', '.join(decision.victims)}")
     # What agentd names would change a decision, and while it is disabled it makes none.
-    change = decision.counterfactual if enabled else "nothing until multi_agent.enabled is true"
+    change = change_text(decision, now=now) if enabled else "nothing until multi_agent.enabled is true"
     if change:
         lines += ["", styled("WOULD CHANGE", "dim")]
         lines += wrapped(printable(change), width=width, first="  ", rest="  ")

@@ -158,7 +158,8 @@ def _next(status: pb.Status, width: int) -> list[str]:
             lines += decision_lines(pool.next, width, pool.name)
         else:  # nobody evaluates, so nothing that a decision says would happen
             lines.append(f"{pool.name.ljust(10)} nothing until multi_agent.enabled is true")
-        facts = [target_text(pool.target)] if pool.HasField("target") else []
+        facts = [condition_text(one) for one in pool.conditions if one.type == "ScalingLimited" and one.status]
+        facts += [target_text(pool.target)] if pool.HasField("target") else []
         facts += [pause_text(pause) for pause in pool.pauses if not pause.everywhere]
         facts += [pool.scaling_law.text] if pool.HasField("scaling_law") else []
         facts += [offer_text(offer) for offer in pool.offers]
@@ -203,6 +204,11 @@ def limit_text(limit: pb.Limit) -> str:
     told = not limit.HasField("lifts_in_s") or _TIME_LEFT.search(limit.text)
     left = "" if told else f" (lifts in {duration(limit.lifts_in_s)})"
     return f"{limit.code}: {limit.text}{left}"
+
+
+def condition_text(condition: pb.Condition) -> str:
+    """`ScalingLimited since 12:03:10: max_agents`."""
+    return f"{condition.type} since {moment(condition.since_wall, now=time.time())}: {condition.reason}"
 
 
 def target_text(target: pb.Target) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentd.core import planner, triggers
 from agentd.core.metrics import Totals
 from agentd.core.model import Decision, HealthCheck
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import ThresholdTrigger, Trigger
 from agentd.core.state import Fleet, Pool
 
 
@@ -37,8 +37,8 @@ def _steady_threshold(pool: Pool, rule: ThresholdTrigger, sums: Totals) -> str:
     return "; ".join(parts)
 
 
-def otherwise(decision: Decision, now: float) -> str:
-    """What would be granted without the limits, or when they lift."""
+def otherwise(decision: Decision, now: float, rule: Trigger | None) -> str:
+    """What would be granted without the limits, or when they lift. `rule`: the trigger whose proposal it is."""
     if not decision.limits:
         return ""
     codes = ", ".join(limit.code for limit in decision.limits)
@@ -46,5 +46,11 @@ def otherwise(decision: Decision, now: float) -> str:
     if len(lifts) == len(decision.limits):
         # A rate lets so many through at a time.
         what = "go on" if any(limit.code.endswith("_rate") for limit in decision.limits) else "go"
-        return f"would {what} to {decision.wanted} in {max(lifts) - now:.0f} s if nothing changes; blocked by {codes}"
+        left_s = f"{max(lifts) - now:.0f} s"
+        when = f"in {left_s} if nothing changes"
+        if isinstance(rule, ThresholdTrigger):
+            up = decision.wanted > decision.current
+            bound = f"above {rule.scale_up_threshold:.2f}" if up else f"below {rule.scale_down_threshold:.2f}"
+            when = f"if load stays {bound} for {left_s} more"
+        return f"would {what} to {decision.wanted} {when}; blocked by {codes}"
     return f"would go to {decision.wanted} without {codes}"

@@ -77,7 +77,7 @@ def evaluate(
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
     if decision.at_rest:
         return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums))
-    return replace(decision, counterfactual=counterfactual.otherwise(decision, now))
+    return replace(decision, counterfactual=counterfactual.otherwise(decision, now, rule))
 
 
 def _wish(

@@ -479,6 +479,10 @@ class Decision:
                 links.append((limit.code, left))
         return (*links, ("granted", self.granted))
 
+    def until_wall(self, limit: Limit) -> float | None:
+        """When `limit`, one of its own, lifts, as wall time; that is known after a reboot, too."""
+        return None if limit.until is None else self.wall + limit.until - self.at
+
     @property
     def direction(self) -> Direction:
         if self.granted > self.current:

@@ -166,10 +166,21 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self._known_pool(view, request.pool)
         now = self._runtime.clock.now()
         pool = next(item for item in view.pools if item.name == request.pool)
-        history = await self._runtime.decisions(request.pool, min(request.history or HISTORY_DEFAULT, HISTORY_MAX))
+        limit = min(request.history or HISTORY_DEFAULT, HISTORY_MAX)
+        at = request.at_wall if request.HasField("at_wall") else None
+        history = await self._runtime.decisions(request.pool, limit, at)
+        after = None if at is None else await self._runtime.store.decision_after(request.pool, at)
         return pb.ExplainResponse(
-            pool=convert.pool(pool, now), decisions=[decisions.decision(decision, now) for decision in history]
+            pool=convert.pool(pool, now),
+            decisions=[decisions.decision(decision, now) for decision in history],
+            following=decisions.decision(after, now) if after else None,
         )
+
+    @_answers
+    async def Plan(self, request: pb.PlanRequest, context: _Context) -> pb.PlanResponse:
+        del context
+        plans = self._runtime.plan(PoolName(request.pool) if request.pool else None)
+        return pb.PlanResponse(plans=decisions.plans(plans, self._runtime.clock.now()))
 
     @_answers
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:

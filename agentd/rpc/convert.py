@@ -28,7 +28,7 @@ from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
 from agentd.rpc import convert_decisions as decisions
 from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
-from agentd.rpc.convert_pool import pauses, readings, scaling_law, start_times
+from agentd.rpc.convert_pool import conditions, pauses, readings, scaling_law, start_times
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, discovery_pb2
 
 BEATS_MAX = 1_000
@@ -324,6 +324,7 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         offers=decisions.offers(view.offers),
         useful_max=view.law.useful_max if view.law else None,
         scaling_law=scaling_law(view.law) if view.law else None,
+        conditions=conditions(view.conditions),
         pauses=pauses(view.pauses),
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agentd.core.messages import Grant
-from agentd.core.model import Decision
-from agentd.core.views import OfferView
+from agentd.core.model import Decision, InstanceId, parse_instance_id
+from agentd.core.views import OfferView, PoolPlan
 from agentd.rpc import convert_effects as effects
 from agentd.v1 import control_pb2
 
@@ -25,6 +25,8 @@ def decision(made: Decision, now: float) -> control_pb2.Decision:
                 code=limit.code,
                 text=limit.text,
                 lifts_in_s=limit.until - now if limit.until is not None and limit.until > now else None,
+                allows=None if limit.allows is None else max(0, limit.allows),
+                until_wall=made.until_wall(limit),
             )
             for limit in made.limits
         ],
@@ -40,7 +42,25 @@ def decision(made: Decision, now: float) -> control_pb2.Decision:
             )
             for each in made.proposals
         ],
+        binding=made.binding,
+        chain=[control_pb2.Link(code=code, count=max(0, count)) for code, count in made.chain],
     )
+
+
+def plans(made: Iterable[PoolPlan], now: float) -> list[control_pb2.PoolPlan]:
+    return [
+        control_pb2.PoolPlan(
+            decision=decision(each.decision, now),
+            starts=_planned(each.starts),
+            takes_back=_planned(each.takes_back),
+            stops=_planned(each.stops),
+        )
+        for each in made
+    ]
+
+
+def _planned(instances: Iterable[InstanceId]) -> list[control_pb2.PlannedInstance]:
+    return [control_pb2.PlannedInstance(id=ident, port=parse_instance_id(ident)[1]) for ident in instances]
 
 
 def grants(given: Iterable[Grant]) -> list[control_pb2.Grant]:

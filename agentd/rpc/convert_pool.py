@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agentd.core.scalability import ScalingLaw
-from agentd.core.views import PauseView, ReadingView, StartTimes
+from agentd.core.views import Condition, PauseView, ReadingView, StartTimes
 from agentd.v1 import control_pb2
 
 
@@ -47,6 +47,15 @@ def scaling_law(law: ScalingLaw) -> control_pb2.ScalingLaw:
         counts=law.counts,
         text=law.text,
     )
+
+
+def conditions(views: Iterable[Condition]) -> list[control_pb2.Condition]:
+    return [
+        control_pb2.Condition(
+            type=view.type, status=view.status, reason=view.reason, text=view.text, since_wall=view.since
+        )
+        for view in views
+    ]
 
 
 def start_times(times: StartTimes) -> control_pb2.StartTimes:

@@ -225,10 +225,19 @@ class ControlClient:
         with self._translated():
             return list(self._stub.Check(request, timeout=self._timeout_s).decisions)
 
-    def explain(self, pool: str, history: int = 10) -> pb.ExplainResponse:
-        """The pool as it is and its last `history` decisions, newest first."""
+    def plan(self, pool: str = "") -> list[pb.PoolPlan]:
+        """What a check of `pool` now would decide and do; empty: of all pools. Nothing of it comes about."""
         with self._translated():
-            return self._stub.Explain(pb.ExplainRequest(pool=pool, history=history), timeout=self._timeout_s)
+            return list(self._stub.Plan(pb.PlanRequest(pool=pool), timeout=self._timeout_s).plans)
+
+    def explain(self, pool: str, history: int = 10, *, at_wall: float | None = None) -> pb.ExplainResponse:
+        """The pool as it is and its last `history` decisions, newest first.
+
+        `at_wall`: those until that moment, and the one that followed.
+        """
+        request = pb.ExplainRequest(pool=pool, history=history, at_wall=at_wall)
+        with self._translated():
+            return self._stub.Explain(request, timeout=self._timeout_s)
 
     def events(
         self, limit: int = 100, *, pool: str = "", instance: str = "", types: Sequence[str] = ()

@@ -254,6 +254,7 @@ class Pool(_message.Message):
     PAUSES_FIELD_NUMBER: _builtins.int
     USEFUL_MAX_FIELD_NUMBER: _builtins.int
     SCALING_LAW_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -321,6 +322,10 @@ class Pool(_message.Message):
 
     @_builtins.property
     def scaling_law(self) -> Global___ScalingLaw: ...
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """AbleToScale, ScalingActive, ScalingLimited."""
+
     def __init__(
         self,
         *,
@@ -361,10 +366,11 @@ class Pool(_message.Message):
         pauses: _abc.Iterable[Global___Pause] | None = ...,
         useful_max: _builtins.int | None = ...,
         scaling_law: Global___ScalingLaw | None = ...,
+        conditions: _abc.Iterable[Global___Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "scaling_law", b"scaling_law", "start_times", b"start_times", "target", b"target", "useful_max", b"useful_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "scaling_law", b"scaling_law", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s", "useful_max", b"useful_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "conditions", b"conditions", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "scaling_law", b"scaling_law", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s", "useful_max", b"useful_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
@@ -416,6 +422,41 @@ class ScalingLaw(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScalingLaw: _TypeAlias = ScalingLaw  # noqa: Y015
+
+@_typing.final
+class Condition(_message.Message):
+    """How a pool stands with scaling, in the Kubernetes autoscaler's words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SINCE_WALL_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    status: _builtins.bool
+    reason: _builtins.str
+    """A stable code: docs/explain.md has all."""
+    text: _builtins.str
+    since_wall: _builtins.float
+    """Since when `status` is as it is."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        status: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        text: _builtins.str = ...,
+        since_wall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "since_wall", b"since_wall", "status", b"status", "text", b"text", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class Reading(_message.Message):
@@ -943,24 +984,41 @@ class Limit(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LIFTS_IN_S_FIELD_NUMBER: _builtins.int
+    ALLOWS_FIELD_NUMBER: _builtins.int
+    UNTIL_WALL_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     text: _builtins.str
     lifts_in_s: _builtins.float
     """Seconds until it lifts, where that is known."""
+    allows: _builtins.int
+    """The count that it alone would allow."""
+    until_wall: _builtins.float
+    """When it lifts or has lifted, where that is known."""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         text: _builtins.str = ...,
         lifts_in_s: _builtins.float | None = ...,
+        allows: _builtins.int | None = ...,
+        until_wall: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifts_in_s", b"_lifts_in_s", "lifts_in_s", b"lifts_in_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allows", b"_allows", "_lifts_in_s", b"_lifts_in_s", "_until_wall", b"_until_wall", "allows", b"allows", "lifts_in_s", b"lifts_in_s", "until_wall", b"until_wall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifts_in_s", b"_lifts_in_s", "code", b"code", "lifts_in_s", b"lifts_in_s", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allows", b"_allows", "_lifts_in_s", b"_lifts_in_s", "_until_wall", b"_until_wall", "allows", b"allows", "code", b"code", "lifts_in_s", b"lifts_in_s", "text", b"text", "until_wall", b"until_wall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allows: _TypeAlias = _typing.Literal["allows"]  # noqa: Y015
+    _WhichOneofArgType__allows: _TypeAlias = _typing.Literal["_allows", b"_allows"]  # noqa: Y015
     _WhichOneofReturnType__lifts_in_s: _TypeAlias = _typing.Literal["lifts_in_s"]  # noqa: Y015
     _WhichOneofArgType__lifts_in_s: _TypeAlias = _typing.Literal["_lifts_in_s", b"_lifts_in_s"]  # noqa: Y015
+    _WhichOneofReturnType__until_wall: _TypeAlias = _typing.Literal["until_wall"]  # noqa: Y015
+    _WhichOneofArgType__until_wall: _TypeAlias = _typing.Literal["_until_wall", b"_until_wall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allows) -> _WhichOneofReturnType__allows | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lifts_in_s) -> _WhichOneofReturnType__lifts_in_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_wall) -> _WhichOneofReturnType__until_wall | None: ...
 
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
@@ -981,6 +1039,8 @@ class Decision(_message.Message):
     EFFECT_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
     PROPOSALS_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pool: _builtins.str
     wall: _builtins.float
@@ -990,6 +1050,8 @@ class Decision(_message.Message):
     counterfactual: _builtins.str
     trigger: _builtins.str
     """The type of the trigger whose proposal it follows. Empty: a person's target, or the bounds."""
+    binding: _builtins.str
+    """The code of the limit that grants least. Empty: nothing limits it."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
     @_builtins.property
@@ -1003,6 +1065,12 @@ class Decision(_message.Message):
     @_builtins.property
     def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposal]:
         """What each of the pool's triggers proposed, in their order; none where nobody asked them."""
+
+    @_builtins.property
+    def chain(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]:
+        """From what was wanted to what is granted: the first is "wanted", the last "granted", and between them is each limit
+        that lowered what the ones before it had left.
+        """
 
     def __init__(
         self,
@@ -1020,14 +1088,38 @@ class Decision(_message.Message):
         effect: Global___Effect | None = ...,
         trigger: _builtins.str = ...,
         proposals: _abc.Iterable[Global___Proposal] | None = ...,
+        binding: _builtins.str = ...,
+        chain: _abc.Iterable[Global___Link] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterfactual", b"counterfactual", "current", b"current", "effect", b"effect", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "proposals", b"proposals", "reasons", b"reasons", "trigger", b"trigger", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "chain", b"chain", "counterfactual", b"counterfactual", "current", b"current", "effect", b"effect", "granted", b"granted", "id", b"id", "limits", b"limits", "pool", b"pool", "proposals", b"proposals", "reasons", b"reasons", "trigger", b"trigger", "victims", b"victims", "wall", b"wall", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Link(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Link: _TypeAlias = Link  # noqa: Y015
 
 @_typing.final
 class Proposal(_message.Message):
@@ -1630,25 +1722,133 @@ class CheckResponse(_message.Message):
 Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
 
 @_typing.final
+class PlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Empty: all pools."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRequest: _TypeAlias = PlanRequest  # noqa: Y015
+
+@_typing.final
+class PlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPlan]: ...
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___PoolPlan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanResponse: _TypeAlias = PlanResponse  # noqa: Y015
+
+@_typing.final
+class PoolPlan(_message.Message):
+    """What a check now would do with one pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    TAKES_BACK_FIELD_NUMBER: _builtins.int
+    STOPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___Decision: ...
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedInstance]:
+        """New ones."""
+
+    @_builtins.property
+    def takes_back(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedInstance]:
+        """Who drains and would be asked to take work again."""
+
+    @_builtins.property
+    def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedInstance]:
+        """Who would be asked to finish and stop."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___Decision | None = ...,
+        starts: _abc.Iterable[Global___PlannedInstance] | None = ...,
+        takes_back: _abc.Iterable[Global___PlannedInstance] | None = ...,
+        stops: _abc.Iterable[Global___PlannedInstance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "starts", b"starts", "stops", b"stops", "takes_back", b"takes_back"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolPlan: _TypeAlias = PoolPlan  # noqa: Y015
+
+@_typing.final
+class PlannedInstance(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    port: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedInstance: _TypeAlias = PlannedInstance  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    AT_WALL_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     history: _builtins.int
     """How many earlier decisions to return; 0: ten."""
+    at_wall: _builtins.float
+    """Only decisions until this moment. The first of them is the one that was in force then."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         history: _builtins.int = ...,
+        at_wall: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_at_wall", b"_at_wall", "at_wall", b"at_wall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_at_wall", b"_at_wall", "at_wall", b"at_wall", "history", b"history", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__at_wall: _TypeAlias = _typing.Literal["at_wall"]  # noqa: Y015
+    _WhichOneofArgType__at_wall: _TypeAlias = _typing.Literal["_at_wall", b"_at_wall"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_wall) -> _WhichOneofReturnType__at_wall | None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
@@ -1658,21 +1858,27 @@ class ExplainResponse(_message.Message):
 
     POOL_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pool(self) -> Global___Pool: ...
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """Newest first."""
 
+    @_builtins.property
+    def following(self) -> Global___Decision:
+        """With `at_wall`: the first decision after that moment. Absent: there is none yet."""
+
     def __init__(
         self,
         *,
         pool: Global___Pool | None = ...,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
+        following: Global___Decision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["following", b"following", "pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "following", b"following", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,11 @@ class ControlServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_control__pb2.CheckRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_control__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/agentd.v1.ControlService/Plan',
+                request_serializer=agentd_dot_v1_dot_control__pb2.PlanRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_control__pb2.PlanResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/agentd.v1.ControlService/Explain',
                 request_serializer=agentd_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
@@ -150,6 +155,13 @@ class ControlServiceServicer(object):
 
     def Check(self, request, context):
         """Evaluate now. Guards, cooldowns among them, still apply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Plan(self, request, context):
+        """What a check now would decide, and whom it would start and let go. Nothing of it comes about.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +260,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=agentd_dot_v1_dot_control__pb2.CheckRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_control__pb2.CheckResponse.SerializeToString,
+            ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=agentd_dot_v1_dot_control__pb2.PlanRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_control__pb2.PlanResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -458,6 +475,33 @@ class ControlService(object):
             '/agentd.v1.ControlService/Check',
             agentd_dot_v1_dot_control__pb2.CheckRequest.SerializeToString,
             agentd_dot_v1_dot_control__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentd.v1.ControlService/Plan',
+            agentd_dot_v1_dot_control__pb2.PlanRequest.SerializeToString,
+            agentd_dot_v1_dot_control__pb2.PlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class ControlServiceStub:
     """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external."""
     Check: _grpc.UnaryUnaryMultiCallable[_control_pb2.CheckRequest, _control_pb2.CheckResponse]
     """Evaluate now. Guards, cooldowns among them, still apply."""
+    Plan: _grpc.UnaryUnaryMultiCallable[_control_pb2.PlanRequest, _control_pb2.PlanResponse]
+    """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
     Explain: _grpc.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]
     """Why a pool has the size it has, and what would change it."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListEventsRequest, _control_pb2.ListEventsResponse]
@@ -75,6 +77,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """A program says how many instances a pool should have, for a while. The pool needs a trigger of type external."""
     Check: _aio.UnaryUnaryMultiCallable[_control_pb2.CheckRequest, _control_pb2.CheckResponse]  # type: ignore[assignment]
     """Evaluate now. Guards, cooldowns among them, still apply."""
+    Plan: _aio.UnaryUnaryMultiCallable[_control_pb2.PlanRequest, _control_pb2.PlanResponse]  # type: ignore[assignment]
+    """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
     Explain: _aio.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a pool has the size it has, and what would change it."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_control_pb2.ListEventsRequest, _control_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -139,6 +143,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.CheckResponse, _abc.Awaitable[_control_pb2.CheckResponse]]:
         """Evaluate now. Guards, cooldowns among them, still apply."""
+
+    @_abc_1.abstractmethod
+    def Plan(
+        self,
+        request: _control_pb2.PlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PlanResponse, _abc.Awaitable[_control_pb2.PlanResponse]]:
+        """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agentd.core.messages import SCALING_EVENTS, Check, CheckReply, EventType, SetAutoscaling
-from agentd.core.model import INSTANCE_ID, POOL_NAME
+from agentd.core.model import INSTANCE_ID, POOL_NAME, PoolName
 from agentd.errors import AgentdError, Refused
 from agentd.web import metrics, security, shapes
 from agentd.web.fleet import About, Fleet
@@ -76,6 +76,7 @@ def create_app(runtime: Fleet, about: About, *, peer_uid: security.PeerUid | Non
             Route("/explain/{pool}", api.explain),
             Route("/autoscaler/stats", api.stats),
             Route("/autoscaler/events", api.scaling_events),
+            Route("/autoscaler/plan", api.plan),
             Route("/autoscaler/check", api.check, methods=["POST"]),
             Route("/autoscaler/enable", api.enable, methods=["POST"]),
             Route("/autoscaler/disable", api.disable, methods=["POST"]),
@@ -188,6 +189,11 @@ class _Api:
         types: tuple[EventType, ...] = SCALING_EVENTS
         found = await self._runtime.events(limit=_limit(request, default=10), types=types)
         return JSONResponse({"events": [shapes.scaling_event(stored) for stored in found]})
+
+    async def plan(self, request: Request) -> Response:
+        name = request.query_params.get("pool")
+        plans = self._runtime.plan(PoolName(name) if name else None)
+        return JSONResponse(shapes.plans(plans, self._runtime.clock.now()))
 
     async def check(self, request: Request) -> Response:
         reply = await self._runtime.submit(Check(owner=await _caller(request)))

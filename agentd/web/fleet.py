@@ -13,7 +13,7 @@ from typing import Protocol
 from agentd.clock import Clock
 from agentd.core.messages import Event, EventType, Reply, StoredRecord
 from agentd.core.model import Decision, FleetConfig, PoolName
-from agentd.core.views import FleetView
+from agentd.core.views import FleetView, PoolPlan
 
 
 class Fleet(Protocol):
@@ -43,6 +43,13 @@ class Fleet(Protocol):
 
     async def decisions(self, pool: PoolName, limit: int) -> list[Decision]:
         """Newest first."""
+
+    def plan(self, pool: PoolName | None = None) -> tuple[PoolPlan, ...]:
+        """What a check now would do.
+
+        Raises:
+            Refused: there is no such pool, or nothing is ever checked.
+        """
 
     def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
         """Records from the one after id `after` on; None: from now on.

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from agentd.core.messages import StoredRecord
 from agentd.core.model import Decision, FleetConfig, HostSample, State
-from agentd.core.views import FleetView, InstanceView, PoolView
+from agentd.core.views import FleetView, InstanceView, PoolPlan, PoolView
 from agentd.web.fleet import About
 
 JsonObject = dict[str, object]
@@ -81,6 +81,8 @@ def decision(made: Decision, now: float) -> JsonObject:
                 "code": limit.code,
                 "text": limit.text,
                 "lifts_in_s": None if limit.until is None else max(0.0, limit.until - now),
+                "allows": limit.allows,
+                "until_wall": made.until_wall(limit),
             }
             for limit in made.limits
         ],
@@ -89,6 +91,24 @@ def decision(made: Decision, now: float) -> JsonObject:
         "effect": None if made.effect is None else asdict(made.effect),
         "trigger": made.trigger,
         "proposals": [asdict(proposal) for proposal in made.proposals],
+        "binding": made.binding,
+        "chain": [{"code": code, "count": count} for code, count in made.chain],
+    }
+
+
+def plans(made: Iterable[PoolPlan], now: float) -> JsonObject:
+    """GET /autoscaler/plan."""
+    return {
+        "plans": [
+            {
+                "specialization": each.decision.pool,
+                "decision": decision(each.decision, now),
+                "starts": list(each.starts),
+                "takes_back": list(each.takes_back),
+                "stops": list(each.stops),
+            }
+            for each in made
+        ]
     }
 
 
@@ -203,6 +223,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "useful_max": None if pool.law is None else pool.law.useful_max,
         "scaling_law": None if pool.law is None else asdict(pool.law) | {"text": pool.law.text},
         "offers": [asdict(offer) for offer in pool.offers],
+        "conditions": [asdict(condition) for condition in pool.conditions],
     }
 
 

@@ -51,6 +51,14 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self.restarted = pb.RestartResponse(instances=["research-9101"])
         self.pools_only: Any = None  # the status that a rolling restart is refused with
         self.gone = False
+        self.following: pb.Decision | None = decision("d-99", wall=WALL + 40)
+        self.plans = [
+            pb.PoolPlan(
+                decision=limited("d-9"),
+                starts=[pb.PlannedInstance(id="research-9103", port=9103)],
+                takes_back=[pb.PlannedInstance(id="research-9104", port=9104)],
+            )
+        ]
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
         self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
@@ -101,7 +109,14 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
         self._take("Explain", request, context)
         pool = next(pool for pool in self.status.pools if pool.name == request.pool)
         past = [decision(f"d-{n}", wall=WALL - n) for n in range(request.history)]
+        if request.HasField("at_wall"):
+            past = [one for one in past if one.wall <= request.at_wall]
+            return pb.ExplainResponse(pool=pool, decisions=past, following=self.following)
         return pb.ExplainResponse(pool=pool, decisions=past)
+
+    def Plan(self, request: Any, context: Any) -> Any:
+        self._take("Plan", request, context)
+        return pb.PlanResponse(plans=self.plans)
 
     def ListEvents(self, request: Any, context: Any) -> Any:
         self._take("ListEvents", request, context)
@@ -201,6 +216,31 @@ def decision(name: str, *, wall: float = WALL) -> pb.Decision:
             pb.Limit(code="up_cooldown", text="last scale-up 90 s ago", lifts_in_s=210.0),
         ],
         counterfactual="with 310 MiB more memory it would grow to 4",
+    )
+
+
+def limited(name: str) -> pb.Decision:
+    """A scale-up that its maximum and then memory cut short, with all numbers."""
+    return pb.Decision(
+        id=name,
+        pool="research",
+        wall=WALL,
+        current=2,
+        wanted=7,
+        granted=4,
+        reasons=[pb.Reason(code="high_demand", text="21 tasks in flight or waiting")],
+        limits=[
+            pb.Limit(code="max_agents", text="its maximum is 5", allows=5),
+            pb.Limit(code="host_memory", text="memory: 12 MiB more needed", allows=4),
+        ],
+        counterfactual="would go to 7 without max_agents, host_memory",
+        binding="host_memory",
+        chain=[
+            pb.Link(code="wanted", count=7),
+            pb.Link(code="max_agents", count=5),
+            pb.Link(code="host_memory", count=4),
+            pb.Link(code="granted", count=4),
+        ],
     )
 
 

@@ -53,7 +53,7 @@ REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("simul
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
-        *("status", "ps", "up", "down", "auto", "check", "propose", "explain", "collectors", "events"),
+        *("status", "ps", "up", "down", "auto", "check", "plan", "propose", "explain", "collectors", "events"),
         *(
             "endpoints",
             "logs",

@@ -205,6 +205,8 @@ def test_status_as_json_has_the_fields_of_the_protocol(ctl: Callable[..., Any]) 
         "code": "headroom",
         "text": "memory headroom allows 3 (needs 310 MiB more)",
         "lifts_in_s": None,
+        "allows": None,
+        "until_wall": None,
     }
     assert value["host"]["cpu_pressure_percent"] is None
     assert value["host"]["memory_available_bytes"] == 3 * 2**30

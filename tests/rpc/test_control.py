@@ -75,6 +75,41 @@ async def test_explain_shows_the_pool_and_its_decisions_newest_first(tmp_path: P
 
 
 @asynchronous
+async def test_explain_shows_the_decision_of_a_moment_and_the_one_that_followed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for count in (4, 5):
+            agentd.clock.at += 100.0
+            await agentd.control.Scale(pb.ScaleRequest(direction=UP, count=count, pool="research"))
+        newest, first = (await agentd.control.Explain(pb.ExplainRequest(pool="research"))).decisions
+        then = await agentd.control.Explain(pb.ExplainRequest(pool="research", at_wall=first.wall + 1.0))
+        assert (list(then.decisions), then.following) == ([first], newest)
+        before = await agentd.control.Explain(pb.ExplainRequest(pool="research", at_wall=first.wall - 1.0))
+        assert (list(before.decisions), before.following) == ([], first)
+        now = await agentd.control.Explain(pb.ExplainRequest(pool="research", at_wall=newest.wall))
+        assert not now.HasField("following")
+
+
+@asynchronous
+async def test_a_plan_says_what_a_check_would_do_and_changes_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        await agentd.control.Scale(pb.ScaleRequest(direction=UP, count=9, pool="research"))
+        before = agentd.controller.snapshot()
+        (plan,) = (await agentd.control.Plan(pb.PlanRequest(pool="research"))).plans
+        assert agentd.controller.snapshot() == before
+        assert plan.decision.wanted == 9 and plan.decision.chain[0].code == "wanted"
+        assert plan.decision.limits[0].allows == plan.decision.chain[1].count
+        await refused(agentd.control.Plan(pb.PlanRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
+
+
+@asynchronous
+async def test_status_says_how_pools_stand_with_scaling(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        (pool,) = (await agentd.control.GetStatus(pb.GetStatusRequest())).status.pools
+        assert [condition.type for condition in pool.conditions] == ["AbleToScale", "ScalingActive", "ScalingLimited"]
+        assert all(condition.reason and condition.since_wall > 0 for condition in pool.conditions)
+
+
+@asynchronous
 async def test_events_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
 

@@ -41,7 +41,7 @@ from agentd.core.model import (
     Watched,
     instance_id,
 )
-from agentd.core.views import FleetView, Headroom, InstanceView, PoolView, RollingView, StartTimes
+from agentd.core.views import FleetView, Headroom, InstanceView, PoolPlan, PoolView, RollingView, StartTimes
 from agentd.errors import Refused
 
 MIB = 1024 * 1024
@@ -387,6 +387,15 @@ class FakeRuntime:
 
     async def decisions(self, pool: PoolName, limit: int) -> list[Decision]:
         return [each for each in self.history if each.pool == pool][:limit]
+
+    def plan(self, pool: PoolName | None = None) -> tuple[PoolPlan, ...]:
+        if pool is not None and pool not in [each.name for each in self.shown.pools]:
+            raise Refused("UNKNOWN_POOL", f"no pool {pool!r}", status="NOT_FOUND")
+        return tuple(
+            PoolPlan(each.next, starts=(InstanceId(f"{each.name}-9107"),))
+            for each in self.shown.pools
+            if pool in (None, each.name)
+        )
 
     async def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
         if after is not None and after < self.oldest_kept - 1:

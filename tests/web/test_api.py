@@ -26,14 +26,19 @@ HELD_DECISION = {
     "held": True,
     "reasons": [{"code": "low_load", "text": "Low load: 0.11 < 0.25"}],
     "limits": [
-        {"code": "down_cooldown", "text": "scaled 388 s ago, scale-down waits 600 s", "lifts_in_s": 212.0},
+        {
+            "code": "down_cooldown", "text": "scaled 388 s ago, scale-down waits 600 s", "lifts_in_s": 212.0,
+            "allows": None, "until_wall": WALL + 212.0,
+        },
     ],
     "counterfactual": "shrinks in 212 s if the load stays below 0.25",
     "victims": [],
     "effect": None,
     "trigger": "",
     "proposals": [],
-}
+    "binding": "",
+    "chain": [{"code": "wanted", "count": 2}, {"code": "granted", "count": 3}],
+}  # fmt: skip
 
 
 # -- the original shapes ------------------------------------------------------------------------
@@ -106,6 +111,22 @@ def test_check_answers_with_decisions(client: TestClient, runtime: FakeRuntime) 
     assert len(body["decisions"]) == 6
     assert body["decisions"][2] == {"specialization": "execution", **HELD_DECISION}
     assert runtime.submitted == [Check(owner="root")]
+
+
+def test_plan_answers_with_what_a_check_would_do_and_does_nothing(client: TestClient, runtime: FakeRuntime) -> None:
+    body = client.get("/autoscaler/plan?pool=execution").json()
+    (plan,) = body["plans"]
+    assert plan == {
+        "specialization": "execution",
+        "decision": HELD_DECISION,
+        "starts": ["execution-9107"],
+        "takes_back": [],
+        "stops": [],
+    }
+    assert len(client.get("/autoscaler/plan").json()["plans"]) == 6
+    assert client.get("/autoscaler/plan?pool=x").status_code == 404
+    assert client.post("/autoscaler/plan").status_code == 405
+    assert runtime.submitted == []
 
 
 def test_disable_and_enable_answer_with_the_state(client: TestClient, runtime: FakeRuntime) -> None:
@@ -195,6 +216,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "pauses": [],
         "useful_max": None,
         "scaling_law": None,
+        "conditions": [],
     }
     assert pools["testing"]["target"] == {
         "count": 3,
