@@ -13,8 +13,8 @@ import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
 SCRIPTS = (
-    "agent_memory", "drain", "etcd", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling", "sandbox",
-    "sessions", "status",
+    "agent_memory", "decisions", "drain", "etcd", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling",
+    "sandbox", "sessions", "status",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, astuple, fields
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +20,7 @@ from agentd.core import rows
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import ON_ITS_WAY
 from agentd.core.model import FleetConfig, HostSample, InstanceId, PoolConfig, PoolName, State, Usage, Wall
+from agentd.core.scalability import ScalingLaw
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 
 # The kinds of rows that a pool has and decisions look at.
@@ -71,6 +72,8 @@ def load(text: str, config: FleetConfig) -> tuple[Fleet, dict[str, Any]]:
     rows.load(fleet, saved | {f"instance/{each['id']}": json.dumps(each) for each in _from_columns(value["instances"])})
     for name, memory, cores in value["feet"]:
         fleet.pools[name].footprint_bytes, fleet.pools[name].footprint_cores = memory, cores
+    for name, law in value["laws"].items():
+        fleet.pools[name].law = ScalingLaw(*law)
     for ident, (memory, cores) in value["usage"].items():
         fleet.instances[ident].usage = Usage(memory, cores)
     if value["host"] is not None:
@@ -87,7 +90,7 @@ def load(text: str, config: FleetConfig) -> tuple[Fleet, dict[str, Any]]:
 def _text(
     fleet: Fleet, pools: Iterable[Pool], near: Iterable[Instance], now: float, **asked: object
 ) -> str:  # fmt: skip
-    near = list(near)
+    near, pools = list(near), list(pools)
     keys = [rows.CONTROLLER, *(f"{kind}/{pool.name}" for pool in pools for kind in KINDS)]
     found = {key: row for key in keys if (row := rows.row(fleet, key)) is not None}
     host = fleet.host
@@ -98,6 +101,7 @@ def _text(
             for name in sorted({instance.pool for instance in near})
             if f"pool/{name}" not in found
         ],
+        "laws": {pool.name: astuple(pool.law) for pool in pools if pool.law is not None},
         "instances": _columns(near),
         "usage": {i.id: (i.usage.memory_bytes, i.usage.cpu_cores) for i in near if i.usage is not None},
         "others": len(fleet.instances) - len(near),
