@@ -15,7 +15,8 @@ from world import World
 from agentd.core.controller import Controller
 from agentd.core.messages import Check, HostSampled
 from agentd.core.model import MIB, Decision, Direction, FleetConfig, HostSample, InstanceId, PoolName, Wall
-from agentd.core.rules import AdaptiveTrigger
+from agentd.core.rules import AdaptiveTrigger, GuardConfig
+from agentd.core.scalability import ScalingLaw
 from agentd.sim.replay import NoBasisError, differences, replay
 
 RESEARCH = PoolName("research")
@@ -133,3 +134,17 @@ def test_what_a_decision_carries_takes_few_bytes_for_each_instance(agents: int, 
     assert len(zlib.compress(made.basis.encode())) < bytes_max
     assert differences(made, replay(made, config)) == {}
     assert "labels" not in json.loads(made.basis)["instances"]
+
+
+def test_a_hold_by_diminishing_returns_is_made_again_with_what_was_learned() -> None:
+    config = fleet(research(max=9, guards=GuardConfig(diminishing_returns="guard"), scale_up_cooldown_s=0.0))
+    world = World(config)
+    world.boot()
+    world.run_until(40.0)
+    world.controller._fleet.pools[RESEARCH].law = ScalingLaw(1, 10.0, 0.5, 0.01, 0.99, 5)
+    for agent in world.agents.values():
+        agent.load = 0.9
+    world.run_until(61.0)
+    (held,) = decisions(world)
+    assert held.binding == "diminishing_returns"
+    assert differences(held, replay(held, config)) == {}
