@@ -94,6 +94,7 @@ PARTS = (
         (
             *("agentd.sdk", "agentd.v1", "agentd.collecting", "agentd.config", "agentd.errors"),
             *("agentd.units", "agentd.cgroups", "agentd.dropins", "agentd.sim", "agentd.traces"),
+            *("agentd.core.model", "agentd.core.rules", "agentd.store_metrics"),
         ),
         ("click", "grpc", "google", "psutil"),
     ),

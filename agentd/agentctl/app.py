@@ -23,6 +23,7 @@ from agentd.agentctl import (
     explain,
     heartbeat,
     instances,
+    optimize,
     plan,
     propose,
     restart,
@@ -132,6 +133,7 @@ for _command in (
     daemon.reload,
     daemon.shutdown,
     simulate.simulate,
+    optimize.optimize,
     doctor.doctor,
     config.config,
 ):

@@ -24,7 +24,7 @@ from agentd.config import layers
 from agentd.config.changes import describe_changes, scaled
 from agentd.config.checks import check_pools, check_shared, warn_about_http_port, warn_about_limits
 from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
-from agentd.config.nodes import Problems, Section, Value, compose, is_later, line_in, nearest, shown_word
+from agentd.config.nodes import Problems, Section, Value, compose, entries, is_later, line_in, nearest, shown_word
 from agentd.config.pools import POOL_KEYS, Shared, cooldown, ratio, read_pools
 from agentd.config.programs import warn_about_programs
 from agentd.config.readers import choice, flag, number, optional, seconds, whole
@@ -54,6 +54,7 @@ __all__ = [
     "load",
     "parse",
     "scaled",
+    "written",
 ]
 
 TOP_KEYS = (
@@ -139,6 +140,26 @@ def _parse(nodes: Sequence[yaml.Node | None], name: str, path: str | None) -> Co
     problems.raise_errors()
     assert config is not None, "a configuration without problems was not read"
     return replace(config, warnings=problems.warnings())
+
+
+def written(path: Path, *place: str, without: Path | None = None) -> tuple[str, ...]:
+    """The keys that the file `path` and its drop-ins have in the mapping at `place`; `without`: a drop-in left out.
+
+    Raises:
+        ConfigError: one of the files cannot be read.
+    """
+    problems = Problems(str(path), _HOMES)
+    files = [file for file in (path, *layers.dropins(path)) if file != without]
+    node: yaml.Node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+    for file in files:
+        over = compose(_read(file), str(file))
+        node = node if over is None else layers.merged(node, over, problems)
+    for key in place:
+        found = entries(node, problems).get(key)
+        if found is None:
+            return ()
+        node = found[1]
+    return tuple(entries(node, problems))
 
 
 def default() -> Config:

@@ -48,7 +48,9 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 
 COMMANDS = dict(leaves(cli))
-REMOTE = [name for (name, *rest) in COMMANDS if not rest and name not in ("simulate", "doctor", "heartbeat")]
+REMOTE = [
+    name for (name, *rest) in COMMANDS if not rest and name not in ("simulate", "optimize", "doctor", "heartbeat")
+]
 
 
 def test_all_commands_are_there() -> None:
@@ -64,6 +66,7 @@ def test_all_commands_are_there() -> None:
             "reload",
             "shutdown",
             "simulate",
+            "optimize",
             "doctor",
             "config check",
         ),

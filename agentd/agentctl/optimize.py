@@ -1,0 +1,301 @@
+"""`agentctl optimize`: which settings would have served the recorded load better, and putting them in force."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.agentctl import optimize_apply, optimize_extras, optimize_history
+from agentd.agentctl.command import NO_DAEMON, USAGE, Command, Duration, Failure, Session, Whole, show_json
+from agentd.agentctl.terminal import Column, Table, show, styled, table_width
+from agentd.agentctl.text import duration, plural, printable, seconds
+
+if TYPE_CHECKING:
+    from agentd.config import Config
+    from agentd.sim.optimize import Case, Finding, Standing
+    from agentd.v1 import control_pb2 as pb
+
+_BAR = 30
+_STARTUP_S = 30.0
+_FILE = click.Path(path_type=Path, readable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the options say of every pool."""
+
+    trace: Path | None
+    state_dir: Path
+    for_s: float
+    slo_s: float
+    startup_s: float | None
+    service_s: float | None
+    runs: int
+    seed: int
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one pool. `finding` None: `reason` says why there is none. `text`: the drop-in, with a best."""
+
+    pool: str
+    told: tuple[str, ...] = ()
+    reason: str = ""
+    finding: Finding | None = None
+    cost_per_hour: float = 0.0
+    text: str = ""
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "agentctl optimize --pool research",
+        "agentctl optimize --for 3d --slo 2s --time-limit 10m --apply",
+        "agentctl optimize --pool research --trace load.csv.gz",
+    ),
+)
+@click.option("--pool", "names", multiple=True, help="Only this pool; may be repeated. Default: all that can change.")
+@click.option("--trace", type=_FILE, help="A recorded load instead of the history, as for simulate; needs --pool.")
+@click.option("--for", "for_s", type=Duration(), default="7d", show_default=True, help="How much of the history.")
+@click.option(
+    "--slo", "slo_s", type=Duration(), default="5s", show_default=True, help="A task that waits longer is late."
+)
+@click.option("--startup", "startup_s", type=Duration(), help="What a start takes. Default: as it did lately, or 30s.")
+@click.option("--service", "service_s", type=Duration(), help="Mean time of a task. Default: what agents report.")
+@click.option("--budget-of-runs", "runs", type=Whole(4, 10_000), default=80, show_default=True, help="Simulations.")
+@click.option("--time-limit", "limit_s", type=Duration(), default="2m", show_default=True, help="For all pools.")
+@click.option("--seed", type=Whole(0, 2**31 - 1), default=1, show_default=True, help="Of the draws.")
+@click.option("--config", "config_file", type=_FILE, help="Default: the running agentd's.")
+@click.option("--state-dir", type=_FILE, help="Where the history is. Default: the running agentd's.")
+@click.option("--apply", "applied", is_flag=True, help="Write what is recommended as a drop-in, and reload.")
+@click.option("--yes", is_flag=True, help="With --apply: do not ask.")
+@click.pass_obj
+def optimize(
+    session: Session, names: tuple[str, ...], trace: Path | None, for_s: float, slo_s: float, startup_s: float | None,
+    service_s: float | None, runs: int, limit_s: float, seed: int, config_file: Path | None, state_dir: Path | None,
+    *, applied: bool, yes: bool,
+) -> None:  # fmt: skip
+    """Search settings that would have served the recorded load of a pool better, and say which.
+
+    The history of the running agentd, or a trace, is run again through agentd's own controller in virtual time, under
+    today's settings and others. A change is recommended only where it is better by more than its uncertainty, with
+    the exact configuration. Nothing changes without --apply, which writes a drop-in beside the configuration file
+    (agentd.yaml.d/50-optimize-POOL.yaml) after showing it and asking, and reloads. docs/optimize.md says how.
+    """
+    status = _status(session)
+    file = config_file or (Path(status.config_file) if status is not None and status.config_file else None)
+    if applied and file is None:
+        raise Failure("--apply needs a configuration file to put a drop-in beside: give --config", USAGE)
+    if applied and session.json and not yes:
+        raise Failure("--apply with --output json asks nothing: say --yes", USAGE)
+    found = _config(file)
+    pools = names or tuple(pool.name for pool in found.fleet.pools.values() if pool.ports and pool.min < pool.max)
+    if trace is not None and len(pools) != 1:
+        raise Failure(f"a trace is the load of one pool: say --pool; there are {', '.join(found.fleet.pools)}", USAGE)
+    where = state_dir or Path(status.state_dir if status is not None and status.state_dir else _state_dir(found))
+    each_s = limit_s / max(1, len(pools))
+    wishes = Wishes(trace, where, for_s, slo_s, startup_s, service_s, runs, seed, each_s)
+    outcomes = [_one(pool, found, status, wishes, file) for pool in pools]
+    advice = [] if status is None else optimize_extras.advise(status, found)
+    advice = [one for one in advice if not names or one.pool in names]
+    if session.json:
+        show_json({"pools": [_value(one) for one in outcomes], "advice": [asdict(one) for one in advice]})
+    else:
+        for outcome in outcomes:
+            show(_report(outcome, slo_s))
+        if advice:
+            show([styled("Besides", "strong"), *(printable(f"{one.pool}: {one.text}") for one in advice)])
+    texts = {one.pool: one.text for one in outcomes if one.text}
+    if applied and file is not None and texts:
+        reads = status is not None and Path(status.config_file).absolute() == file.absolute()
+        optimize_apply.apply(session, file, texts, yes=yes, reads=reads)
+    elif applied and not session.json:
+        show(["there is nothing to apply"])
+
+
+def _status(session: Session) -> pb.Status | None:
+    """What the running agentd says; None where there is none, and nobody has said where it is."""
+    try:
+        with session.client() as client:
+            return client.status()
+    except Failure as failure:
+        if failure.code != NO_DAEMON or session.address is not None:
+            raise
+        return None
+
+
+def _config(file: Path | None) -> Config:
+    from agentd import config
+    from agentd.errors import ConfigError
+
+    try:
+        return config.default() if file is None else config.load(file)
+    except ConfigError as error:
+        raise Failure("the configuration cannot be used", details=str(error).splitlines()) from None
+
+
+def _state_dir(found: Config) -> Path:
+    from agentd.sdk.address import state_dir_default
+
+    return found.state_dir or state_dir_default(os.environ, os.geteuid())
+
+
+def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, file: Path | None) -> Outcome:
+    """The search for one pool, with a bar on a terminal."""
+    from agentd.sim.candidates import candidates
+    from agentd.sim.optimize import Budget, Case, OutOfTime, search
+    from agentd.sim.subject import UnfitError, hourly, late_weight, subject
+    from agentd.sim.world import TRACE_WALL
+
+    own = next((one for one in found.fleet.pools.values() if one.name == pool), None)
+    startup_s, origin = _startup(pool, wishes, status)
+    try:
+        subject(found.fleet, pool, startup_s=startup_s, shows_queue=False)  # mistakes before reading much
+        assert own is not None, "a pool that is not there is refused"
+        load = (
+            optimize_history.from_trace(wishes.trace, wishes.service_s)
+            if wishes.trace is not None
+            else optimize_history.from_history(
+                wishes.state_dir, pool, concurrency=own.concurrency, has_queue=own.collector("queue") is not None,
+                for_s=wishes.for_s, service_s=wishes.service_s, status=status,
+            )
+        )  # fmt: skip
+        fleet = subject(found.fleet, pool, startup_s=startup_s, shows_queue=load.shows_queue)
+    except (UnfitError, optimize_history.TooLittle) as error:
+        return Outcome(pool, reason=str(error))
+    told = (*load.told, f"agents are ready after {seconds(startup_s)} ({origin})")
+    weight = late_weight(own)
+    wall = TRACE_WALL if load.wall is None else load.wall
+    case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall)
+    try:
+        finding = search(
+            case, candidates(wishes.slo_s, weight), Budget(wishes.runs, wishes.limit_s, time.monotonic),
+            seed=wishes.seed, on_progress=_bar(pool),
+        )  # fmt: skip
+    except OutOfTime:
+        reason = f"not even today's settings could be simulated in {duration(wishes.limit_s)}: give --time-limit"
+        return Outcome(pool, told, reason)
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    text = ""
+    if finding.best is not None:
+        text = optimize_apply.dropin(file, pool, finding.best.candidate, _why(finding, wishes.slo_s))
+    return Outcome(pool, told, "", finding, hourly(own), text)
+
+
+def _startup(pool: str, wishes: Wishes, status: pb.Status | None) -> tuple[float, str]:
+    if wishes.startup_s is not None:
+        return wishes.startup_s, "--startup"
+    known = next((one for one in status.pools if one.name == pool), None) if status is not None else None
+    if known is not None and known.start_times.HasField("p50_s"):
+        return max(0.1, known.start_times.p50_s), f"the median of its last {plural(known.start_times.counted, 'start')}"
+    return _STARTUP_S, "assumed; say --startup"
+
+
+def _bar(pool: str) -> Callable[[str, float], None]:
+    shown = sys.stderr.isatty()
+
+    def progress(name: str, share: float) -> None:
+        if shown:
+            filled = round(_BAR * min(1.0, share))
+            drawn = f"{'#' * filled}{'.' * (_BAR - filled)}"
+            print(f"\r\x1b[K{pool} [{drawn}] {name}"[:110], end="", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def _why(finding: Finding, slo_s: float) -> list[str]:
+    best, today = finding.best, finding.today
+    assert best is not None, "a recommendation has a best"
+    was = f"today {100.0 * today.late_share:.2f} %"
+    late = f"{100.0 * best.late_share:.2f} % of tasks waiting above {seconds(slo_s)} ({was})"
+    hours = f"{best.agent_hours:,.1f} agent-hours (today {today.agent_hours:,.1f})"
+    return [
+        f"Made by agentctl optimize: {best.candidate.name}.",
+        f"Expected on the recorded load of {duration(finding.length_s)}: {late},",
+        f"{hours}, better than today with {100.0 * best.confidence:.0f} % confidence.",
+    ]
+
+
+def _report(outcome: Outcome, slo_s: float) -> list[str]:
+    finding = outcome.finding
+    lines = [styled(printable(outcome.pool), "strong"), *(printable(line) for line in outcome.told)]
+    if finding is None:
+        return [*lines, printable(f"no recommendation: {outcome.reason}"), ""]
+    compared = len(finding.others) + bool(finding.best)
+    lines += [
+        f"compared: {finding.tried} settings in {plural(finding.runs, 'simulation')}, then the best {compared} and"
+        f" today's on {duration(finding.length_s)}, {plural(finding.seeds, 'seed')}; late: waits above {seconds(slo_s)}"
+    ]
+    if finding.cut_short:
+        lines.append("the runs or the time did not suffice for all: --budget-of-runs, --time-limit")
+    lines += ["", *_table(finding, outcome.cost_per_hour).lines(table_width()), ""]
+    lines.append(
+        f"GAIN: how much lower J = agent-hours / the least + weight x late share is, within 95 % bounds (bootstrap over"
+        f" {finding.pieces} pieces of {duration(finding.piece_s)})"
+    )
+    if finding.best is None:
+        return [*lines, "no change is recommended: nothing is better than today by more than its uncertainty", ""]
+    return [*lines, f"recommended: {finding.best.candidate.name}", "", *outcome.text.splitlines(), ""]
+
+
+def _table(finding: Finding, cost_per_hour: float) -> Table:
+    columns = [
+        Column("SETTING"),
+        Column("LATE", right=True),
+        Column("P95 WAIT", right=True),
+        Column("HOURS", right=True),
+    ]
+    columns += [Column("COST", right=True, drop=2)] * (cost_per_hour > 0.0)
+    columns += [Column("VS TODAY", right=True), Column("GAIN", right=True, drop=1), Column("SURE", right=True)]
+    table = Table(columns)
+    today = finding.today
+    rows: Sequence[Standing] = (today, *((finding.best,) if finding.best else ()), *finding.others)
+    for one in rows:
+        cells: list[object] = [
+            one.candidate.name, f"{100.0 * one.late_share:.2f} %", seconds(one.wait_p95_s), f"{one.agent_hours:,.1f}"
+        ]  # fmt: skip
+        cells += [f"{one.agent_hours * cost_per_hour:,.2f}"] if cost_per_hour > 0.0 else []
+        if one is today:
+            table.add(*cells, None, None, None)
+            continue
+        change = 100.0 * (one.agent_hours / max(today.agent_hours, 1e-9) - 1.0)
+        gain = f"{one.gain:+.2f} ({one.gain_low:+.2f} to {one.gain_high:+.2f})"
+        table.add(*cells, f"{change:+.0f} % hours", gain, f"{100.0 * one.confidence:.0f} %")
+    return table
+
+
+def _value(outcome: Outcome) -> dict[str, object]:
+    finding = outcome.finding
+    value: dict[str, object] = {"pool": outcome.pool, "reason": outcome.reason, "told": list(outcome.told)}
+    if finding is None:
+        return value | {"today": None, "best": None, "others": [], "search": None, "config": ""}
+    search = {
+        "tried": finding.tried, "runs": finding.runs, "seeds": finding.seeds, "requests": finding.requests,
+        "length_s": finding.length_s, "pieces": finding.pieces, "piece_s": finding.piece_s,
+        "cut_short": finding.cut_short,
+    }  # fmt: skip
+    return value | {
+        "today": _standing(finding.today, outcome.cost_per_hour),
+        "best": None if finding.best is None else _standing(finding.best, outcome.cost_per_hour),
+        "others": [_standing(one, outcome.cost_per_hour) for one in finding.others],
+        "search": search,
+        "config": outcome.text,
+    }
+
+
+def _standing(one: Standing, cost_per_hour: float) -> dict[str, object]:
+    return {
+        "setting": one.candidate.name, "late_share": one.late_share, "wait_p95_s": one.wait_p95_s,
+        "agent_hours": one.agent_hours, "cost": one.agent_hours * cost_per_hour, "peak": one.peak, "j": one.j,
+        "gain": one.gain, "gain_low": one.gain_low, "gain_high": one.gain_high, "confidence": one.confidence,
+    }  # fmt: skip

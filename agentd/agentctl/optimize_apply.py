@@ -1,0 +1,146 @@
+"""Puts a recommendation beside the configuration as a drop-in, and takes it away again where agentd refuses it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentd.agentctl.command import Failure, Session
+from agentd.agentctl.terminal import show, styled
+from agentd.agentctl.text import printable
+
+if TYPE_CHECKING:
+    from agentd.sim.candidates import Candidate
+
+_STYLES = {"+": "good", "-": "bad", "@": "dim"}
+
+
+def place(config_file: Path, pool: str) -> Path:
+    """The drop-in that holds what is recommended for `pool`."""
+    return config_file.with_name(f"{config_file.name}.d") / f"50-optimize-{pool}.yaml"
+
+
+def dropin(config_file: Path | None, pool: str, candidate: Candidate, why: Sequence[str]) -> str:
+    """The text of the drop-in. The readers of the configuration make of it what was simulated.
+
+    Raises:
+        Failure: with it the configuration would have errors.
+    """
+    from agentd import config
+    from agentd.errors import ConfigError
+
+    try:
+        target = None if config_file is None else place(config_file, pool)
+        written = () if config_file is None else config.written(config_file, "pools", pool, without=target)
+        listed = () if config_file is None else config.written(config_file, "pools", without=target)
+        others = () if listed or config_file is None else tuple(config.load(config_file).fleet.pools)
+        lines = [f"# {line}" for line in why]
+        lines += ["pools:", f"  {pool}:", *(f"    {line}" for line in candidate.lines(written))]
+        lines += [f"  {other}: {{}}" for other in others if other != pool]  # a file that lists none has them all
+        text = "\n".join([*lines, ""])
+        if config_file is not None and target is not None:
+            config.load(config_file, {target: text})
+    except ConfigError as error:
+        raise Failure(
+            f"the recommendation for {pool} does not go with the file", details=str(error).splitlines()
+        ) from None
+    return text
+
+
+def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bool, reads: bool) -> bool:
+    """Write the drop-ins `texts`, by pool, and have agentd read them, after a question; whether that was done.
+
+    `reads`: an agentd runs, and with that file. Without, what is written waits for one that does.
+
+    Raises:
+        Failure: a file cannot be written, or agentd refuses them: then everything is as it was.
+    """
+    files = {place(config_file, pool): text for pool, text in texts.items()}
+    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in files}
+    say: Callable[[Sequence[str]], None] = (lambda _lines: None) if session.json else show
+    for path, text in files.items():
+        old = before[path] or ""
+        diff = difflib.unified_diff(
+            old.splitlines(), text.splitlines(), str(path) if old else "/dev/null", str(path), lineterm=""
+        )
+        say([styled(printable(line), _STYLES.get(line[:1], "")) for line in diff])
+    if not yes and not _agreed(f"Write {', '.join(map(str, files))}{' and reload' if reads else ''}?"):
+        say(["nothing was changed"])
+        return False
+    try:
+        for path, text in files.items():
+            _write(path, text, config_file)
+        changes = _reload(session) if reads else ("no agentd runs with this file: it holds from the start of one",)
+    except (Failure, OSError) as error:
+        _restore(before, config_file)
+        if isinstance(error, OSError):
+            raise Failure(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from error
+        raise
+    say([f"wrote {path}" for path in files])
+    say([printable(f"changed: {change}") for change in changes])
+    if any(text is not None for text in before.values()):
+        say(["what was recommended before is replaced"])
+    say([f"to undo: rm {' '.join(map(str, files))}{' && agentctl reload' if reads else ''}"])
+    return True
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort:
+        return False
+
+
+def _write(path: Path, text: str, beside: Path) -> None:
+    """At once or not at all; whoever may read the configuration may read it."""
+    made = beside.stat()
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o755)
+        path.parent.chmod(0o755)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    fresh = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.geteuid() == 0:
+            shutil.chown(fresh, made.st_uid, made.st_gid)
+        fresh.chmod(made.st_mode & 0o777)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _reload(session: Session) -> Sequence[str]:
+    """What has changed.
+
+    Raises:
+        Failure: it was refused.
+    """
+    with session.client() as client:
+        from agentd.sdk.control import ControlError
+
+        try:
+            return tuple(client.reload().changes)
+        except ControlError as error:
+            text = "agentd refused the recommendation; its files are as they were"
+            raise Failure(text, details=str(error).splitlines()) from error
+
+
+def _restore(before: dict[Path, str | None], beside: Path) -> None:
+    for path, text in before.items():
+        if text is not None:
+            _write(path, text, beside)
+        elif path.exists():
+            path.unlink()
+    for folder in {path.parent for path in before}:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,249 @@
+"""optimize: what it recommends, what it does not, and a drop-in that comes after a question and goes when refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agentd import store_metrics, store_schema
+from agentd.agentctl import optimize_extras
+from agentd.config import load, parse
+from agentd.core.model import PoolName
+from agentd.sim.candidates import Candidate
+from agentd.sim.optimize import Case, Finding, Standing
+from agentd.store_metrics import Metric
+from agentd.v1 import control_pb2 as pb
+
+RESEARCH = PoolName("research")
+CONFIG = """\
+multi_agent: {enabled: true}
+autoscaling: {enabled: true}
+pools:
+  research: {ports: [9101, 9110], max: 10, scale_up_threshold: 0.75, cost: 2}
+  writing: {ports: [9201, 9210]}
+  fixed: {core: {one: 9301}}
+"""
+WALL = 1_700_000_000.0
+# Enough for one candidate, the first, which is better here.
+QUICK = ("--budget-of-runs", "4", "--time-limit", "1h", "--startup", "20s")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "agentd.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Twenty minutes with much to do after twenty with little: too much for today's cooldowns."""
+    rng = random.Random(1)
+    rows, offset_s = ["offset_s,service_s"], 0.0
+    while offset_s < 7200.0:
+        offset_s += rng.expovariate((6.0 if int(offset_s / 1200.0) % 2 else 1.0) / 30.0)
+        rows.append(f"{offset_s:.2f},{rng.expovariate(1 / 30.0):.2f}")
+    path = tmp_path / "load.csv"
+    path.write_text("\n".join([*rows, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def alone(agentctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """agentctl where no agentd runs."""
+    monkeypatch.setattr("agentd.sdk.control.find_control", lambda *_: None, raising=False)
+    monkeypatch.setattr("agentd.sdk.address.find_control", lambda *_: None)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "nobody"))
+    return agentctl
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
+    """In place of the search: the first candidate is better. What was to be searched."""
+    cases: list[Case] = []
+
+    def search(case: Case, choice: Sequence[Candidate], *_: object, **__: object) -> Finding:
+        cases.append(case)
+        today = Standing(Candidate("today"), 0.2, 40.0, 10.0, 5, 4.0)
+        best = Standing(choice[0], 0.01, 2.0, 8.0, 6, 2.0, 2.0, 1.0, 3.0, 0.99)
+        return Finding(today, best, (), 25, 40, 3, 1000, 7200.0, 12, 600.0, cut_short=False)
+
+    monkeypatch.setattr("agentd.sim.optimize.search", search)
+    return cases
+
+
+def words(file: Path, trace: Path, *more: str) -> list[str]:
+    return ["optimize", "--pool", "research", "--config", str(file), "--trace", str(trace), *QUICK, *more]
+
+
+def dropin(file: Path) -> Path:
+    return file.parent / "agentd.yaml.d" / "50-optimize-research.yaml"
+
+
+def record(state_dir: Path, hours: float, in_flight: float) -> None:
+    state_dir.mkdir(exist_ok=True)
+    with sqlite3.connect(state_dir / "agentd.db") as connection:
+        for statement in store_schema.MIGRATIONS[0]:
+            connection.execute(statement)
+        rows = [
+            Metric(WALL + 60.0 * n, RESEARCH, 2, 2, 0.5, 0, in_flight * (1 + n // 60 % 2))
+            for n in range(int(60 * hours))
+        ]
+        store_metrics.put(connection, rows)
+
+
+def test_a_better_setting_is_told_with_its_price_and_its_configuration(
+    alone: Callable[..., Any], file: Path, trace: Path
+) -> None:
+    result = alone(*words(file, trace))
+    assert result.code == 0, result.err
+    assert "GAIN" in result.out
+    assert "COST" in result.out
+    assert "recommended: adaptive" in result.out
+    assert "    triggers: [{type: adaptive, wait_target_sec: 5, late_weight: 10, standby: 0}]" in result.out
+    assert not dropin(file).exists()
+
+
+def test_json_is_one_object(alone: Callable[..., Any], searched: list[Case], file: Path, trace: Path) -> None:
+    result = alone(*words(file, trace, "-o", "json", "--apply", "--yes"))
+    value = json.loads(result.out)
+    (pool,) = value["pools"]
+    assert (pool["pool"], pool["reason"], value["advice"]) == ("research", "", [])
+    assert pool["best"]["late_share"] < pool["today"]["late_share"]
+    assert (pool["best"]["gain_low"], pool["best"]["confidence"], pool["best"]["cost"]) == (1.0, 0.99, 16.0)
+    assert pool["search"]["seeds"] == 3
+    assert pool["config"] == dropin(file).read_text()
+    assert load(file).fleet.pools[RESEARCH].triggers[0].kind == "adaptive"
+    (case,) = searched
+    assert (case.startup_s, case.slo_s, case.late_weight, case.pool.max) == (20.0, 5.0, 10.0, 10)
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize(("answer", "written"), [("y\n", True), ("n\n", False), ("", False)])
+def test_nothing_is_written_before_a_yes(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path, answer: str, written: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    daemon.fake.status.config_file = str(file)
+    daemon.fake.reloaded = pb.ReloadResponse(config_file=str(file), changes=["pools.research.triggers: a -> b"])
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: answer.strip() or (_ for _ in ()).throw(EOFError))
+    result = ctl(*words(file, trace, "--apply"))
+    assert result.code == 0, result.err
+    assert "+    triggers: [{type: adaptive" in result.out
+    assert dropin(file).exists() is written
+    asked = [one for one in daemon.fake.requests if isinstance(one, pb.ReloadRequest)]
+    assert len(asked) == written
+    if written:
+        assert "changed: pools.research.triggers: a -> b" in result.out
+        assert f"to undo: rm {dropin(file)} && agentctl reload" in result.out
+        assert load(file).fleet.pools[RESEARCH].triggers[0].kind == "adaptive"
+        assert load(file).fleet.pools[RESEARCH].max == 10
+        assert dropin(file).stat().st_mode == file.stat().st_mode
+    else:
+        assert "nothing was changed" in result.out
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("before", [None, "pools: {research: {max: 9}}\n"])
+def test_a_refused_reload_leaves_everything_as_it_was(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path, before: str | None
+) -> None:
+    if before is not None:
+        dropin(file).parent.mkdir()
+        dropin(file).write_text(before)
+    daemon.fake.status.config_file = str(file)
+    refusal = daemon.refused("CONFIG_INVALID", "a.yaml:1:1: it is bad", grpc.StatusCode.INVALID_ARGUMENT)
+    daemon.fake.refusals["Reload"] = refusal
+    result = ctl(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 1
+    assert "agentd refused the recommendation; its files are as they were" in result.err
+    assert "a.yaml:1:1: it is bad" in result.err
+    assert (dropin(file).read_text() if dropin(file).exists() else None) == before
+    assert dropin(file).parent.exists() is (before is not None)
+
+
+@pytest.mark.usefixtures("searched")
+def test_without_an_agentd_a_drop_in_waits_for_one(alone: Callable[..., Any], file: Path, trace: Path) -> None:
+    result = alone(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 0, result.err
+    assert "no agentd runs with this file" in result.out
+    assert dropin(file).exists()
+
+
+def test_history_that_is_too_short_is_told(alone: Callable[..., Any], file: Path, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    record(state_dir, 2, 1.0)
+    result = alone("optimize", "--config", str(file), "--state-dir", str(state_dir))
+    assert result.code == 0
+    assert "no recommendation: 1h59m of history; at least 6h are needed, or a trace (--trace)" in result.out
+    assert "no recommendation: nothing of history; at least 6h are needed" in result.out  # writing
+    assert "fixed" not in result.out
+
+
+def test_how_arrivals_were_rebuilt_is_told(
+    alone: Callable[..., Any], searched: list[Case], file: Path, tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    record(state_dir, 7, 1.0)
+    source = ["optimize", "--pool", "research", "--config", str(file), "--state-dir", str(state_dir)]
+    result = alone(*source, "--service", "60s")
+    assert result.code == 0, result.err
+    assert "rebuilt from 6h59m of history, 420 samples of tasks at work and waiting" in result.out
+    assert "tasks begun = tasks at work / 60s for each (--service)" in result.out
+    assert "nothing was ever seen to wait" in result.out
+    assert "agents are ready after 30s (assumed; say --startup)" in result.out
+    (case,) = searched
+    assert len(case.loads(1)) == pytest.approx(7 * 60 * 1.5, rel=0.1)
+    assert case.wall == WALL
+    assert case.pool.collectors == ()
+    record(tmp_path / "idle", 7, 0.0)  # at half load, by the agents' own word
+    result = alone(*source[:-1], str(tmp_path / "idle"), "--service", "60s")
+    assert "samples of the load of its agents (they report no tasks)" in result.out
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--trace", "gone.csv"], 1, "gone.csv: no such file"),
+        (["--state-dir", "/nowhere"], 1, "there is no history: /nowhere/agentd.db does not exist"),
+        (["--budget-of-runs", "1"], 2, "1 is not in the range"),
+        (["--apply", "-o", "json"], 2, "say --yes"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    alone: Callable[..., Any], file: Path, more: list[str], code: int, message: str
+) -> None:
+    result = alone("optimize", "--pool", "research", "--config", str(file), *more)
+    assert result.code == code
+    assert message in result.err
+
+
+def test_a_trace_belongs_to_one_pool_and_a_pool_must_be_there(
+    alone: Callable[..., Any], file: Path, trace: Path
+) -> None:
+    result = alone("optimize", "--config", str(file), "--trace", str(trace))
+    assert (result.code, "say --pool; there are research, writing, fixed" in result.err) == (2, True)
+    result = alone("optimize", "--config", str(file), "--pool", "other", "--trace", str(trace))
+    assert "there is no such pool; the configuration has research, writing, fixed" in result.out
+    result = alone("optimize", "--config", str(file), "--pool", "fixed", "--trace", str(trace))
+    assert "it always has the same number of agents" in result.out
+
+
+def test_what_else_should_follow_from_the_status() -> None:
+    config = parse("pools: {research: {ports: [9101, 9110], resources: {memory_max: 1G}, start_timeout_sec: 20}}", "f")
+    calm = pb.Pool(name="research", count=3, footprint_bytes=500 << 20, footprint_learned=True)
+    assert optimize_extras.advise(pb.Status(pools=[calm]), config) == []
+    busy = pb.Pool(name="research", count=9, footprint_bytes=1000 << 20, footprint_learned=True)
+    busy.start_times.counted, busy.start_times.p95_s = 12, 18.0
+    found = optimize_extras.advise(pb.Status(pools=[busy]), config)
+    assert [one.code for one in found] == ["start_timeout", "ports", "memory"]
+    assert found[0].text.endswith("starts take up to 18s (95 % of 12 starts): 36 would leave them room")
+    assert found[1].text.startswith("8 of its 10 ports are in use")
+    assert found[2].text == "resources.memory_max is 1.0 GiB, and an agent uses 1000 MiB: 1.5 GiB would leave it room"
