@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from world import World
 
-from agentd.core.messages import ConfigChanged, HostSampled
+from agentd.core.messages import ConfigChanged, HostSampled, Propose
 from agentd.core.model import MIB, FleetConfig, HostSample, PoolConfig, PoolName, PortRange
 from agentd.core.rules import ExternalTrigger, GuardConfig
-from agentd.core.scalability import Level
+from agentd.core.scalability import Level, ScalingLaw
+from agentd.sim.replay import differences, replay
 
 RESEARCH = PoolName("research")
 HOST = HostSample(64, 1.0, 64_000 * MIB, 60_000 * MIB, 100_000 * MIB)
@@ -88,3 +89,17 @@ def test_other_agents_are_learned_anew() -> None:
     assert list(levels(world)) == [3]
     world.step(ConfigChanged(fleet(concurrency=8)))
     assert levels(world) == {}
+
+
+def test_a_hold_for_it_is_made_again_from_what_it_carries() -> None:
+    config = fleet(guards=GuardConfig(diminishing_returns="guard"))
+    world = World(config)
+    world.boot()
+    world.run_until(11.0)
+    pool = world.controller._fleet.pools[RESEARCH]
+    pool.law = ScalingLaw(3, 5.0, 0.4, 0.02, 0.97, 4)
+    world.step(Propose(RESEARCH, "oracle", 7, "alice"))
+    world.run_until(30.0)
+    (held,) = (it for outcome in world.outcomes for it in outcome.decisions if it.held)
+    assert [limit.code for limit in held.limits] == ["diminishing_returns"]
+    assert differences(held, replay(held, config)) == {}
