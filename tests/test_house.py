@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 60
 
 NOUNS = (
     *("agentd.core.model", "agentd.core.rules", "agentd.core.effects", "agentd.core.views", "agentd.core.messages"),
-    *("agentd.core.scalability", "agentd.errors"),
+    *("agentd.core.rates", "agentd.core.scalability", "agentd.errors"),
 )
 AROUND = (*NOUNS, "agentd.clock", "agentd.log")
 # Nouns again, of what shows where work goes.
@@ -42,7 +42,7 @@ PARTS = (
     Part(
         "agentd.config",
         (
-            *("agentd.collecting", "agentd.core.model", "agentd.core.rules", "agentd.core.cron"),
+            *("agentd.collecting", "agentd.core.model", "agentd.core.rules", "agentd.core.cron", "agentd.core.rates"),
             *("agentd.core.experts", "agentd.errors"),
         ),
         ("yaml",),

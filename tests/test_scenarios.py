@@ -27,6 +27,7 @@ AGENTD_REWRITE=1 to write what happens now into the files, then read the differe
     withdraw POOL SOURCE           it takes that back
     explain POOL                   what an evaluation now would do, and why
     decided POOL                   the last decision that was kept of it
+    costs                          what the pools that cost something have cost, and what they cost now
     check                          evaluate now
     restart ID ...                 a person restarts instances
     roll POOL [MAX_UNAVAILABLE]    a person restarts a pool
@@ -282,6 +283,20 @@ class Story:
         found = [it for outcome in world.outcomes for it in outcome.decisions if it.pool == words[0]][-1]
         head = f"{found.current} -> {found.granted} of {found.wanted}: {'; '.join(r.text for r in found.reasons)}"
         return [head, *(f"  limit {limit.code}: {limit.text}" for limit in found.limits)]
+
+    def do_costs(self, world: World, _: list[str]) -> list[str]:
+        view = world.view()
+        shown = [(pool.name, pool.cost) for pool in view.pools] + [("all", view.cost)]
+        lines = []
+        for name, cost in shown:
+            if cost is not None:
+                spent = (cost.spent_hour.amount, cost.spent_day.amount, cost.spent_month.amount)
+                text = " ".join(f"{amount:.4f}" for amount in spent)
+                lines.append(f"{name}: {cost.per_hour:.4f} per hour; spent this hour, day, month {text}")
+                lines[-1] += f"; {cost.projected_month:.2f} projected"
+                lines += [f"  left of {each.amount:g} per {each.window}: {each.left:.4f}" for each in cost.budgets]
+                lines += [f"  {it.decision}: {it.change:+d}, {it.per_hour:+.4f} per hour" for it in cost.scalings]
+        return lines
 
     def do_check(self, world: World, _: list[str]) -> list[str]:
         reply = world.step(Check("alice"))

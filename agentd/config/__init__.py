@@ -23,6 +23,7 @@ import yaml
 from agentd.config import layers
 from agentd.config.changes import describe_changes, scaled
 from agentd.config.checks import check_pools, check_shared, warn_about_http_port, warn_about_limits
+from agentd.config.costs import COSTS_KEYS, budget, currency, warn_about_budgets
 from agentd.config.model import DRIVERS, Config, History, Listen, WatchSpec
 from agentd.config.nodes import Problems, Section, Value, compose, entries, is_later, line_in, nearest, shown_word
 from agentd.config.pools import POOL_KEYS, Shared, cooldown, ratio, read_pools
@@ -40,6 +41,7 @@ from agentd.config.settings import (
 )
 from agentd.config.triggers import policy
 from agentd.core.model import FleetConfig
+from agentd.core.rates import Budget
 from agentd.core.rules import ThresholdTrigger
 from agentd.errors import ConfigError, Problem
 
@@ -69,6 +71,7 @@ TOP_KEYS = (
     "state_dir",
     "history",
     "operators",
+    "costs",
 )
 MULTI_AGENT_KEYS = ("enabled", "autoscaling", "port_ranges")
 # The rules of `autoscaling`; without the section around them they may stand at the top level as well.
@@ -207,6 +210,7 @@ def _read_config(path: str | None, value: Value) -> Config:
     root = value.section(None)
     _refuse_misspelt(root)
     host = root.subsection("host", HOST_KEYS)
+    costs = root.subsection("costs", COSTS_KEYS)
     multi_agent = root.subsection("multi_agent", MULTI_AGENT_KEYS)
     autoscaling = _only("autoscaling", [root, multi_agent]).subsection("autoscaling", AUTOSCALING_KEYS)
     ranges = _only("port_ranges", [root, multi_agent, autoscaling]).subsection("port_ranges", None)
@@ -231,12 +235,15 @@ def _read_config(path: str | None, value: Value) -> Config:
         max_agents_per_type=shared.max,
         reserve=read_reserve(host),
         starting_max=host.read("starting_max", 16, whole(1, 10_000)),
+        currency=costs.read("currency", "", currency),
+        budget=costs.read("budget", Budget(), budget),
     )
     if fleet.autoscaling_enabled and not fleet.enabled:
         place = autoscaling.place("enabled") or value.node
         root.problems.warn(place, "autoscaling.enabled does nothing while multi_agent.enabled is false")
     driver = root.read("driver", "auto", choice(DRIVERS))
     warn_about_limits(drafts, driver, root.problems)
+    warn_about_budgets(drafts, costs)
     if path is not None:
         warn_about_programs(drafts, path, root.problems)
     listen = read_listen(root)

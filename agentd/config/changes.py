@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
+from agentd.core.rates import Budget, Rates
 from agentd.core.rules import (
     CollectorConfig,
     DemandTrigger,
@@ -135,6 +136,8 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
     yield "autoscaling.max_agents_per_type", _shown(fleet.max_agents_per_type)
     yield from _reserve_settings(fleet.reserve)
     yield "host.starting_max", _shown(fleet.starting_max)
+    yield "costs.currency", fleet.currency or "none"
+    yield from _amounts("costs.budget", fleet.budget)
     yield "driver", config.driver
     yield "listen.agents", _shown(listen.agents)
     yield "listen.control", _shown(listen.control)
@@ -200,7 +203,13 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.resources.cpu_quota", _shown(resources.cpu_quota_ratio)
     yield f"{at}.resources.tasks_max", _shown(resources.tasks_max)
     yield f"{at}.resources.io_weight", _shown(resources.io_weight)
-    yield f"{at}.cost", _shown(pool.cost_per_hour)
+    yield from _amounts(f"{at}.cost", pool.rates)
+    yield from _amounts(f"{at}.budget", pool.budget)
+
+
+def _amounts(at: str, given: Rates | Budget) -> Iterator[tuple[str, str]]:
+    for each in fields(given):
+        yield f"{at}.{each.name}", _shown(getattr(given, each.name))
 
 
 def _rate(rate: RateLimit | None) -> str:

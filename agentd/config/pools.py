@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from agentd.config.collectors import read_collectors
+from agentd.config.costs import budget, rates
 from agentd.config.guards import read_guards
 from agentd.config.nodes import Section, Value, line_in
 from agentd.config.readers import choice, flag, number, scalar_text, seconds, size, text, whole
@@ -31,6 +32,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
+from agentd.core.rates import Budget, Rates
 from agentd.core.rules import ThresholdTrigger
 
 PORT_MIN, PORT_MAX = 1024, 65535
@@ -64,6 +66,7 @@ POOL_KEYS = (
     "start_timeout_sec",
     "restart",
     "cost",
+    "budget",
 )
 RESOURCE_KEYS = ("memory_max", "memory_high", "cpu_weight", "cpu_quota", "tasks_max", "io_weight")
 RESTART_KEYS = ("initial_sec", "max_sec", "factor", "jitter_ratio", "healthy_sec", "attempts_max")
@@ -222,7 +225,8 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         stop_grace_s=section.read("stop_grace_sec", STOP_GRACE_S_DEFAULT, seconds(0, 3_600)),
         restart=section.read("restart", RestartPolicy(), _restart),
         resources=section.read("resources", Resources(), _resources),
-        cost_per_hour=section.read("cost", 0.0, number(0, 1_000_000, "per instance and hour")),
+        rates=section.read("cost", Rates(), rates),
+        budget=section.read("budget", Budget(), budget),
     )
     at = pools.key_node(name) if pools is not None else ranges.key_node(name) if name in ranges else None
     return Draft(pool, section, at, ports_at, core_at)

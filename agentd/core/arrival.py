@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import configuring, departure, planner, rate, starts, validation
+from agentd.core import configuring, costs, departure, planner, rate, starts, validation
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
@@ -224,6 +224,8 @@ def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
     fleet.listed = True
     fleet.touch_self()
     found = {observed.id: observed for observed in event.observed}
+    if first:
+        costs.returned(fleet, found.keys() | event.busy)
     for ident in sorted(found):
         if ident not in event.busy:
             _found(fleet, found[ident], now, first=first)
@@ -328,6 +330,7 @@ def _adopt(fleet: Fleet, observed: Observed, now: float, *, first: bool) -> None
     instance.pid = observed.pid
     if observed.started_wall:
         instance.born_at = min(now, observed.started_wall - fleet.wall_offset)
+    instance.costs_from, instance.paid_tasks = instance.born_at, -1
     instance.cause = "its pool is not configured" if held else ""
     # It may have been at work for days; only its next report tells.
     instance.ever_ready = True

@@ -16,7 +16,7 @@ from dataclasses import MISSING, asdict, astuple, fields
 from operator import attrgetter
 from typing import Any
 
-from agentd.core import rows
+from agentd.core import costs, rows
 from agentd.core.capacity import Promised
 from agentd.core.lifecycle import ON_ITS_WAY
 from agentd.core.model import FleetConfig, HostSample, InstanceId, PoolConfig, PoolName, State, Usage, Wall
@@ -24,13 +24,13 @@ from agentd.core.scalability import ScalingLaw
 from agentd.core.state import Fleet, Instance, Pool, Purpose
 
 # The kinds of rows that a pool has and decisions look at.
-KINDS = ("pool", "adaptive")
+KINDS = ("pool", "adaptive", "ledger")
 # What instances have and no decision looks at.
 _LEFT_OUT = frozenset(
     {
         "labels", "reason", "cause", "pid", "incarnation", "decision", "stop_decision", "wake_at", "core_name",
         "usage", "counted_at", "counted", "requested_at", "own_slots", "own_interval_s", "asked_slots",
-        "asked_interval_s", "overdue", "told", "oom_kills", "restarts",
+        "asked_interval_s", "overdue", "told", "oom_kills", "restarts", "paid_tasks", "unpaid_tasks",
     }
 )  # fmt: skip
 _KEPT = tuple(f.name for f in fields(Instance) if f.name not in _LEFT_OUT)
@@ -81,6 +81,8 @@ def load(text: str, config: FleetConfig) -> tuple[Fleet, dict[str, Any]]:
     fleet.capacity_max = value["capacity"]
     if value["others"]:
         fleet.pools[_OTHERS] = Pool(PoolConfig(name=_OTHERS, min=0, max=0), removed=True)
+    if value.get("money"):
+        costs.take_elsewhere(fleet, value["money"], value["asked"]["now"])
     for number in range(value["others"]):
         ident = InstanceId(f"{_OTHERS}-{number}")
         fleet.instances[ident] = Instance(ident, _OTHERS, 0, State.HELD, 0.0, 0.0, Purpose.ADOPTED)
@@ -105,6 +107,7 @@ def _text(
         "instances": _columns(near),
         "usage": {i.id: (i.usage.memory_bytes, i.usage.cpu_cores) for i in near if i.usage is not None},
         "others": len(fleet.instances) - len(near),
+        "money": costs.elsewhere(fleet, pools, now) if fleet.config.budget else None,
         "host": None if host is None else _host_value(host),
         "host_at": fleet.host_at,
         "capacity": fleet.capacity_max,

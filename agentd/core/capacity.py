@@ -29,6 +29,7 @@ class Promised:
     memory_bytes: int = 0
     cpu_cores: float = 0.0
     instances: int = 0
+    cost_per_hour: float = 0.0
     ahead: str = ""
 
 

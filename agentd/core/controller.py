@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from agentd.core import (
     arrival,
     configuring,
+    costs,
     departure,
     directives,
     drain,
@@ -218,6 +219,7 @@ class Controller:
             case HostSampled(sample=sample):
                 fleet.host, fleet.host_at = sample, now
                 metrics.learn_usage(fleet, sample, now)
+                costs.meter(fleet, now)
                 validation.observe(fleet, now)
                 repair.reconcile_all(fleet, now)
                 relief.relieve(fleet, now)
@@ -271,6 +273,7 @@ class Controller:
         due = fleet.next_check is None or now >= fleet.next_check
         if repair.pass_alarms(fleet, now) or repair.lapsed(fleet, now) or due:
             repair.reconcile_all(fleet, now)
+        costs.settle(fleet, now)
         scaling.expire_targets(fleet, now)
         pauses.expire(fleet, now)
         signals.expire(fleet, now)
@@ -378,7 +381,9 @@ class Controller:
         fleet = self._fleet
         before = {pool.name: pool.config for pool in fleet.pools.values()}
         timeout_s = fleet.config.heartbeat_timeout_s
+        costs.settle(fleet, now, all_of_it=True)
         fleet.apply_config(config)
+        costs.reconfigured(fleet, before, now)
         validation.reconfigured(fleet, before, now)
         self._go_on = _go_on(config)
         if fleet.next_check is not None:

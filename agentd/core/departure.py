@@ -111,7 +111,7 @@ def gone(fleet: Fleet, instance: Instance, now: float, *, forced: bool = False) 
     if instance.state is State.PENDING or instance.state in LEAVING or instance.state is State.HELD:
         fleet.move(instance, State.STOPPED, now)
     else:
-        fleet.remove(instance)
+        fleet.remove(instance, now)
         fleet.touch(instance)
 
 

@@ -17,6 +17,7 @@ physics outranks policy.
     core              only_core_left       core agents are never let go
     ports             ports_exhausted
     driver            driver_capacity
+    budget            budget_hour, budget_day, budget_month     what one more would spend is not there
     diminishing       diminishing_returns  more would add little, and that is sure; people may go further
     headroom          host_memory, slice_memory, host_disk, host_cpu, host_memory_pressure, host_io_pressure,
                       host_unknown
@@ -124,6 +125,7 @@ _GUARDS: tuple[Callable[[Situation], list[Bound]], ...] = (
     guards_down.core_only,
     guards_up.ports,
     guards_up.driver,
+    guards_up.budget,
     guards_up.diminishing_returns,
     guards_up.headroom,
 )

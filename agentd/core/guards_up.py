@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import capacity, planner
+from agentd.core import capacity, costs, planner
 from agentd.core.model import Limit
 from agentd.core.scalability import CONFIDENCE_GUARD
 from agentd.core.situation import Bound, Situation
@@ -24,6 +24,10 @@ def driver(s: Situation) -> list[Bound]:
     free = max(0, most - len(s.fleet.instances) - s.extra.instances)
     ahead = f"; {s.extra.ahead}" if s.extra.ahead else ""
     return [(s.count + s.back + free, Limit("driver_capacity", f"the driver can run {most} instances{ahead}"))]
+
+
+def budget(s: Situation) -> list[Bound]:
+    return costs.bounds(s.fleet, s.pool, s.count, s.now, promised=s.extra.cost_per_hour) if s.up else []
 
 
 def diminishing_returns(s: Situation) -> list[Bound]:

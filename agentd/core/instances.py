@@ -81,6 +81,11 @@ class Instance:
     counted_at: float = 0.0
     counted: int = 0
     turned_at: float = 0.0  # since when it has had work, or none, without a break; 0: it does not say
+    # What it costs: since when its time does (None: it does not), how many of its process's tasks are in the books of
+    # its pool (-1: nobody knows, so all that its next report tells), and tasks of earlier processes that are not.
+    costs_from: float | None = None
+    paid_tasks: int = 0
+    unpaid_tasks: int = 0
     # leaving
     stop_purpose: Purpose | None = None
     stop_decision: str = ""
@@ -130,6 +135,21 @@ class Instance:
         return (self.in_flight or 0) + (self.queue_length or 0)
 
     @property
+    def tasks_due(self) -> int:
+        """The tasks it has done, by its own word, that are not in the books."""
+        done = 0 if self.tasks_completed is None or self.paid_tasks < 0 else self.tasks_completed - self.paid_tasks
+        return self.unpaid_tasks + max(0, done)
+
+    @property
+    def occupies(self) -> bool:
+        """Something of it is there, or was asked for: its time costs."""
+        if self.state is State.PENDING:
+            return self.launched
+        if self.state is State.HELD:
+            return not self.operator_hold
+        return self.state not in (State.FAILED, State.STOPPED)
+
+    @property
     def is_resuming(self) -> bool:
         """It drains, and has been asked to take work again."""
         return self.state is State.DRAINING and self.directive_kind is DirectiveKind.RESUME
@@ -143,6 +163,7 @@ class Instance:
 
     def forget_reports(self) -> None:
         """A new process begins: what the old one said is no longer true."""
+        self.unpaid_tasks, self.paid_tasks = self.tasks_due, 0
         self.seq = 0
         self.missed = 0
         self.load = self.queue_length = self.in_flight = self.tasks_completed = None

@@ -17,6 +17,7 @@ from typing import NewType
 
 from agentd.core.cron import Window
 from agentd.core.effects import Effect
+from agentd.core.rates import FREE, UNBOUNDED, Budget, Rates
 from agentd.core.rules import GUARDS_DEFAULT, CollectorConfig, GuardConfig, ScheduleTrigger, ThresholdTrigger, Trigger
 
 InstanceId = NewType("InstanceId", str)
@@ -220,7 +221,8 @@ class PoolConfig:
     drain_share_max: float = 0.5  # of the pool that may drain at once, at least one instance
     restart: RestartPolicy = RestartPolicy()
     resources: Resources = Resources()
-    cost_per_hour: float = 0.0
+    rates: Rates = FREE
+    budget: Budget = UNBOUNDED
 
     def core_name(self, port: int) -> str | None:
         """The name of the core agent on `port`, or None where `port` is not a core agent's."""
@@ -283,6 +285,8 @@ class FleetConfig:
     # How many instances may be on their way to ready at once; core agents and people's targets included
     # in the count, core starts never held by it.
     starting_max: int = 16
+    currency: str = ""
+    budget: Budget = UNBOUNDED  # of all pools together
 
     @property
     def heartbeat_interval_s(self) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from agentd.core import learned, scalability, trial
+from agentd.core import learned, ledger, scalability, trial
+from agentd.core.ledger import Ledger
 from agentd.core.messages import Stage
 from agentd.core.model import (
     STOP_GRACE_S_DEFAULT,
@@ -73,8 +74,8 @@ def row(fleet: Fleet, key: str) -> str | None:
 
 def snapshot(fleet: Fleet) -> dict[str, str]:
     """All rows, instances in the order in which they were made."""
-    pools = [key for name in fleet.pools for key in (f"pool/{name}", f"history/{name}", f"adaptive/{name}")]
-    keys = [CONTROLLER, *pools, *(f"instance/{i}" for i in fleet.instances)]
+    pools = [f"{kind}/{name}" for name in fleet.pools for kind in ("pool", "history", "ledger", "adaptive")]
+    keys = [CONTROLLER, "ledger/", *pools, *(f"instance/{i}" for i in fleet.instances)]
     found = {key: _row(fleet, key) for key in keys}
     return {key: text for key, text in found.items() if text is not None}
 
@@ -101,6 +102,7 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         kind, _, name = key.partition("/")
         if kind == "pool" and (name in fleet.pools or name in populated):
             _load_pool(fleet, PoolName(name), json.loads(rows[key]), shift)
+    marks = _load_books(fleet, rows, shift)
     for name, pool in fleet.pools.items():
         if f"history/{name}" in rows:
             pool.history = trial.load(json.loads(rows[f"history/{name}"]), shift)
@@ -112,6 +114,9 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
     for instance in sorted(loaded, key=lambda i: i.created_at):
         instance.core_name = fleet.pools[instance.pool].config.core_name(instance.port)
         fleet.insert(instance)
+        incarnation, paid, unpaid = marks.get(instance.id, (None, 0, 0))
+        if incarnation == instance.incarnation:
+            instance.paid_tasks, instance.unpaid_tasks = paid, unpaid
         if instance.wake_at:
             fleet.alarms.push(instance.wake_at, instance.id)
     fleet.pools = {name: fleet.pools[name] for name in sorted(fleet.pools)}
@@ -133,11 +138,42 @@ def _row(fleet: Fleet, key: str) -> str | None:
     elif kind == "adaptive":
         pool = fleet.pools.get(PoolName(name))
         value = learned.row(pool.adaptive) if pool and pool.adaptive else None
+    elif kind == "ledger":
+        value = _ledger_row(fleet, name)
     else:
         instance = fleet.instances.get(InstanceId(name))
         if instance:
             value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
     return None if value is None else json.dumps(value, separators=(",", ":"))
+
+
+def _ledger_row(fleet: Fleet, name: str) -> dict[str, Any] | None:
+    """With how far the tasks of each process are entered: an instance may have been saved earlier than the books."""
+    pool = fleet.pools.get(PoolName(name))
+    books = pool.ledger if pool else Ledger() if name else fleet.past
+    if books == Ledger():
+        return None
+    instances = pool.instances.values() if pool and pool.config.rates else ()
+    marks = {i.id: (i.incarnation, i.paid_tasks, i.unpaid_tasks) for i in instances if i.tasks_completed is not None}
+    return ledger.row(books) | {"marks": marks}
+
+
+def _load_books(fleet: Fleet, rows: Mapping[str, str], shift: float) -> dict[str, tuple[str, int, int]]:
+    """What pools have spent, also those that are there no more; and of each instance how far its tasks are entered."""
+    marks: dict[str, tuple[str, int, int]] = {}
+    values = {key.partition("/")[2]: json.loads(row) for key, row in rows.items() if key.startswith("ledger/")}
+    if "" in values:
+        fleet.past = ledger.load(values.pop(""), shift)
+    for name, value in values.items():
+        books, pool = ledger.load(value, shift), fleet.pools.get(PoolName(name))
+        if pool is not None:
+            pool.ledger = books
+            marks |= value["marks"]
+        else:  # it was removed meanwhile
+            fleet.past.merge(books)
+            fleet.touch_ledger(name)
+            fleet.touch_ledger("")
+    return marks
 
 
 def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float) -> None:
@@ -153,7 +189,7 @@ def _load_pool(fleet: Fleet, name: PoolName, value: dict[str, Any], shift: float
             stop_grace_s=value.get("stop_grace_s", STOP_GRACE_S_DEFAULT),
         )
         pool = fleet.pools[name] = Pool(config=left, removed=True)
-    for moved in ("last_up_at", "last_down_at", "last_resume_at"):
+    for moved in ("last_up_at", "last_down_at", "last_resume_at", "held_from"):
         at = value.get(moved)
         setattr(pool, moved, None if at is None else at + shift)
     pool.ups = [at + shift for at in value.get("ups", ())]
@@ -232,6 +268,7 @@ def _pool_row(pool: Pool) -> dict[str, Any]:
         "restarting": pool.restarting,
         "rolling": asdict(pool.rolling) if pool.rolling else None,
         "last_gist": pool.last_gist,
+        "held_from": pool.held_from,
         "recheck_at": pool.recheck_at,
         "evaluated_at": pool.evaluated_at,
         "evaluate_at": pool.evaluate_at,
@@ -260,7 +297,8 @@ def _load_instance(value: dict[str, Any], shift: float) -> Instance:
         value[name] += shift
     for name in _TIMES_OR_ZERO:
         value[name] = value[name] + shift if value.get(name) else 0.0
-    if value.get("requested_at") is not None:
-        value["requested_at"] += shift
+    for name in ("requested_at", "costs_from"):
+        if value.get(name) is not None:
+            value[name] += shift
     known = {f.name for f in fields(Instance)}
     return Instance(**{name: item for name, item in value.items() if name in known})

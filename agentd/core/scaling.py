@@ -9,6 +9,7 @@ from agentd.core import (
     arrival,
     basis,
     conditions,
+    costs,
     departure,
     drain,
     guards,
@@ -187,6 +188,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
     gist = _gist(pool, decision)
     if decision.id:
         fleet.decisions.append(decision)
+        costs.note(fleet, pool, decision)
     reason = "; ".join(reason.text for reason in decision.reasons)
     match decision.direction:
         case Direction.UP:
@@ -215,6 +217,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
     pool.last_decision = decision
     conditions.note(fleet, pool, decision)
+    pool.held_from = (now if pool.held_from is None else pool.held_from) if decision.held else None
     lifts = [limit.until for limit in decision.limits]
     recheck_before, pool.recheck_at = pool.recheck_at, 0.0
     if pool.target and decision.held and all(until is not None for until in lifts):

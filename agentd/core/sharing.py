@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from agentd.core import capacity, division, drain, guards
+from agentd.core import capacity, costs, division, drain, guards
 from agentd.core.capacity import Promised
 from agentd.core.division import Want
 from agentd.core.metrics import Totals, totals
@@ -30,7 +31,7 @@ def shared(
     fleet: Fleet, pools: Iterable[Pool], now: float, *, targets: Mapping[PoolName, int] = _NO_TARGETS,
     in_the_end: bool = False, between: bool = False, sums: Mapping[PoolName, Totals] | None = None,
 ) -> tuple[dict[PoolName, Decision], dict[PoolName, Promised]]:  # fmt: skip
-    """As `decide`, and for each what the others take of the host."""
+    """As `decide`, and for each what the others take of the host, and of the budget of all."""
     known = sums or {pool.name: totals(fleet, pool, now) for pool in pools}
 
     def evaluate(pool: Pool, extra: Promised) -> Decision:
@@ -41,20 +42,49 @@ def shared(
 
     taken = dict.fromkeys(known, capacity.NOTHING_PROMISED)
     decisions = {name: evaluate(fleet.pools[name], capacity.NOTHING_PROMISED) for name in known}
+    for name, extra in _share_host(fleet, decisions, known, now).items():
+        taken[name] = extra
+        decisions[name] = evaluate(fleet.pools[name], extra)
+    if fleet.config.budget:
+        for name, extra in _share_money(fleet, decisions, taken):
+            taken[name] = extra
+            decisions[name] = evaluate(fleet.pools[name], extra)
+    return decisions, taken
+
+
+def _share_host(
+    fleet: Fleet, decisions: Mapping[PoolName, Decision], known: Mapping[PoolName, Totals], now: float
+) -> dict[PoolName, Promised]:
+    """Whom the host cannot carry in full beside the others, and what those take."""
     growing = {name: more for name, it in decisions.items() if (more := _starts(fleet, it, now)) > 0}
     if not growing:
-        return decisions, taken
+        return {}
     wants = _wants(fleet, growing, known, now)
     room = capacity.shared_room(fleet)
     if len(wants) < 2 or division.fits({want.name: want.more for want in wants}, wants, room):
-        return decisions, taken
+        return {}
     given, scarce = division.divide(wants, room), division.scarcest(wants, room)
-    for want in wants:
-        name = PoolName(want.name)
-        if name in growing and given[name] < want.more:
-            taken[name] = _taken(want, wants, given, scarce)
-            decisions[name] = evaluate(fleet.pools[name], taken[name])
-    return decisions, taken
+    return {
+        PoolName(want.name): _taken(want, wants, given, scarce)
+        for want in wants
+        if want.name in growing and given[want.name] < want.more
+    }
+
+
+def _share_money(
+    fleet: Fleet, decisions: Mapping[PoolName, Decision], taken: Mapping[PoolName, Promised]
+) -> Iterator[tuple[PoolName, Promised]]:
+    """Who asks for more than others who come first, and what that costs: the budget of all is there once.
+
+    Whoever takes them from here has evaluated one before he asks for the next.
+    """
+    promised = 0.0
+    for name in sorted(decisions, key=lambda name: (-fleet.pools[name].config.priority, name)):
+        if decisions[name].granted > decisions[name].current and fleet.pools[name].config.rates:
+            if promised:
+                yield name, replace(taken[name], cost_per_hour=promised)
+            more = max(0, decisions[name].granted - decisions[name].current)
+            promised += more * costs.one_more(fleet.pools[name])
 
 
 def _starts(fleet: Fleet, decision: Decision, now: float) -> int:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentd.core import balancer, capacity, conditions, guards_time, planner, sharing, signals, starts
+from agentd.core import (
+    advisor,
+    balancer,
+    capacity,
+    conditions,
+    costs,
+    guards_time,
+    planner,
+    ruling,
+    sharing,
+    signals,
+    starts,
+)
 from agentd.core.balancer import Endpoint
 from agentd.core.metrics import totals
 from agentd.core.model import Decision, PoolName, RollingState, State, Target
@@ -36,6 +48,8 @@ def fleet_view(fleet: Fleet, now: float) -> FleetView:
         unhealthy=sum(1 for i in fleet.instances.values() if i.state is State.READY and i.missed > 0),
         epoch=fleet.epoch,
         pauses=_pauses(fleet.pauses, now, everywhere=True),
+        cost=costs.of_fleet(fleet, now),
+        advice=advisor.advise(fleet, now),
     )
 
 
@@ -75,7 +89,7 @@ def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Pool
         up_cooldown_s=max(0.0, guards_time.cooldown_until(pool, up=True, trigger=decision.trigger) - now),
         down_cooldown_s=max(0.0, guards_time.cooldown_until(pool, up=False, trigger=decision.trigger) - now),
         bundled_agent=not config.command,
-        cost_per_hour=config.cost_per_hour * len(pool.instances),
+        cost_per_hour=costs.per_hour(pool),
         start_failure=pool.start_failure,
         rolling=rolling_view(pool),
         start_times=starts.learned(pool),
@@ -89,6 +103,10 @@ def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Pool
         law=pool.law,
         pauses=(*_pauses(pool.pauses, now), *_pauses(fleet.pauses, now, everywhere=True)),
         conditions=conditions.of(fleet, pool, decision),
+        cost=costs.of_pool(fleet, pool, now),
+        rules=ruling.rules(config),
+        guards=ruling.guards(config),
+        held_s=None if pool.held_from is None else max(0.0, now - pool.held_from),
     )
 
 

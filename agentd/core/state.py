@@ -14,6 +14,7 @@ from agentd.core.effects import Effect
 from agentd.core.health import Alarms
 from agentd.core.instances import NO_INCARNATION, SHRINKING, Instance, Purpose
 from agentd.core.learned import Learned
+from agentd.core.ledger import Ledger, agent_time, work
 from agentd.core.messages import SCALING_EVENTS, Action, EventType, Record, Start
 from agentd.core.model import (
     AutoscalingMode,
@@ -113,8 +114,10 @@ class Pool:
     # The last evaluation, for people; and its gist, by which a repeated hold is known: current, wanted, limits.
     last_decision: Decision | None = None
     last_gist: list[int | str] = field(default_factory=list)
+    held_from: float | None = None  # since when every evaluation has wanted something that was not granted
     history: History = field(default_factory=History)
     law: ScalingLaw | None = None  # what the levels in `history` come to
+    ledger: Ledger = field(default_factory=Ledger)  # what it has spent
     recheck_at: float = 0.0  # when a person's target that was held is looked at again; 0: at the next check
     # What agents do not say: of collectors by name, of programs by source.
     readings: dict[str, Reading] = field(default_factory=dict)
@@ -195,6 +198,9 @@ class Fleet:
         self.decisions: list[Decision] = []
         self.effects: list[Effect] = []
         self.changed: dict[str, None] = {}
+        self.past = Ledger()  # what pools have spent that are there no more
+        # What pools cost in an hour that are only told of: where a decision is made again from what was written of it.
+        self.standing_elsewhere = 0.0
         self.apply_config(config)
 
     @property
@@ -228,9 +234,14 @@ class Fleet:
             instance.core_name = self.pools[instance.pool].config.core_name(instance.port)
 
     def drop_pool(self, name: PoolName) -> None:
+        ledger = self.pools[name].ledger
+        if ledger.since:
+            self.past.merge(ledger)
+            self.touch_ledger("")
         del self.pools[name]
         self.changed[f"pool/{name}"] = None
         self.touch_history(name)
+        self.touch_ledger(name)
 
     # -- instances ------------------------------------------------------------------------------
 
@@ -258,10 +269,11 @@ class Fleet:
         instance.since = now
         instance.cause = cause
         self._index(instance)
+        self._meter(instance, now)
         self.touch(instance)
         self.pools[instance.pool].stir(now)
         if state is State.STOPPED:
-            self.remove(instance)
+            self.remove(instance, now)
 
     def _index(self, instance: Instance) -> None:
         """Keep `waiting` and `coming` in step with the instance's state."""
@@ -277,10 +289,33 @@ class Fleet:
         instance.launched = True
         instance.requested_at = now
         self._index(instance)
+        self._meter(instance, now)
         self.touch(instance)
         self.actions.append(Start(self.spec(instance), decision))
 
-    def remove(self, instance: Instance) -> None:
+    def _meter(self, instance: Instance, now: float) -> None:
+        """Its time begins to cost, or costs no longer and is entered."""
+        if instance.occupies and instance.costs_from is None:
+            instance.costs_from = now
+        elif not instance.occupies:
+            self._enter_all_of(instance, now)
+
+    def _enter_all_of(self, instance: Instance, now: float) -> None:
+        """Nothing of it is left: enter what it has cost."""
+        pool, start = self.pools[instance.pool], instance.costs_from
+        if pool.config.rates and start is not None:
+            start = min(now, pool.ledger.due_from(start, now, self.wall(now)))
+            pool.ledger.enter(agent_time(pool.config.rates, now - start), self.wall(start), self.wall(now))
+        if pool.config.rates and instance.tasks_due:
+            pool.ledger.enter(work(pool.config.rates, instance.tasks_due), self.wall(now), self.wall(now))
+        if pool.config.rates:
+            self.touch_ledger(pool.name)
+        instance.costs_from, instance.unpaid_tasks = None, 0
+        instance.paid_tasks = instance.tasks_completed or 0
+
+    def remove(self, instance: Instance, now: float) -> None:
+        """Nobody needs to know of it any more."""
+        self._enter_all_of(instance, now)
         self.waiting.pop(instance.id, None)
         self.coming.pop(instance.id, None)
         del self.instances[instance.id]
@@ -326,6 +361,10 @@ class Fleet:
 
     def touch_history(self, name: PoolName) -> None:
         self.changed[f"history/{name}"] = None
+
+    def touch_ledger(self, name: str) -> None:
+        """Of a pool; empty: of those that are there no more."""
+        self.changed[f"ledger/{name}"] = None
 
     def touch_self(self) -> None:
         self.changed["controller"] = None

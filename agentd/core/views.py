@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentd.core.effects import Effect
+from agentd.core.ledger import Scaling, Spent
 from agentd.core.model import (
     AutoscalingMode,
     Decision,
@@ -161,6 +162,59 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetView:
+    """A budget as people see it: what is `left` of `amount` in this hour, day or month, which ends in `ends_in_s`.
+
+    `left` below 0: so much more was spent.
+    """
+
+    window: str
+    amount: float
+    spent: float
+    left: float
+    ends_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CostView:
+    """What a pool, or all of them together, cost. Hours, days and months are those of the calendar, in UTC.
+
+    `per_hour` is what an hour costs as it is now, `one_more_per_hour` what one more agent does (None: of which pool?).
+    `projected_month`: what was spent this month, and the mean of the last 24 hours until it ends. `scalings`: what the
+    last ones cost, or save, in each hour, newest first.
+    """
+
+    currency: str
+    per_hour: float
+    one_more_per_hour: float | None
+    spent_hour: Spent
+    spent_day: Spent
+    spent_month: Spent
+    projected_month: float
+    budgets: tuple[BudgetView, ...]
+    scalings: tuple[Scaling, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleView:
+    """A trigger of a pool as people see it: its parameters under the names of the configuration, and its cooldowns."""
+
+    kind: str
+    parameters: tuple[tuple[str, str], ...]
+    up_cooldown_s: float
+    down_cooldown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something that a person might change, and why. `pool` empty: it is about all of them."""
+
+    code: str
+    pool: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -206,6 +260,10 @@ class PoolView:
     pauses: tuple[PauseView, ...] = ()  # its own, then those of all pools
     law: ScalingLaw | None = None  # from how many on more of them add little; None: nothing is known of that
     conditions: tuple[Condition, ...] = ()
+    cost: CostView | None = None  # None: nobody has said what it costs
+    rules: tuple[RuleView, ...] = ()  # its triggers, in their order
+    guards: tuple[tuple[str, str], ...] = ()  # what is set of its guards, bounds and cooldowns aside
+    held_s: float | None = None  # for how long something has been wanted and not granted; None: nothing is
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +281,5 @@ class FleetView:
     unhealthy: int
     epoch: int
     pauses: tuple[PauseView, ...] = ()  # of all pools
+    cost: CostView | None = None  # of all pools; None: nobody has said what any costs
+    advice: tuple[Advice, ...] = ()

@@ -16,6 +16,7 @@ from agentd.config.pools import POOL_KEYS, PORT_MIN
 from agentd.config.settings import HOST_KEYS
 from agentd.config.triggers import KINDS
 from agentd.core.model import FleetConfig, PoolConfig, PoolName
+from agentd.core.rates import Rates
 from agentd.core.rules import QUEUE, CollectorConfig
 from agentd.errors import ConfigError
 from agentd.sim import clairvoyant
@@ -111,7 +112,7 @@ def _fleet(options: Options, policy: str) -> FleetConfig:
     if policy not in ("threshold", "external"):
         pool = replace(pool, collectors=(CollectorConfig(QUEUE, "simulated"),))
     if not any(key == "cost" for key, _ in options.settings):
-        pool = replace(pool, cost_per_hour=1.0)
+        pool = replace(pool, rates=Rates(per_hour=1.0))
     if not any(key == "starting_max" for key, _ in options.settings):
         fleet = replace(fleet, starting_max=_STARTING_MAX)  # the host's own limit is no part of the model
     return replace(fleet, pools={POOL: pool})

@@ -50,5 +50,5 @@ def _run(
     measure = world.run()
     measure.evaluations = world.controller.evaluations
     return result(
-        policy, measure, arrivals, slo_s=options.slo_s, cost_per_hour=pool.cost_per_hour, end_s=world.now - TRACE_AT_S
+        policy, measure, arrivals, slo_s=options.slo_s, cost_per_hour=pool.rates.per_hour, end_s=world.now - TRACE_AT_S
     )

@@ -64,8 +64,8 @@ def subject(fleet: FleetConfig, name: str, *, startup_s: float, shows_queue: boo
 
 
 def hourly(pool: PoolConfig) -> float:
-    """What an agent of `pool` costs per hour; 0 where nobody has said."""
-    return pool.cost_per_hour
+    """What an agent of `pool` costs per hour; 0 where nobody has said. What it uses and does is no part of it."""
+    return pool.rates.per_hour
 
 
 def late_weight(pool: PoolConfig) -> float:

@@ -30,6 +30,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
+from agentd.core.rates import Budget, Rates
 from agentd.core.rules import CollectorConfig, GuardConfig, RateLimit, ThresholdTrigger
 
 RESEARCH = PoolName("research")
@@ -147,7 +148,8 @@ CHANGED_POOL = PoolConfig(
     stop_grace_s=1.0,
     restart=RestartPolicy(initial_s=1.0),
     resources=Resources(memory_max_bytes=1 << 20),
-    cost_per_hour=1.0,
+    rates=Rates(per_task=1.0),
+    budget=Budget(per_day=1.0),
 )
 
 
@@ -175,8 +177,12 @@ def test_what_a_collector_is_told_is_not_shown() -> None:
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FleetConfig) if f.name != "pools"])
 def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
     fleet = default().fleet
-    value = getattr(fleet, field)
-    changed: Any = dataclasses.replace(value, disk_bytes=1) if isinstance(value, HostReserve) else value + 1
+    others: dict[str, Any] = {
+        "reserve": HostReserve(disk_bytes=1),
+        "currency": "EUR",
+        "budget": Budget(per_month=1.0),
+    }
+    changed: Any = others[field] if field in others else getattr(fleet, field) + 1
     new = dataclasses.replace(fleet, **{field: changed})
     assert describe_changes(Config(fleet=fleet), Config(fleet=new))
 

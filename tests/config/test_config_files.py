@@ -23,6 +23,7 @@ from agentd.config import (
     parse,
 )
 from agentd.config.collectors import COLLECTOR_KEYS
+from agentd.config.costs import BUDGET_KEYS, COSTS_KEYS
 from agentd.config.guards import RATE_KEYS, RATE_LIMIT_KEYS
 from agentd.config.pools import POOL_KEYS, RESOURCE_KEYS, RESTART_KEYS
 from agentd.config.settings import HISTORY_KEYS, HOST_KEYS, LISTEN_KEYS, RESERVE_KEYS, WATCH_KEYS
@@ -36,6 +37,7 @@ from agentd.core.model import (
     PortRange,
     Resources,
 )
+from agentd.core.rates import FREE, UNBOUNDED
 from agentd.core.rules import GUARDS_DEFAULT, AdaptiveTrigger
 
 ROOT = Path(__file__).parent.parent.parent
@@ -188,10 +190,18 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     assert shown.command
     assert shown.env
     assert {collector.kind for collector in shown.collectors} == set(KINDS)
-    assert (
-        dataclasses.replace(shown, command=(), env=(), collectors=(), resources=Resources(), guards=GUARDS_DEFAULT)
-        == plain
-    )
+    assert None not in dataclasses.astuple(shown.rates)
+    assert shown.budget
+    assert (config.fleet.currency, None in dataclasses.astuple(config.fleet.budget)) == ("EUR", False)
+    left_out = {
+        "command": (),
+        "env": (),
+        "collectors": (),
+        "resources": Resources(),
+        "rates": FREE,
+        "guards": GUARDS_DEFAULT,
+    }
+    assert dataclasses.replace(shown, **left_out, budget=UNBOUNDED) == plain
     assert None not in dataclasses.astuple(shown.resources)
     assert None not in dataclasses.astuple(config.listen)
     assert config.watch == (WatchSpec("models", process="ollama"), WatchSpec("queue", unit="redis-server.service"))
@@ -214,6 +224,9 @@ def test_the_packaged_file_shows_every_key() -> None:
         *LISTEN_KEYS,
         *WATCH_KEYS,
         *HISTORY_KEYS,
+        *COSTS_KEYS,
+        *RATE_KEYS,
+        *BUDGET_KEYS,
         *COLLECTOR_KEYS,
         *(setting.name for kind in KINDS.values() for setting in kind.settings),
     )

@@ -19,6 +19,7 @@ from agentd.core.model import (
     Resources,
     RestartPolicy,
 )
+from agentd.core.rates import Rates
 from agentd.core.rules import GuardConfig, RateLimit, ThresholdTrigger
 from agentd.errors import ConfigError
 
@@ -124,7 +125,7 @@ pools:
         stop_grace_s=2.5,
         restart=RestartPolicy(1.0, 8.0, 3.0, 0.0, 5.0, 4),
         resources=Resources(2 << 30, 3 << 29, 1, 1.5, 7, 10_000),
-        cost_per_hour=0.12,
+        rates=Rates(per_hour=0.12),
     )
 
 

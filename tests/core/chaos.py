@@ -55,12 +55,14 @@ _VOLATILE = {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
         "tasks_completed", "completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
         "turned_at", "asked_at", "requested_at", "timed_at", "rate", "counted_at", "counted",
+        "paid_tasks", "unpaid_tasks",
     },
     "pool": {
         "footprint_cores", "restarting", "evaluated_at", "evaluate_at", "readings", "recent",
-        "schedule",
+        "schedule", "held_from",
     },
     "history": {"samples", "marks", "levels", "saturated", "sampled_at", "rounds"},
+    "ledger": {"hours", "days", "months", "since", "metered_at", "marks"},
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip
 

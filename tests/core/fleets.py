@@ -10,6 +10,7 @@ from hypothesis import HealthCheck as Worry
 from hypothesis import settings
 
 from agentd.core.model import CoreAgent, FleetConfig, HealthCheck, PoolConfig, PoolName, PortRange
+from agentd.core.rates import Budget, Rates
 
 # A story takes some ten milliseconds, and the core's tests shall take three seconds together.
 STORIES = settings(
@@ -56,6 +57,7 @@ CONFIGS = (
     _with(RESEARCH, ports=PortRange(9104, 9108)),
     _with(RESEARCH, core=(CoreAgent("researcher", 9002), CoreAgent("second", 9102))),
     _with(EXECUTION, health=HealthCheck.NONE),
+    _with(RESEARCH, rates=Rates(1.0, 1.0, 1.0, 1.0), budget=Budget(per_hour=3.0)),
     replace(FLEET, pools={EXECUTION: FLEET.pools[EXECUTION]}),
     replace(FLEET, autoscaling_enabled=False),
     replace(FLEET, enabled=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 CORE = ROOT / "agentd" / "core"
 PAGE = (ROOT / "docs" / "guards.md").read_text()
-SOURCES = ("guards.py", "guards_time.py", "guards_down.py", "guards_up.py", "capacity.py")
+SOURCES = ("guards.py", "guards_time.py", "guards_down.py", "guards_up.py", "capacity.py", "costs.py")
 
 
 def codes() -> set[str]:
@@ -19,6 +19,7 @@ def codes() -> set[str]:
             expanded = [raw]
             for placeholder, words in (
                 ("{which}", ("up", "down")), ("{direction}", ("up", "down")), ("{name}", ("memory", "io")),
+                ("{window}", ("hour", "day", "month")),
             ):  # fmt: skip
                 expanded = [each.replace(placeholder, word) for each in expanded for word in words]
             found |= set(expanded)
@@ -26,7 +27,7 @@ def codes() -> set[str]:
 
 
 def test_the_page_names_every_limit() -> None:
-    assert len(codes()) >= 23
+    assert len(codes()) >= 26
     assert {code for code in codes() if f"`{code}`" not in PAGE} == set()
 
 

@@ -14,7 +14,8 @@ from world import World
 
 from agentd.core.controller import Controller
 from agentd.core.messages import Check, HostSampled
-from agentd.core.model import MIB, Decision, Direction, FleetConfig, HostSample, InstanceId, PoolName, Wall
+from agentd.core.model import MIB, Decision, Direction, FleetConfig, HostSample, InstanceId, PoolName, Usage, Wall
+from agentd.core.rates import UNBOUNDED, Budget, Rates
 from agentd.core.rules import AdaptiveTrigger, GuardConfig
 from agentd.core.scalability import ScalingLaw
 from agentd.sim.replay import NoBasisError, differences, replay
@@ -111,6 +112,25 @@ def test_a_pool_that_is_configured_no_more_is_named() -> None:
     world, _ = a_hold_and_its_release()
     with pytest.raises(NoBasisError, match="no pool research in this configuration"):
         replay(decisions(world)[0], replace(FLEET, pools={}))
+
+
+def test_what_budgets_hold_is_made_again_also_with_what_other_pools_spend() -> None:
+    costly = {name: replace(pool, rates=Rates(1.0, 0.5, 0.5), max=6) for name, pool in FLEET.pools.items()}
+    costly[RESEARCH] = replace(costly[RESEARCH], budget=Budget(per_day=9.0), scale_up_cooldown_s=1.0)
+    for everybodys in (UNBOUNDED, Budget(per_hour=4.0, per_day=40.0, per_month=3_000.0)):
+        config = replace(FLEET, pools=costly, budget=everybodys, currency="EUR")
+        world = World(config)
+        world.usual_load = 0.9
+        world.boot()
+        for second in range(0, 600, 15):
+            usages = {ident: Usage(100 * MIB, 0.25) for ident in world.agents}
+            world.step(HostSampled(replace(HOST, instances=usages)))
+            world.run_until(second)
+        made = decisions(world)
+        code = "budget_hour" if everybodys else "budget_day"
+        assert any(code in [limit.code for limit in one.limits] for one in made)
+        for one in made:
+            assert differences(one, replay(one, config)) == {}
 
 
 def test_a_controller_whose_rows_nobody_keeps_keeps_nothing_for_replays_either() -> None:

@@ -14,6 +14,7 @@ from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Ve
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
 from agentd.core.learned import Learned
+from agentd.core.ledger import Ledger, Scaling, Spent
 from agentd.core.messages import Stage
 from agentd.core.model import (
     AutoscalingMode,
@@ -53,6 +54,7 @@ MOVED = {
     "turned_at",
     "still_at",
     "counted_at",
+    "costs_from",
 }
 
 
@@ -111,6 +113,9 @@ def filled_fleet() -> Fleet:
     pool.start_times_s, pool.starts_failed = [1.5, 2.25], 4
     pool.history = history()
     pool.law = scalability.fit(pool.history.levels)
+    spent = Spent(1.5, 2.5, 3.5, 4.5, 5.0)
+    pool.ledger = Ledger({472222: spent}, {19675: spent}, {24286: spent}, 1_699_999_000.0, 18.25, 18.75)
+    pool.ledger.scalings = [Scaling("1-2", 1_700_000_000.0, -2, -0.5)]
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.completed_gone, pool.adaptive = 18, learned()
@@ -119,7 +124,7 @@ def filled_fleet() -> Fleet:
     pool.rolling = Rolling("alice", 8, 7, 2, "no port", {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
     pool.rolling.done, pool.rolling.state = 5, RollingState.STOPPED
     pool.rolling.why = pool.rolling.trouble = "research-9103: not ready"
-    pool.last_gist, pool.recheck_at = [1, 2, "up_cooldown"], 19.0
+    pool.last_gist, pool.recheck_at, pool.held_from = [1, 2, "up_cooldown"], 19.0, 17.25
     pool.evaluated_at, pool.evaluate_at = 19.5, 20.5
     pool.readings = {"queue": Reading(7.0, 18.5, "no answer")}
     pool.offers = {"oracle": Offer("oracle", 7, "bob", "why", 21.5)}
@@ -202,7 +207,7 @@ def test_only_what_changed_is_written_and_what_is_gone_is_deleted() -> None:
     assert row is not None
     assert json.loads(row)["id"] == IDENT
     made.touch(instance)
-    made.remove(instance)
+    made.remove(instance, 0.0)
     assert rows.take_changed(made) == {f"instance/{IDENT}": None}
 
 

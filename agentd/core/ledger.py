@@ -1,0 +1,204 @@
+"""The books of a pool: what it has spent in the hours, days and months of the calendar, in UTC.
+
+Pure values: what is to be entered, and when, is `core.costs`. Of a span of time each hour gets its share, and with it
+the day and the month that it lies in. What is older than 24 hours, than yesterday, or than last month is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from agentd.core.rates import GIB, HOUR_S, Rates
+
+# The present hour, and those that the last 24 hours reach into.
+HOURS_KEPT = 25
+SCALINGS_KEPT = 5
+# A span of time that is longer was not seen by anybody: only its end is entered.
+SPAN_S_MAX = 31 * 86_400.0
+
+
+class Window(StrEnum):
+    """A stretch of the calendar that a budget is for."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent, and for what: hours of agents, of busy cores, of used GiB of memory, and tasks done."""
+
+    amount: float = 0.0
+    agent_hours: float = 0.0
+    cpu_hours: float = 0.0
+    gib_hours: float = 0.0
+    tasks: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def times(self, share: float) -> Spent:
+        return Spent(*(one * share for one in astuple(self)))
+
+
+NOTHING_SPENT = Spent()
+
+
+def agent_time(rates: Rates, duration_s: float) -> Spent:
+    hours = duration_s / HOUR_S
+    return Spent(hours * rates.per_hour, agent_hours=hours)
+
+
+def usage(rates: Rates, cores: float, memory_bytes: float, duration_s: float) -> Spent:
+    cpu, gib = cores * duration_s / HOUR_S, memory_bytes / GIB * duration_s / HOUR_S
+    return Spent(cpu * rates.per_cpu_hour + gib * rates.per_gib_hour, cpu_hours=cpu, gib_hours=gib)
+
+
+def work(rates: Rates, tasks: int) -> Spent:
+    return Spent(tasks * rates.per_task, tasks=float(tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What a scaling costs, or (below 0) saves, in each hour from then on, by what an agent cost at that moment."""
+
+    decision: str
+    wall: float
+    change: int
+    per_hour: float
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a pool has spent, by the number of the hour, day and month.
+
+    Times are monotonic but for `since`, the wall time at which the books were opened (0: they never were).
+    Invariant: of agents' time everything until `until` is entered, of usage everything until `metered_at`; and of the
+    tasks of an instance what `Instance.paid_tasks` says.
+    """
+
+    hours: dict[int, Spent] = field(default_factory=dict)
+    days: dict[int, Spent] = field(default_factory=dict)
+    months: dict[int, Spent] = field(default_factory=dict)
+    since: float = 0.0
+    until: float | None = None
+    metered_at: float | None = None
+    scalings: list[Scaling] = field(default_factory=list)  # newest at the end
+
+    def enter(self, spent: Spent, start: float, end: float) -> None:
+        """Enter what was spent evenly from the wall time `start` until `end`."""
+        self.since = min(self.since or start, start)
+        if end <= start:
+            self._enter(spent, end)
+            return
+        kept_from = max(start, end - SPAN_S_MAX)
+        for hour in range(int(kept_from // HOUR_S), int(-(-end // HOUR_S))):
+            within_s = min(end, (hour + 1) * HOUR_S) - max(kept_from, hour * HOUR_S)
+            self._enter(spent.times(within_s / (end - start)), hour * HOUR_S)
+
+    def due_from(self, start: float, now: float, wall: float) -> float:
+        """From when on the time since the monotonic `start` is not entered; `wall` is the wall time of `now`.
+
+        Where the books were never opened, nobody knows what came before the present month.
+        """
+        if self.until is not None:
+            return max(start, self.until)
+        return max(start, now - (wall - begin(Window.MONTH, wall)))
+
+    def forget(self, wall: float) -> None:
+        """Let go of what is too old to be asked for, and of what a wrong clock has put into the future."""
+        hour, day, month = (number(window, wall) for window in Window)
+        for book, last, kept in ((self.hours, hour, HOURS_KEPT), (self.days, day, 2), (self.months, month, 2)):
+            for key in [key for key in book if not last - kept < key <= last]:
+                del book[key]
+        self.since = min(self.since, wall)
+
+    def spent(self, window: Window, wall: float) -> Spent:
+        """In the present hour, day or month."""
+        book = {Window.HOUR: self.hours, Window.DAY: self.days, Window.MONTH: self.months}[window]
+        return book.get(number(window, wall), NOTHING_SPENT)
+
+    def mean_per_hour(self, wall: float) -> float | None:
+        """The amount per hour of the last 24 hours, or since the books were opened; None: for less than an hour."""
+        known_s = min(24 * HOUR_S, wall - self.since) if self.since else 0.0
+        if known_s < HOUR_S:
+            return None
+        first, total = wall - known_s, 0.0
+        for hour, spent in self.hours.items():
+            # Of the oldest hour only the part that lies in the last 24, of what the books know of it.
+            begun, ended = max(hour * HOUR_S, self.since), (hour + 1) * HOUR_S
+            total += spent.amount * max(0.0, min(1.0, (ended - first) / (ended - begun)))
+        return total / (known_s / HOUR_S)
+
+    def copy(self) -> Ledger:
+        return replace(self, hours=dict(self.hours), days=dict(self.days), months=dict(self.months))
+
+    def merge(self, other: Ledger) -> None:
+        """Take over what another one has spent."""
+        for mine, theirs in (
+            (self.hours, other.hours), (self.days, other.days), (self.months, other.months),
+        ):  # fmt: skip
+            for key, spent in theirs.items():
+                mine[key] = mine.get(key, NOTHING_SPENT) + spent
+        self.since = min(self.since or other.since, other.since or self.since)
+
+    def _enter(self, spent: Spent, wall: float) -> None:
+        for book, window in ((self.hours, Window.HOUR), (self.days, Window.DAY), (self.months, Window.MONTH)):
+            key = number(window, wall)
+            book[key] = book.get(key, NOTHING_SPENT) + spent
+
+
+def number(window: Window, wall: float) -> int:
+    """The number of the hour, day or month that the wall time lies in: they count up."""
+    if window is Window.MONTH:
+        at = datetime.fromtimestamp(wall, UTC)
+        return at.year * 12 + at.month - 1
+    return int(wall // (HOUR_S if window is Window.HOUR else 24 * HOUR_S))
+
+
+def begin(window: Window, wall: float) -> float:
+    """When the present hour, day or month has begun, wall time."""
+    if window is Window.MONTH:
+        return datetime.fromtimestamp(wall, UTC).replace(
+            day=1, hour=0, minute=0, second=0, microsecond=0
+        ).timestamp()  # fmt: skip
+    length_s = HOUR_S if window is Window.HOUR else 24 * HOUR_S
+    return wall // length_s * length_s
+
+
+def end(window: Window, wall: float) -> float:
+    """When the present hour, day or month ends, wall time."""
+    if window is Window.MONTH:
+        return begin(Window.MONTH, begin(Window.MONTH, wall) + 32 * 24 * HOUR_S)
+    return begin(window, wall) + (HOUR_S if window is Window.HOUR else 24 * HOUR_S)
+
+
+def row(ledger: Ledger) -> dict[str, Any]:
+    """Its form in the store."""
+    return {
+        "hours": {key: astuple(spent) for key, spent in ledger.hours.items()},
+        "days": {key: astuple(spent) for key, spent in ledger.days.items()},
+        "months": {key: astuple(spent) for key, spent in ledger.months.items()},
+        "since": ledger.since,
+        "until": ledger.until,
+        "metered_at": ledger.metered_at,
+        "scalings": [astuple(scaling) for scaling in ledger.scalings],
+    }
+
+
+def load(value: Mapping[str, Any], shift: float) -> Ledger:
+    """The ledger that `row` gave, its monotonic times moved by `shift`."""
+    return Ledger(
+        hours={int(key): Spent(*spent) for key, spent in value["hours"].items()},
+        days={int(key): Spent(*spent) for key, spent in value["days"].items()},
+        months={int(key): Spent(*spent) for key, spent in value["months"].items()},
+        since=value["since"],
+        until=None if value["until"] is None else value["until"] + shift,
+        metered_at=None if value["metered_at"] is None else value["metered_at"] + shift,
+        scalings=[Scaling(*scaling) for scaling in value["scalings"]],
+    )

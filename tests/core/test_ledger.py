@@ -1,0 +1,100 @@
+"""The books: what is spent in which hour, day and month of the calendar, in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.core import ledger
+from agentd.core.ledger import Ledger, Spent, Window
+from agentd.core.rates import HOUR_S
+
+DAY_S = 24 * HOUR_S
+
+
+def wall(text: str) -> float:
+    return datetime.fromisoformat(f"{text}+00:00").timestamp()
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "begin", "end"),
+    [
+        (Window.HOUR, "2024-03-10 12:34:56", "2024-03-10 12:00:00", "2024-03-10 13:00:00"),
+        (Window.HOUR, "2024-12-31 23:59:59", "2024-12-31 23:00:00", "2025-01-01 00:00:00"),
+        (Window.DAY, "2024-02-29 00:00:00", "2024-02-29 00:00:00", "2024-03-01 00:00:00"),
+        (Window.MONTH, "2024-02-29 23:00:00", "2024-02-01 00:00:00", "2024-03-01 00:00:00"),
+        (Window.MONTH, "2023-12-31 23:59:59", "2023-12-01 00:00:00", "2024-01-01 00:00:00"),
+        (Window.MONTH, "2024-01-01 00:00:00", "2024-01-01 00:00:00", "2024-02-01 00:00:00"),
+    ],
+)
+def test_windows_are_those_of_the_calendar(window: Window, at: str, begin: str, end: str) -> None:
+    assert (ledger.begin(window, wall(at)), ledger.end(window, wall(at))) == (wall(begin), wall(end))
+
+
+@given(st.floats(0, 4e9))
+def test_a_moment_lies_in_its_window_and_the_end_begins_the_next(at: float) -> None:
+    for window in Window:
+        assert ledger.begin(window, at) <= at < ledger.end(window, at)
+        assert ledger.number(window, ledger.end(window, at)) == ledger.number(window, at) + 1
+
+
+def test_each_hour_gets_its_share_of_a_span() -> None:
+    books = Ledger()
+    books.enter(Spent(3.0, agent_hours=6.0), wall("2024-01-31 22:30:00"), wall("2024-02-01 01:30:00"))
+    assert [spent.amount for _, spent in sorted(books.hours.items())] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+    now = wall("2024-02-01 01:30:00")
+    assert books.spent(Window.HOUR, now) == Spent(0.5, agent_hours=1.0)
+    assert books.spent(Window.DAY, now) == Spent(1.5, agent_hours=3.0)
+    assert books.spent(Window.MONTH, now) == Spent(1.5, agent_hours=3.0)
+    assert books.spent(Window.MONTH, wall("2024-01-31 23:00:00")).amount == 1.5
+
+
+@given(st.floats(0, 40 * DAY_S), st.floats(1.7e9, 1.8e9), st.floats(0, 1000))
+def test_nothing_is_lost_between_hours(length_s: float, start: float, amount: float) -> None:
+    books = Ledger()
+    books.enter(Spent(amount), start, start + length_s)
+    kept = min(1.0, ledger.SPAN_S_MAX / length_s) if length_s else 1.0
+    for book in (books.hours, books.days, books.months):
+        assert sum(spent.amount for spent in book.values()) == pytest.approx(amount * kept, rel=1e-6, abs=1e-6)
+
+
+def test_of_a_moment_all_is_entered_there() -> None:
+    books = Ledger()
+    books.enter(Spent(2.0), 1.7e9, 1.7e9)
+    assert books.spent(Window.HOUR, 1.7e9).amount == 2.0
+
+
+def test_what_is_old_or_lies_in_the_future_is_forgotten() -> None:
+    books, now = Ledger(), wall("2024-03-10 12:30:00")
+    for day in range(-70, 5):
+        books.enter(Spent(1.0), now + day * DAY_S, now + day * DAY_S)
+    books.forget(now)
+    assert (len(books.hours), len(books.days), len(books.months)) == (2, 2, 2)
+    assert books.spent(Window.HOUR, now).amount == 1.0
+    assert books.spent(Window.MONTH, now).amount == 14.0  # the four days after today are of this month, and entered
+
+
+def test_the_mean_is_of_the_last_24_hours() -> None:
+    books, now = Ledger(), wall("2024-03-10 12:30:00")
+    books.enter(Spent(48 * 2.0), now - 2 * DAY_S, now)  # 2 an hour
+    books.forget(now)
+    assert books.mean_per_hour(now) == pytest.approx(2.0)
+
+
+def test_the_mean_of_a_young_book_is_of_its_own_time() -> None:
+    books, now = Ledger(), wall("2024-03-10 12:30:00")
+    assert books.mean_per_hour(now) is None
+    books.enter(Spent(6.0), now - 3 * HOUR_S, now)
+    assert books.mean_per_hour(now) == pytest.approx(2.0)
+    assert books.mean_per_hour(now - 2.5 * HOUR_S) is None
+
+
+def test_books_come_back_as_they_were_and_their_times_move() -> None:
+    books = Ledger(until=10.0, metered_at=None)
+    books.enter(Spent(1.0, 2.0, 3.0, 4.0, 5.0), 1.7e9, 1.7e9 + 5000)
+    again = ledger.load(ledger.row(books), 3.0)
+    assert (again.hours, again.days, again.months, again.since) == (books.hours, books.days, books.months, books.since)
+    assert (again.until, again.metered_at) == (13.0, None)
