@@ -10,6 +10,7 @@ import click
 
 from agentd.agentctl.auto import pause_text
 from agentd.agentctl.command import Command, Session, show_json
+from agentd.agentctl.costs import cost_lines, cost_section
 from agentd.agentctl.propose import offer_text
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width, text_width
 from agentd.agentctl.text import duration, moment, plural, printable, ratio, size, wrapped
@@ -35,15 +36,20 @@ _INDENT = " " * 11
 _TIME_LEFT = re.compile(r"\b[0-9]+(?:\.[0-9]+)? ?[smhd]\b(?! ago)")
 
 
-@click.command(cls=Command, examples=("agentctl status", "agentctl status --output json"))
+@click.command(cls=Command, examples=("agentctl status", "agentctl status --full", "agentctl status --output json"))
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Resources of each pool, recommendations, effects of scalings, costs, and triggers with their parameters.",
+)
 @click.pass_obj
-def status(session: Session) -> None:
+def status(session: Session, *, full: bool) -> None:
     """Show the fleet, the host and what happens next.
 
     For each pool: how many instances there are and how many there could be, the load against the thresholds
     (fewer below DOWN<, more above UP>), tasks waiting and tasks begun of those its ready instances can run
     at once, why instances do not run, what an evaluation now would do, and what holds it back. What is wrong
-    with agentd itself comes first.
+    with agentd itself comes first. JSON has all of it, with and without --full.
     """
     with session.client() as client:
         answer = client.status()
@@ -52,7 +58,7 @@ def status(session: Session) -> None:
 
             show_json(as_value(answer))
         else:
-            show(status_lines(answer, now=time.time()))
+            show((full_lines if full else status_lines)(answer, now=time.time()))
 
 
 def status_lines(status: pb.Status, *, now: float) -> list[str]:
@@ -63,15 +69,31 @@ def status_lines(status: pb.Status, *, now: float) -> list[str]:
     lines += ["", styled("NEXT", "dim"), *_next(status, width)]
     if status.HasField("host"):
         lines += ["", styled("HOST", "dim"), *_host(status.host, width)]
-    cost = sum(pool.cost_per_hour for pool in status.pools)
-    if cost:
-        priced = ", ".join(f"{pool.name} {pool.cost_per_hour:.2f}" for pool in status.pools if pool.cost_per_hour)
-        lines += ["", *wrapped(printable(f"{cost:.2f} per hour: {priced}"), width=width, first="cost     ")]
-    return lines
+    cost = cost_lines(status, width)
+    return [*lines, "", *cost] if cost else lines
 
 
-def _head(status: pb.Status, width: int, now: float) -> list[str]:
-    """Trouble first, then who runs and in which mode."""
+def full_lines(status: pb.Status, *, now: float) -> list[str]:
+    """The page in sections, with everything that bears on the size of the fleet."""
+    from agentd.agentctl import status_full as page
+
+    width = text_width()
+    parts = {
+        "INSTANCES AND CAPACITY": _pools(status, width),
+        "RESOURCES": page.resources(status, _host(status.host, width) if status.HasField("host") else [], width),
+        "NEXT": _next(status, width),
+        "RECOMMENDATIONS": page.recommendations(status, width),
+        "EFFECT OF SCALINGS": page.effects(status, width, now),
+        "COSTS": cost_section(status, width, now),
+        "AUTOMATIC SCALING": page.automatic(status, _mode(status, now), target_text, width),
+    }
+    return _head(status, width, now, mode=False) + [
+        line for title, part in parts.items() for line in page.section(title, part)
+    ]
+
+
+def _head(status: pb.Status, width: int, now: float, *, mode: bool = True) -> list[str]:
+    """Trouble first, then who runs and, with `mode`, in which mode."""
     lines = [] if status.enabled else [styled(DISABLED, "warn")]
     lines += [
         styled(line, "bad")
@@ -87,7 +109,7 @@ def _head(status: pb.Status, width: int, now: float) -> list[str]:
     if status.http_address:
         facts.append(f"dashboard: http://{status.http_address.removeprefix('http://')}")
     lines += [line for fact in facts for line in wrapped(printable(fact), width=width, rest="  ")]
-    lines += wrapped(printable(_mode(status, now)), width=width, rest="  ")
+    lines += wrapped(printable(_mode(status, now)), width=width, rest="  ") if mode else []
     if status.recovering_s > 0:
         lines.append(styled(f"recovering: nothing is replaced for {duration(status.recovering_s)}", "warn"))
     if status.unhealthy_agents:

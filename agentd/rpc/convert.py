@@ -25,6 +25,7 @@ from agentd.core.model import (
     parse_instance_id,
 )
 from agentd.core.views import FleetView, InstanceView, PoolView, RollingView
+from agentd.rpc import convert_costs as costs
 from agentd.rpc import convert_decisions as decisions
 from agentd.rpc import convert_effects as effects
 from agentd.rpc import errors
@@ -253,6 +254,8 @@ def status(
         config_file=str(about.config_file or ""),
         http_address=about.http_address,
         agents_address=about.agents_address,
+        cost=costs.cost(view.cost) if view.cost else None,
+        advice=costs.advice(view.advice),
     )
 
 
@@ -326,6 +329,10 @@ def pool(view: PoolView, now: float) -> control_pb2.Pool:
         scaling_law=scaling_law(view.law) if view.law else None,
         conditions=conditions(view.conditions),
         pauses=pauses(view.pauses),
+        cost=costs.cost(view.cost) if view.cost else None,
+        rules=costs.rules(view.rules),
+        guards=costs.parameters(view.guards),
+        held_s=view.held_s,
     )
 
 

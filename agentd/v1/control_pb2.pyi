@@ -79,6 +79,8 @@ class Status(_message.Message):
     CONFIG_FILE_FIELD_NUMBER: _builtins.int
     HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     AGENTS_ADDRESS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     controller_epoch: _builtins.int
     driver: _builtins.str
@@ -106,6 +108,14 @@ class Status(_message.Message):
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is not as it should be with agentd itself, a sentence each; empty when all is well."""
 
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Of all pools together. Absent: nobody has said what any of them costs."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___Advice]:
+        """What a person might change: in a fixed order, nothing acts on it."""
+
     def __init__(
         self,
         *,
@@ -127,16 +137,201 @@ class Status(_message.Message):
         config_file: _builtins.str = ...,
         http_address: _builtins.str = ...,
         agents_address: _builtins.str = ...,
+        cost: Global___Cost | None = ...,
+        advice: _abc.Iterable[Global___Advice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_check_s", b"_next_check_s", "autoscaling", b"autoscaling", "host", b"host", "next_check_s", b"next_check_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_check_s", b"_next_check_s", "autoscaling", b"autoscaling", "cost", b"cost", "host", b"host", "next_check_s", b"next_check_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_check_s", b"_next_check_s", "agents_address", b"agents_address", "autoscaling", b"autoscaling", "config_file", b"config_file", "controller_epoch", b"controller_epoch", "degraded", b"degraded", "driver", b"driver", "enabled", b"enabled", "host", b"host", "http_address", b"http_address", "instances", b"instances", "next_check_s", b"next_check_s", "pools", b"pools", "recovering_s", b"recovering_s", "scaling_events", b"scaling_events", "state_dir", b"state_dir", "unhealthy_agents", b"unhealthy_agents", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_check_s", b"_next_check_s", "advice", b"advice", "agents_address", b"agents_address", "autoscaling", b"autoscaling", "config_file", b"config_file", "controller_epoch", b"controller_epoch", "cost", b"cost", "degraded", b"degraded", "driver", b"driver", "enabled", b"enabled", "host", b"host", "http_address", b"http_address", "instances", b"instances", "next_check_s", b"next_check_s", "pools", b"pools", "recovering_s", b"recovering_s", "scaling_events", b"scaling_events", "state_dir", b"state_dir", "unhealthy_agents", b"unhealthy_agents", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__next_check_s: _TypeAlias = _typing.Literal["next_check_s"]  # noqa: Y015
     _WhichOneofArgType__next_check_s: _TypeAlias = _typing.Literal["_next_check_s", b"_next_check_s"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_check_s) -> _WhichOneofReturnType__next_check_s | None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    """What a pool, or all of them together, cost. Hours, days and months are those of the calendar, in UTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    PER_HOUR_FIELD_NUMBER: _builtins.int
+    ONE_MORE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    PROJECTED_MONTH_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    SCALINGS_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """What stands behind amounts; empty: nobody has said."""
+    per_hour: _builtins.float
+    """In an hour, as it is now; and what one more agent of the pool would."""
+    one_more_per_hour: _builtins.float
+    projected_month: _builtins.float
+    """What was spent this month, and the mean of the last 24 hours until it ends."""
+    @_builtins.property
+    def hour(self) -> Global___Spent:
+        """In the present hour, day and month."""
+
+    @_builtins.property
+    def day(self) -> Global___Spent: ...
+    @_builtins.property
+    def month(self) -> Global___Spent: ...
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]: ...
+    @_builtins.property
+    def scalings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScalingCost]:
+        """What the last scalings cost or save, newest first."""
+
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        per_hour: _builtins.float = ...,
+        one_more_per_hour: _builtins.float | None = ...,
+        hour: Global___Spent | None = ...,
+        day: Global___Spent | None = ...,
+        month: Global___Spent | None = ...,
+        projected_month: _builtins.float = ...,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+        scalings: _abc.Iterable[Global___ScalingCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_one_more_per_hour", b"_one_more_per_hour", "day", b"day", "hour", b"hour", "month", b"month", "one_more_per_hour", b"one_more_per_hour"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_one_more_per_hour", b"_one_more_per_hour", "budgets", b"budgets", "currency", b"currency", "day", b"day", "hour", b"hour", "month", b"month", "one_more_per_hour", b"one_more_per_hour", "per_hour", b"per_hour", "projected_month", b"projected_month", "scalings", b"scalings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__one_more_per_hour: _TypeAlias = _typing.Literal["one_more_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__one_more_per_hour: _TypeAlias = _typing.Literal["_one_more_per_hour", b"_one_more_per_hour"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__one_more_per_hour) -> _WhichOneofReturnType__one_more_per_hour | None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class Spent(_message.Message):
+    """What was spent, and for what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    AGENT_HOURS_FIELD_NUMBER: _builtins.int
+    CPU_HOURS_FIELD_NUMBER: _builtins.int
+    GIB_HOURS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    amount: _builtins.float
+    agent_hours: _builtins.float
+    """From when an agent's start is asked for until it is gone."""
+    cpu_hours: _builtins.float
+    """Hours of busy cores, and of a GiB of used memory."""
+    gib_hours: _builtins.float
+    tasks: _builtins.float
+    def __init__(
+        self,
+        *,
+        amount: _builtins.float = ...,
+        agent_hours: _builtins.float = ...,
+        cpu_hours: _builtins.float = ...,
+        gib_hours: _builtins.float = ...,
+        tasks: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_hours", b"agent_hours", "amount", b"amount", "cpu_hours", b"cpu_hours", "gib_hours", b"gib_hours", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spent: _TypeAlias = Spent  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    ENDS_IN_S_FIELD_NUMBER: _builtins.int
+    window: _builtins.str
+    """hour, day or month"""
+    amount: _builtins.float
+    spent: _builtins.float
+    left: _builtins.float
+    """Below 0: so much more was spent."""
+    ends_in_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        window: _builtins.str = ...,
+        amount: _builtins.float = ...,
+        spent: _builtins.float = ...,
+        left: _builtins.float = ...,
+        ends_in_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "ends_in_s", b"ends_in_s", "left", b"left", "spent", b"spent", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class ScalingCost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    WALL_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    PER_HOUR_FIELD_NUMBER: _builtins.int
+    decision: _builtins.str
+    wall: _builtins.float
+    change: _builtins.int
+    """How many agents more, or (below 0) fewer."""
+    per_hour: _builtins.float
+    """What that costs, or (below 0) saves, in each hour."""
+    def __init__(
+        self,
+        *,
+        decision: _builtins.str = ...,
+        wall: _builtins.float = ...,
+        change: _builtins.int = ...,
+        per_hour: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "decision", b"decision", "per_hour", b"per_hour", "wall", b"wall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScalingCost: _TypeAlias = ScalingCost  # noqa: Y015
+
+@_typing.final
+class Advice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    pool: _builtins.str
+    """Empty: it is about all pools."""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "pool", b"pool", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Advice: _TypeAlias = Advice  # noqa: Y015
 
 @_typing.final
 class AutoscalingMode(_message.Message):
@@ -255,6 +450,10 @@ class Pool(_message.Message):
     USEFUL_MAX_FIELD_NUMBER: _builtins.int
     SCALING_LAW_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    HELD_S_FIELD_NUMBER: _builtins.int
+    GUARDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     count: _builtins.int
     """Committed capacity: ready, starting, failed, unhealthy not yet replaced, draining to be started again in place."""
@@ -290,6 +489,8 @@ class Pool(_message.Message):
     """The decision whose effect is being measured; empty: none is."""
     useful_max: _builtins.int
     """More instances than that add little. Absent: nothing is known of that, as long as fewer are not yet too many."""
+    held_s: _builtins.float
+    """For how long something has been wanted that was not granted. Absent: nothing is."""
     @_builtins.property
     def target(self) -> Global___Target: ...
     @_builtins.property
@@ -325,6 +526,18 @@ class Pool(_message.Message):
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """AbleToScale, ScalingActive, ScalingLimited."""
+
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Absent: nobody has said what it costs."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
+        """Its triggers, in the order of the configuration."""
+
+    @_builtins.property
+    def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What is set of its guards, bounds and cooldowns aside."""
 
     def __init__(
         self,
@@ -367,15 +580,23 @@ class Pool(_message.Message):
         useful_max: _builtins.int | None = ...,
         scaling_law: Global___ScalingLaw | None = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
+        cost: Global___Cost | None = ...,
+        rules: _abc.Iterable[Global___Rule] | None = ...,
+        held_s: _builtins.float | None = ...,
+        guards: _abc.Iterable[Global___Parameter] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "effect", b"effect", "headroom", b"headroom", "load", b"load", "next", b"next", "rolling", b"rolling", "scaling_law", b"scaling_law", "start_times", b"start_times", "target", b"target", "useful_max", b"useful_max"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_load", b"_load", "_useful_max", b"_useful_max", "cost", b"cost", "effect", b"effect", "headroom", b"headroom", "held_s", b"held_s", "load", b"load", "next", b"next", "rolling", b"rolling", "scaling_law", b"scaling_law", "start_times", b"start_times", "target", b"target", "useful_max", b"useful_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load", b"_load", "_useful_max", b"_useful_max", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "conditions", b"conditions", "core", b"core", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "headroom", b"headroom", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "scaling_law", b"scaling_law", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s", "useful_max", b"useful_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_load", b"_load", "_useful_max", b"_useful_max", "bundled_agent", b"bundled_agent", "capacity", b"capacity", "concurrency", b"concurrency", "conditions", b"conditions", "core", b"core", "cost", b"cost", "cost_per_hour", b"cost_per_hour", "count", b"count", "down_cooldown_s", b"down_cooldown_s", "draining", b"draining", "effect", b"effect", "failed", b"failed", "footprint_bytes", b"footprint_bytes", "footprint_learned", b"footprint_learned", "guards", b"guards", "headroom", b"headroom", "held_s", b"held_s", "in_flight", b"in_flight", "load", b"load", "max", b"max", "measuring", b"measuring", "min", b"min", "name", b"name", "next", b"next", "offers", b"offers", "pauses", b"pauses", "policy", b"policy", "queue_length", b"queue_length", "readings", b"readings", "ready", b"ready", "rolling", b"rolling", "rules", b"rules", "scale_down_threshold", b"scale_down_threshold", "scale_up_threshold", b"scale_up_threshold", "scaling_law", b"scaling_law", "start_failure", b"start_failure", "start_times", b"start_times", "starting", b"starting", "target", b"target", "unhealthy", b"unhealthy", "up_cooldown_s", b"up_cooldown_s", "useful_max", b"useful_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held_s: _TypeAlias = _typing.Literal["held_s"]  # noqa: Y015
+    _WhichOneofArgType__held_s: _TypeAlias = _typing.Literal["_held_s", b"_held_s"]  # noqa: Y015
     _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
     _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
     _WhichOneofReturnType__useful_max: _TypeAlias = _typing.Literal["useful_max"]  # noqa: Y015
     _WhichOneofArgType__useful_max: _TypeAlias = _typing.Literal["_useful_max", b"_useful_max"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_s) -> _WhichOneofReturnType__held_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
     @_typing.overload
@@ -457,6 +678,63 @@ class Condition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class Rule(_message.Message):
+    """A trigger of a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    UP_COOLDOWN_S_FIELD_NUMBER: _builtins.int
+    DOWN_COOLDOWN_S_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """threshold, target, demand, latency, schedule, external or adaptive."""
+    up_cooldown_s: _builtins.float
+    """For what it decides: seconds between two scale-ups, and from any scaling to the next scale-down."""
+    down_cooldown_s: _builtins.float
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """Under the names of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        parameters: _abc.Iterable[Global___Parameter] | None = ...,
+        up_cooldown_s: _builtins.float = ...,
+        down_cooldown_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["down_cooldown_s", b"down_cooldown_s", "parameters", b"parameters", "type", b"type", "up_cooldown_s", b"up_cooldown_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rule: _TypeAlias = Rule  # noqa: Y015
+
+@_typing.final
+class Parameter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Parameter: _TypeAlias = Parameter  # noqa: Y015
 
 @_typing.final
 class Reading(_message.Message):

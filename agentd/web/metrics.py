@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from agentd.core.model import FleetConfig, HostSample, RollingState, State
-from agentd.core.views import FleetView, PoolView
+from agentd.core.views import CostView, FleetView, PoolView
 from agentd.web.fleet import About
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Sample = tuple[Mapping[str, str], float | None]
+_Priced = list[tuple[dict[str, str], CostView]]
 
 
 def render(view: FleetView, config: FleetConfig, about: About, degraded: tuple[str, ...], now: float) -> str:
@@ -34,6 +35,7 @@ def render(view: FleetView, config: FleetConfig, about: About, degraded: tuple[s
         "agentd_scaling_events_total", "Scale-ups, scale-downs and replacements ever.", view.scaling_events, "counter"
     )
     _pools(page, view)
+    _costs(page, view)
     if view.host is not None:
         _host(page, view.host, config)
     return page.text()
@@ -91,6 +93,44 @@ def _pools(page: _Page, view: FleetView) -> None:
         (({"pool": pool.name, "verdict": pool.effect.verdict.value}, 1) for pool in view.pools if pool.effect),
     )
     page.many("agentd_pool_limited", "1 for each limit in force.", _limits(view.pools))
+
+
+def _costs(page: _Page, view: FleetView) -> None:
+    """Of the pools that cost something, and `total` of all of them: with it also what removed pools have spent."""
+    pools: _Priced = [({"pool": pool.name}, pool.cost) for pool in view.pools if pool.cost is not None]
+    total: _Priced = [({}, view.cost)] if view.cost is not None else []
+    for prefix, whose, priced in (("agentd_cost", "a pool", pools), ("agentd_cost_total", "all pools", total)):
+        _costs_of(page, prefix, whose, priced)
+    page.many(
+        "agentd_cost_one_more_per_hour",
+        "What one more agent would cost in an hour.",
+        ((labels, cost.one_more_per_hour) for labels, cost in pools),
+    )
+
+
+def _costs_of(page: _Page, prefix: str, whose: str, priced: _Priced) -> None:
+    page.many(
+        f"{prefix}_per_hour", f"What {whose} costs in an hour, as it is.", ((each, c.per_hour) for each, c in priced)
+    )
+    page.many(
+        f"{prefix}_spent",
+        f"What {whose} has spent in this hour, day and month (UTC).",
+        (
+            ({**labels, "window": window}, spent.amount)
+            for labels, cost in priced
+            for window, spent in (("hour", cost.spent_hour), ("day", cost.spent_day), ("month", cost.spent_month))
+        ),
+    )
+    page.many(
+        f"{prefix}_projected_month",
+        f"What {whose} will have spent when this month ends.",
+        ((labels, cost.projected_month) for labels, cost in priced),
+    )
+    budgets = [({**labels, "window": each.window}, each) for labels, cost in priced for each in cost.budgets]
+    page.many(f"{prefix}_budget", f"The budget of {whose}.", ((labels, each.amount) for labels, each in budgets))
+    page.many(
+        f"{prefix}_budget_left", f"What {whose} has left of it.", ((labels, each.left) for labels, each in budgets)
+    )
 
 
 def _starts(page: _Page, pools: Sequence[PoolView]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from agentd.core.messages import StoredRecord
 from agentd.core.model import Decision, FleetConfig, HostSample, State
-from agentd.core.views import FleetView, InstanceView, PoolPlan, PoolView
+from agentd.core.views import CostView, FleetView, InstanceView, PoolPlan, PoolView, RuleView
 from agentd.web.fleet import About
 
 JsonObject = dict[str, object]
@@ -174,6 +174,8 @@ def status(
         "config_file": "" if about.config_file is None else str(about.config_file),
         "http_address": about.http_address,
         "agents_address": about.agents_address,
+        "cost": None if view.cost is None else _cost(view.cost),
+        "advice": [asdict(each) for each in view.advice],
     }
 
 
@@ -224,6 +226,34 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "scaling_law": None if pool.law is None else asdict(pool.law) | {"text": pool.law.text},
         "offers": [asdict(offer) for offer in pool.offers],
         "conditions": [asdict(condition) for condition in pool.conditions],
+        "cost": None if pool.cost is None else _cost(pool.cost),
+        "rules": [_rule(rule) for rule in pool.rules],
+        "guards": [{"name": name, "value": value} for name, value in pool.guards],
+        "held_s": pool.held_s,
+    }
+
+
+def _cost(cost: CostView) -> JsonObject:
+    """Hours, days and months are those of the calendar in UTC; amounts are in `currency`."""
+    return {
+        "currency": cost.currency,
+        "per_hour": cost.per_hour,
+        "one_more_per_hour": cost.one_more_per_hour,
+        "hour": asdict(cost.spent_hour),
+        "day": asdict(cost.spent_day),
+        "month": asdict(cost.spent_month),
+        "projected_month": cost.projected_month,
+        "budgets": [asdict(each) for each in cost.budgets],
+        "scalings": [asdict(each) for each in cost.scalings],
+    }
+
+
+def _rule(rule: RuleView) -> JsonObject:
+    return {
+        "type": rule.kind,
+        "parameters": [{"name": name, "value": value} for name, value in rule.parameters],
+        "up_cooldown_s": rule.up_cooldown_s,
+        "down_cooldown_s": rule.down_cooldown_s,
     }
 
 

@@ -265,7 +265,45 @@ def fleet() -> pb.Status:
         config_file="/etc/agentd/agentd.yaml",
         http_address="127.0.0.1:8766",
         agents_address="unix:/run/agentd/agents.sock",
+        cost=cost(),
+        advice=[
+            pb.Advice(code="held_long", pool="research", text="has wanted 4 for 40 min and stays at 3: host_memory"),
+            pb.Advice(code="autoscaling_off", text="bob switched it off 3 days ago: agentctl auto on ends that"),
+        ],
     )
+
+
+def cost() -> pb.Cost:
+    """Of the hot pool, and so of all."""
+    return pb.Cost(
+        currency="EUR",
+        per_hour=1.5,
+        one_more_per_hour=0.5,
+        hour=pb.Spent(amount=0.75, agent_hours=1.5),
+        day=pb.Spent(amount=21.0, agent_hours=40.0, cpu_hours=2.0),
+        month=pb.Spent(amount=340.25, agent_hours=640.0, cpu_hours=31.5, gib_hours=0.02, tasks=12_345),
+        projected_month=812.5,
+        budgets=[
+            pb.Budget(window="day", amount=20.0, spent=21.0, left=-1.0, ends_in_s=3600.0),
+            pb.Budget(window="month", amount=1000.0, spent=340.25, left=659.75, ends_in_s=864_000.0),
+        ],
+        scalings=[pb.ScalingCost(decision="7-3", wall=WALL, change=-2, per_hour=-1.0)],
+    )
+
+
+def rules() -> list[pb.Rule]:
+    return [
+        pb.Rule(
+            type="threshold",
+            parameters=[
+                pb.Parameter(name="scale_up_threshold", value="0.75"),
+                pb.Parameter(name="scale_down_threshold", value="0.25"),
+            ],
+            up_cooldown_s=300.0,
+            down_cooldown_s=600.0,
+        ),
+        pb.Rule(type="adaptive"),
+    ]
 
 
 def hot_pool() -> pb.Pool:
@@ -296,6 +334,11 @@ def hot_pool() -> pb.Pool:
         next=decision("d-9"),
         up_cooldown_s=210.0,
         cost_per_hour=1.5,
+        cost=cost(),
+        rules=rules(),
+        guards=[pb.Parameter(name="rate.up", value="count 4 in 60 s")],
+        pauses=[pb.Pause(direction="down", owner="carol", reason="release", expires_in_s=60.0)],
+        held_s=2400.0,
     )
 
 

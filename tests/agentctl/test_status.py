@@ -46,12 +46,13 @@ def test_status_answers_what_people_ask(ctl: Callable[..., Any]) -> None:
         "20 GiB free",
         "ollama running, 2 processes, 4.0 GiB, 1.2 cores",
         "redis not running",
-        "1.50 per hour: research 1.50",
+        "cost 1.50 EUR per hour (research 1.50); 812.50 projected this month; 1.00 more than the 20.00 for today; "
+        "659.75 of 1000.00 left this month",
     ):
         assert fact in flat
 
 
-@pytest.mark.parametrize("command", [("status",), ("explain", "research"), ("check",), ("ps",)])
+@pytest.mark.parametrize("command", [("status",), ("status", "--full"), ("explain", "research"), ("check",), ("ps",)])
 def test_everything_fits_into_80_columns(
     ctl: Callable[..., Any], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from agentd.core.ledger import Scaling, Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling, StoredRecord
+from agentd.core.views import Advice, BudgetView, CostView, RuleView
 from agentd.errors import AgentdError, Refused
 from agentd.web.app import ASSETS, HTTP_STATUS
 from tests.web.fake import HELPED, WALL, ConnectAs, FakeRuntime
@@ -162,6 +164,8 @@ def test_status_has_a_stable_shape(client: TestClient, runtime: FakeRuntime) -> 
         "config_file": "/etc/agentd/agentd.yaml",
         "http_address": "127.0.0.1:8766",
         "agents_address": "unix:/run/agentd/agents.sock",
+        "cost": None,
+        "advice": [],
     }
     assert [pool["name"] for pool in parts["pools"]] == [pool.name for pool in runtime.shown.pools]
     assert len(parts["instances"]) == 15
@@ -217,6 +221,10 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "useful_max": None,
         "scaling_law": None,
         "conditions": [],
+        "cost": None,
+        "rules": [],
+        "guards": [],
+        "held_s": None,
     }
     assert pools["testing"]["target"] == {
         "count": 3,
@@ -224,6 +232,38 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "reason": "regression run tonight",
         "expires_in_s": 2400.0,
     }
+
+
+def test_status_shows_what_pools_cost_and_how_they_scale(client: TestClient, runtime: FakeRuntime) -> None:
+    cost = CostView(
+        "EUR", 1.5, 0.5, Spent(0.5), Spent(20.0), Spent(30.0, 60.0, 1.0, 2.0, 3.0), 99.0,
+        (BudgetView("day", 25.0, 20.0, 5.0, 3600.0),), (Scaling("7-3", WALL, -2, -1.0),),
+    )  # fmt: skip
+    rule = RuleView("threshold", (("scale_up_threshold", "0.75"),), 300.0, 600.0)
+    pools = (replace(runtime.shown.pools[0], cost=cost, rules=(rule,), held_s=7.0), *runtime.shown.pools[1:])
+    advice = (Advice("held_long", "primary", "why"),)
+    runtime.shown = replace(runtime.shown, pools=pools, cost=replace(cost, one_more_per_hour=None), advice=advice)
+    body = client.get("/status").json()
+    shown = body["pools"][0]
+    assert shown["cost"]["currency"] == "EUR"
+    assert shown["cost"]["month"] == {
+        "amount": 30.0, "agent_hours": 60.0, "cpu_hours": 1.0, "gib_hours": 2.0, "tasks": 3.0,
+    }  # fmt: skip
+    assert shown["cost"]["budgets"] == [
+        {"window": "day", "amount": 25.0, "spent": 20.0, "left": 5.0, "ends_in_s": 3600.0}
+    ]
+    assert shown["cost"]["scalings"] == [{"decision": "7-3", "wall": WALL, "change": -2, "per_hour": -1.0}]
+    assert (body["cost"]["per_hour"], body["cost"]["one_more_per_hour"]) == (1.5, None)
+    assert body["advice"] == [{"code": "held_long", "pool": "primary", "text": "why"}]
+    assert shown["held_s"] == 7.0
+    assert shown["rules"] == [
+        {
+            "type": "threshold",
+            "parameters": [{"name": "scale_up_threshold", "value": "0.75"}],
+            "up_cooldown_s": 300.0,
+            "down_cooldown_s": 600.0,
+        }
+    ]
 
 
 def test_status_shows_an_instance_with_all_it_knows(client: TestClient) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from agentd.core.ledger import Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling
+from agentd.core.views import BudgetView, CostView
 from agentd.web.app import create_app
 from agentd.web.listener import listen
 from agentd.web.server import HttpServer
@@ -139,6 +141,19 @@ def test_figures_change_in_place(page: Browser, site: Site) -> None:
     site.runtime.shown = replace(site.runtime.shown, pools=pools)
     page.until("document.querySelector('[data-pool=research]').innerText.includes('31 % load')")
     assert page.script("document.querySelector('[data-pool=research]').marked") is True
+
+
+def test_what_all_costs_is_a_tile_where_any_cost_is_configured(page: Browser, site: Site) -> None:
+    assert "Cost" not in page.text("#host")
+    budget = BudgetView("day", 25.0, 24.5, 0.5, 3600.0)
+    cost = CostView("EUR", 1.5, None, Spent(0.5), Spent(24.5), Spent(30.0), 99.0, (budget,), ())
+    pools = tuple(replace(pool, cost=cost) if pool.name == "research" else pool for pool in site.runtime.shown.pools)
+    site.runtime.shown = replace(site.runtime.shown, cost=cost, pools=pools)
+    page.until("document.querySelector('#host').innerText.includes('Cost')")
+    host = page.text("#host")
+    assert "1.50 EUR an hour" in host
+    assert "24.50 today, 99.00 projected this month; 0.50 of 25.00 left today" in host
+    assert "1.50 EUR an hour · 0.50 of 25.00 left today" in page.text('[data-pool="research"]')
 
 
 def test_a_lost_connection_is_told_and_mends_itself(page: Browser, site: Site, runtime: FakeRuntime) -> None:

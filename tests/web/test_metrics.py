@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from starlette.testclient import TestClient
 
+from agentd.core.ledger import Spent
 from agentd.core.model import RollingState, State
-from agentd.core.views import ReadingView
+from agentd.core.views import BudgetView, CostView, ReadingView
 from tests.web.fake import HOSTILE, FakeRuntime
 
 LABELS = r'\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\}'
@@ -126,3 +127,26 @@ def test_collectors_have_their_number_its_age_and_whether_they_fail(client: Test
         f'agentd_collector_failing{{pool="{name}",collector="queue"}} 0',
         f'agentd_collector_failing{{pool="{name}",collector="other"}} 1',
     ]
+
+
+def test_what_pools_cost_and_what_budgets_leave(client: TestClient, runtime: FakeRuntime) -> None:
+    assert not [line for line in lines(client) if line.startswith("agentd_cost")]
+    budgets = (BudgetView("day", 25.0, 20.0, 5.0, 3600.0),)
+    cost = CostView("EUR", 1.5, 0.5, Spent(0.5), Spent(20.0), Spent(30.0), 99.0, budgets, ())
+    first = replace(runtime.shown.pools[0], cost=cost)
+    runtime.shown = replace(runtime.shown, pools=(first, *runtime.shown.pools[1:]), cost=replace(cost, per_hour=2.5))
+    shown = lines(client)
+    for line in (
+        'agentd_cost_per_hour{pool="primary"} 1.5',
+        'agentd_cost_one_more_per_hour{pool="primary"} 0.5',
+        'agentd_cost_spent{pool="primary",window="hour"} 0.5',
+        'agentd_cost_spent{pool="primary",window="month"} 30.0',
+        'agentd_cost_projected_month{pool="primary"} 99.0',
+        'agentd_cost_budget{pool="primary",window="day"} 25.0',
+        'agentd_cost_budget_left{pool="primary",window="day"} 5.0',
+        "agentd_cost_total_per_hour 2.5",
+        'agentd_cost_total_spent{window="day"} 20.0',
+        "agentd_cost_total_projected_month 99.0",
+        'agentd_cost_total_budget_left{window="day"} 5.0',
+    ):
+        assert line in shown

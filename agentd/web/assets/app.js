@@ -46,7 +46,7 @@ function show(status) {
   setAttribute(button, "aria-checked", mode.enabled);
   setText(byId("mode"), modeSentence(status));
   showNotices(status);
-  showHost(status.host);
+  showHost(status.host, status.cost);
   showPools(status.pools, performance.now() / 1000);
   showInstances(status.instances);
   setText(byId("footer"), [status.config_file || "no configuration file", status.state_dir, status.agents_address].join(" · "));

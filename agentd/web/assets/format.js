@@ -32,6 +32,20 @@ export function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+// Amounts have two decimals, small ones three digits.
+export function money(amount, currency = "") {
+  const size = Math.abs(amount);
+  const small = size < 0.1 && size >= 5e-7;
+  const text = amount.toFixed(small ? Math.min(6, 2 - Math.floor(Math.log10(size))) : 2);
+  return currency ? `${text} ${currency}` : text;
+}
+
+export function budgetText(budget) {
+  const when = { hour: "this hour", day: "today", month: "this month" }[budget.window] ?? budget.window;
+  if (budget.left < 0) return `${money(-budget.left)} over the ${money(budget.amount)} for ${when}`;
+  return `${money(budget.left)} of ${money(budget.amount)} left ${when}`;
+}
+
 // Ages are shown in whole seconds so that they do not flicker.
 export function age(seconds) {
   if (seconds === null) return NONE;

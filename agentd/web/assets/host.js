@@ -1,16 +1,18 @@
 // The host's figures, and the programs that people want to see beside them.
 
 import { byId, make, makeBar, reconcile, setAttribute, setBar, setClass, setText } from "./dom.js";
-import { bytes, percent } from "./format.js";
+import { budgetText, bytes, money, percent } from "./format.js";
 
-export function showHost(host) {
+// The cost of all pools is one more tile, where any is configured.
+export function showHost(host, cost) {
   if (host === null) return;
   const root = byId("host");
   if (!root.dataset.filled) {
     root.replaceChildren();
     root.dataset.filled = "yes";
   }
-  const named = tiles(host).map((tile, place) => ({ ...tile, key: `${place} ${tile.name}` }));
+  const shown = cost ? [...tiles(host), costTile(cost)] : tiles(host);
+  const named = shown.map((tile, place) => ({ ...tile, key: `${place} ${tile.name}` }));
   reconcile(root, named, (tile) => tile.key, makeTile, fillTile);
 }
 
@@ -65,6 +67,18 @@ function tiles(host) {
       tone: program.running ? "" : "warn",
     })),
   ];
+}
+
+function costTile(cost) {
+  const over = cost.budgets.some((budget) => budget.left < 0);
+  const close = cost.budgets.some((budget) => budget.left < 0.1 * budget.amount);
+  const facts = [`${money(cost.day.amount)} today, ${money(cost.projected_month)} projected this month`];
+  return {
+    name: "Cost",
+    value: `${money(cost.per_hour, cost.currency)} an hour`,
+    text: [...facts, ...cost.budgets.map(budgetText)].join("; "),
+    tone: over ? "bad" : close ? "warn" : "",
+  };
 }
 
 function makeTile(tile) {

@@ -1,7 +1,7 @@
 // One card for each pool: how many, how loaded, what would happen next and why not now.
 
 import { byId, make, makeBar, reconcile, setAttribute, setBar, setHidden, setText } from "./dom.js";
-import { age, bytes, duration, percent, plural, sentence } from "./format.js";
+import { age, budgetText, bytes, duration, money, percent, plural, sentence } from "./format.js";
 import { Spark } from "./spark.js";
 
 export function showPools(pools, at) {
@@ -152,7 +152,8 @@ function smallPrint(pool) {
   if (room !== null) parts.push(room > 0 ? `host has room for ${room} more` : pool.headroom.text || "host has no room");
   if (pool.up_cooldown_s > 0) parts.push(`may grow in ${age(pool.up_cooldown_s)}`);
   if (pool.down_cooldown_s > 0) parts.push(`may shrink in ${age(pool.down_cooldown_s)}`);
-  if (pool.cost_per_hour > 0) parts.push(`${pool.cost_per_hour.toFixed(2)} an hour`);
+  if (pool.cost) parts.push(`${money(pool.cost.per_hour, pool.cost.currency)} an hour`);
+  for (const budget of pool.cost?.budgets ?? []) parts.push(budgetText(budget));
   if (pool.bundled_agent) parts.push("runs the bundled sample agent");
   return parts.join(" · ");
 }
