@@ -19,7 +19,9 @@ COMMANDS = (
     ("auto",),
     ("auto", "off"),
     ("check",),
+    ("plan",),
     ("explain", "research"),
+    ("explain", "research", "--at", "10m"),
     ("events",),
     ("events", "--follow"),
     ("logs", "research-9101"),
@@ -88,6 +90,11 @@ def test_people_steer_the_fleet(fleet: Fleet) -> None:
     explained = fleet.ctl("explain", "research")
     assert explained["pool"]["next"]["reasons"][0]["code"] == "target"
     assert [(made["current"], made["granted"]) for made in explained["decisions"][-2:]] == [(2, 3), (1, 2)]
+    then = fleet.ctl("explain", "research", "--at", "1h")
+    assert then["decisions"] == [] and then["following"]["granted"] == 2
+    (plan,) = fleet.ctl("plan", "--pool", "research")["plans"]
+    assert plan["decision"]["current"] == explained["pool"]["next"]["current"] and plan["decision"]["chain"]
+    assert fleet.ctl("explain", "research", "--limit", "1")["decisions"] == explained["decisions"][:1]
 
     assert fleet.ctl("down", "2")["granted_in_full"] is True
     fleet.ready(primary, researcher)
