@@ -222,8 +222,13 @@ def _why(finding: Finding, slo_s: float) -> list[str]:
     return [
         f"Made by agentctl optimize: {best.candidate.name}.",
         f"Expected on the recorded load of {duration(finding.length_s)}: {late},",
-        f"{hours}, better than today with {100.0 * best.confidence:.0f} % confidence.",
+        f"{hours}, better than today with {_sure(best)} confidence.",
     ]
+
+
+def _sure(one: Standing) -> str:
+    """A bootstrap cannot tell more than a few in a thousand from none."""
+    return f"{100.0 * one.confidence:.0f} %" if one.confidence <= 0.99 else "over 99 %"
 
 
 def _report(outcome: Outcome, slo_s: float) -> list[str]:
@@ -242,6 +247,10 @@ def _report(outcome: Outcome, slo_s: float) -> list[str]:
     lines.append(
         f"GAIN: how much lower J = agent-hours / the least + weight x late share is, within 95 % bounds (bootstrap over"
         f" {finding.pieces} pieces of {duration(finding.piece_s)})"
+    )
+    mean = finding.today.agent_hours * 3600.0 / max(1.0, finding.length_s)
+    lines.append(
+        f"today's settings have {mean:.1f} agents in the mean here; far from what was recorded, trust none of it"
     )
     if finding.best is None:
         return [*lines, "no change is recommended: nothing is better than today by more than its uncertainty", ""]
@@ -270,7 +279,7 @@ def _table(finding: Finding, cost_per_hour: float) -> Table:
             continue
         change = 100.0 * (one.agent_hours / max(today.agent_hours, 1e-9) - 1.0)
         gain = f"{one.gain:+.2f} ({one.gain_low:+.2f} to {one.gain_high:+.2f})"
-        table.add(*cells, f"{change:+.0f} % hours", gain, f"{100.0 * one.confidence:.0f} %")
+        table.add(*cells, f"{change:+.0f} % hours", gain, _sure(one))
     return table
 
 

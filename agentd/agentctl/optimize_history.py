@@ -106,6 +106,8 @@ def from_history(
         "      what a queue grows by has arrived besides;",
         "      moments within a sample and the time of each task are drawn, anew with each seed",
     ]
+    mean = sum(row.count for row in rows) / len(rows)
+    told.append(f"      the pool had {mean:.1f} agents in the mean then, whatever its settings were")
     if rebuilt.missing_s:
         told.append(f"      nothing is known of {duration(rebuilt.missing_s)} of it; nothing arrives then")
     if cut:

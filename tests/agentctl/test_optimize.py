@@ -198,6 +198,8 @@ def test_how_arrivals_were_rebuilt_is_told(
     assert "rebuilt from 6h59m of history, 420 samples of tasks at work and waiting" in result.out
     assert "tasks begun = tasks at work / 60s for each (--service)" in result.out
     assert "nothing was ever seen to wait" in result.out
+    assert "the pool had 2.0 agents in the mean then" in result.out
+    assert "today's settings have 5.0 agents in the mean here" in result.out
     assert "agents are ready after 30s (assumed; say --startup)" in result.out
     (case,) = searched
     assert len(case.loads(1)) == pytest.approx(7 * 60 * 1.5, rel=0.1)
@@ -247,3 +249,25 @@ def test_what_else_should_follow_from_the_status() -> None:
     assert found[0].text.endswith("starts take up to 18s (95 % of 12 starts): 36 would leave them room")
     assert found[1].text.startswith("8 of its 10 ports are in use")
     assert found[2].text == "resources.memory_max is 1.0 GiB, and an agent uses 1000 MiB: 1.5 GiB would leave it room"
+
+
+@pytest.mark.usefixtures("searched")
+def test_a_file_that_lists_no_pools_keeps_all_of_them(alone: Callable[..., Any], file: Path, trace: Path) -> None:
+    file.write_text("multi_agent: {enabled: true}\n", encoding="utf-8")
+    before = load(file).fleet.pools
+    assert alone(*words(file, trace, "--apply", "--yes")).code == 0
+    after = load(file).fleet.pools
+    assert set(after) == set(before)
+    assert after[RESEARCH].triggers[0].kind == "adaptive"
+    assert all(after[name] == pool for name, pool in before.items() if name != RESEARCH)
+
+
+@pytest.mark.usefixtures("searched")
+def test_a_second_recommendation_replaces_the_first(alone: Callable[..., Any], file: Path, trace: Path) -> None:
+    dropin(file).parent.mkdir()
+    dropin(file).write_text("pools: {research: {scale_up_threshold: , triggers: [{type: demand}]}}\n")
+    result = alone(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 0, result.err
+    assert f"--- {dropin(file)}" in result.out
+    assert "what was recommended before is replaced" in result.out
+    assert [trigger.kind for trigger in load(file).fleet.pools[RESEARCH].triggers] == ["adaptive"]
