@@ -27,6 +27,8 @@ START_S_DEFAULT = 30.0
 # The shadows move in steps of this share of a start, at least a second.
 STEP_RATIO = 1.0 / 15.0
 STEP_S_MIN = 1.0
+# What has just grown is not made smaller before so long: where a start takes no time, counts would follow every task.
+HOLD_S = 10.0
 # How often what was learned is worth a write.
 SAVE_S = 60.0
 # A load says how busy agents are and not what waits: so busy they are full, and there is more.
@@ -103,6 +105,10 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if sums.unhealthy:  # who is late may be at work with all it can take
         high = max(high, math.ceil((demand.total + sums.unhealthy * slots) / slots))
     count = low if sums.count < low else high if sums.count > high else sums.count
+    grown_s = math.inf if pool.last_up_at is None else now - pool.last_up_at
+    if count < sums.count and grown_s < HOLD_S:
+        text = f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s"
+        return Proposal(trigger.kind, sums.count, Reason("just_grown", text))
     if count < sums.count and not demand.sure:
         return Proposal(trigger.kind, sums.count, Reason("unsure", "nobody knows how many tasks wait outside"))
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"

@@ -252,6 +252,16 @@ def test_a_queue_that_nobody_can_read_stops_the_way_down_alone() -> None:
     assert proposal.count is not None and proposal.count >= 9
 
 
+def test_what_has_just_grown_is_held_for_a_moment() -> None:
+    made = pool()
+    noted(made, told(6, 1))
+    made.last_up_at = 1_995.0
+    held = adaptive.propose(made, AdaptiveTrigger(), told(6, 1), 2_000.0)
+    assert (held.count, held.reason.code) == (6, "just_grown")
+    later = adaptive.propose(made, AdaptiveTrigger(), told(6, 1), 2_005.0)
+    assert later.count is not None and later.count < 6
+
+
 def test_what_was_learned_comes_back_from_the_store() -> None:
     made = pool()
     noted(made, told(5, 4))
