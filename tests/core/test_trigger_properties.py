@@ -22,6 +22,7 @@ from agentd.core.messages import Beat, Collected, Event, Outcome, Propose
 from agentd.core.model import FleetConfig, InstanceId, PoolName
 from agentd.core.rules import (
     CollectorConfig,
+    AdaptiveTrigger,
     DemandTrigger,
     ExternalTrigger,
     LatencyTrigger,
@@ -44,6 +45,7 @@ TRIGGERS: dict[str, tuple[Trigger, ...]] = {
     "target demand": (TargetTrigger("demand", 2.0, down_window_s=30.0),),
     "target throughput": (TargetTrigger("throughput", 2.0, down_window_s=30.0),),
     "target collector": (TargetTrigger("gpu", 5.0, down_window_s=0.0),),
+    "adaptive": (AdaptiveTrigger(),),
     "demand": (DemandTrigger(down_window_s=30.0),),
     "latency": (LatencyTrigger(2.0, down_window_s=20.0),),
     "schedule": (SCHEDULE,),
