@@ -18,6 +18,7 @@ import pytest
 
 from agentd.agentctl.app import EXIT_CODES, cli
 from agentd.config import AUTOSCALING_KEYS, TOP_KEYS
+from agentd.config.guards import RATE_KEYS
 from agentd.config.pools import POOL_KEYS, RESOURCE_KEYS, RESTART_KEYS
 from agentd.config.settings import HISTORY_KEYS, HOST_KEYS, LISTEN_KEYS, RESERVE_KEYS
 from agentd.daemon import parser
@@ -70,9 +71,10 @@ class TestManualPages:
         keys = {
             "": set(TOP_KEYS) - {"autoscaling", "port_ranges"},  # they stand inside multi_agent
             "multi_agent.autoscaling.": set(AUTOSCALING_KEYS) - {"port_ranges"},
-            "pools.writing.": set(POOL_KEYS) - {"resources", "restart", "triggers", "collectors"},
+            "pools.writing.": set(POOL_KEYS) - {"resources", "restart", "triggers", "collectors", "rate"},
             "pools.writing.resources.": RESOURCE_KEYS,
             "pools.writing.restart.": RESTART_KEYS,
+            "pools.writing.rate.": RATE_KEYS,
             "host.": set(HOST_KEYS) - {"reserve"},
             "host.reserve.": RESERVE_KEYS,
         }

@@ -112,14 +112,16 @@ def load(path: Path, pending: Mapping[Path, str] | None = None) -> Config:
     texts = dict(pending or {})
     files = (path, *sorted({*layers.dropins(path), *texts}))
     nodes: list[yaml.Node | None] = []
-    problems: list[Problem] = []
+    mistakes: list[ConfigError] = []
     for file in files:
         try:
             nodes.append(compose(texts[file] if file in texts else _read(file), str(file)))
         except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+            mistakes.append(error)
+    if len(mistakes) == 1:
+        raise mistakes[0]  # with its cause: what may not be read is no mistake in the file
+    if mistakes:
+        raise ConfigError([problem for one in mistakes for problem in one.problems])
     found = _parse(nodes, str(path), os.environ.get("PATH", os.defpath))
     return replace(found, source=path.absolute(), dropins=tuple(file.absolute() for file in files[1:]))
 

@@ -21,8 +21,8 @@ from agentd.core.cron import Window, parse
 from agentd.core.messages import Beat, Collected, Event, Outcome, Propose
 from agentd.core.model import FleetConfig, InstanceId, PoolName
 from agentd.core.rules import (
-    CollectorConfig,
     AdaptiveTrigger,
+    CollectorConfig,
     DemandTrigger,
     ExternalTrigger,
     LatencyTrigger,
