@@ -86,9 +86,9 @@ def simulate(
     """Run policies over the requests in TRACE, through the controller that agentd runs, in virtual time.
 
     TRACE is CSV or gzip CSV with the header offset_s,service_s (one line for each request) or offset_s,arrivals (one
-    for each piece of time). The policies: agentd's own (threshold, target, demand, latency), hpa, hpa-inflight, kpa,
-    ray, nomad, static:N, and clairvoyant, which knows all arrivals; with it the table has J = agent-hours /
-    clairvoyant's + 0.1 for each percent late.
+    for each piece of time). The policies: agentd's own (threshold, target, demand, latency, adaptive), hpa,
+    hpa-inflight, kpa, ray, nomad, static:N, and clairvoyant, which knows all arrivals; with it the table has
+    J = agent-hours / clairvoyant's + 0.1 for each percent late.
     """
     from agentd.sim.options import Options
     from agentd.traces import CONCURRENCIES, SERVICE_MEANS_S, trace_name
