@@ -18,7 +18,7 @@ from agentd.core.experts import EXPERTS, Outlook
 from agentd.core.learned import Learned
 from agentd.core.metrics import Totals, quantile
 from agentd.core.model import Proposal, Reason
-from agentd.core.rules import AdaptiveTrigger
+from agentd.core.rules import QUEUE, AdaptiveTrigger
 from agentd.core.shadow import Shadows
 from agentd.core.state import Fleet, Pool
 
@@ -37,11 +37,15 @@ FULL_RATIO = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more."""
+    """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more.
+
+    `whole`: it can be compared with what was known before, for nothing is missing that was there.
+    """
 
     at_work: float
     waiting: float
     sure: bool
+    whole: bool = True
 
     @property
     def total(self) -> float:
@@ -56,6 +60,9 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     if pool.adaptive is None:
         pool.adaptive = Learned()
     learned = pool.adaptive
+    if not demand.whole:  # what is missing has not left
+        learned.flow.resumed = True
+        return
     passed_s = max(0.0, now - learned.flow.at)
     learned.flow.observe(now, demand.total, demand.at_work, sums.completed)
     start_s = start_time_s(pool)
@@ -144,11 +151,16 @@ def _leader(trigger: AdaptiveTrigger, learned: Learned) -> int:
 def _demand(pool: Pool, sums: Totals) -> Demand | None:
     """What is known of the tasks of `pool`; None: nothing."""
     if sums.demand is not None:
-        return Demand(float(sums.in_flight), max(0.0, sums.demand - sums.in_flight), True)
+        if sums.at_work is not None:
+            return Demand(sums.at_work, max(0.0, sums.demand - sums.in_flight), True)
+        # Nobody tells whether agents are busy: they are while something waits, and may be when nothing does.
+        return Demand(float(sums.ready * pool.config.concurrency) if sums.demand else 0.0, sums.demand, False)
     if sums.told:
-        return Demand(float(sums.in_flight), float(sums.queue_length), False)
-    if sums.load is not None:
-        return Demand(sums.load / FULL_RATIO * sums.ready * pool.config.concurrency, 0.0, True)
+        return Demand(sums.at_work or 0.0, float(sums.queue_length), False, whole=False)
+    if sums.at_work is not None:
+        return Demand(
+            sums.at_work / FULL_RATIO, 0.0, not pool.config.collector(QUEUE), not pool.config.collector(QUEUE)
+        )
     return None
 
 

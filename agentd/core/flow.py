@@ -22,6 +22,9 @@ MARK_S = 5.0
 # What is believed of the service time before anything was seen counts as one task; older tasks count half.
 SERVICE_S_DEFAULT = 10.0
 TASKS_REMEMBERED = 3000.0
+SERVICE_S_MIN = 0.001
+# Reports cross each other; what has not come back after this long has left without being done.
+DEBT_S_MAX = 30.0
 # Silence for longer than this (agentd was away) begins a new stream; what was learned of the service time stays.
 GAP_S_MAX = 60.0
 
@@ -44,11 +47,12 @@ class Flow:
     arrived_lately: float = 0.0
     done_lately: float = 0.0
     busy_lately_s: float = 0.0
+    debt_at: float = 0.0  # since when more has left than came, of that; 0: not
 
     @property
     def service_s(self) -> float:
         """The mean time that a task keeps one slot busy."""
-        return (self.busy_s + SERVICE_S_DEFAULT) / (self.done + 1.0)
+        return max(SERVICE_S_MIN, (self.busy_s + SERVICE_S_DEFAULT) / (self.done + 1.0))
 
     @property
     def rate(self) -> float:
@@ -72,8 +76,9 @@ class Flow:
                 came = more + done
             self.busy_s += at_work * passed_s
             self.busy_lately_s += at_work * passed_s
-            self.done += done
-            self.done_lately += done
+            if at_work > 0.0:  # what is done while nobody is said to work says nothing of how long it took
+                self.done += done
+                self.done_lately += done
             # Reports do not come at one moment: what seems to have left without being done comes back with the next.
             self.arrived += came
             self.arrived_lately += came
@@ -91,12 +96,19 @@ class Flow:
         came = max(0.0, self.arrived_lately)
         per_s = self.done_lately / self.busy_lately_s if self.busy_lately_s > 0.0 else 1.0 / self.service_s
         self.arrived_lately = min(0.0, self.arrived_lately)
+        if self.arrived_lately == 0.0:
+            self.debt_at = 0.0
+        elif not self.debt_at:
+            self.debt_at = self.at
+        elif self.at - self.debt_at > DEBT_S_MAX:
+            self.arrived_lately = self.debt_at = 0.0
         self.done_lately = self.busy_lately_s = 0.0
         return came, per_s
 
     def _begin(self, now: float) -> None:
         self.began = self.at = now
         self.arrived = self.arrived_lately = self.done_lately = self.busy_lately_s = 0.0
+        self.debt_at = 0.0
         self.marks.clear()
 
     def _rate(self, window_s: float) -> float:

@@ -70,6 +70,7 @@ class Instance:
     in_flight: int | None = None
     tasks_completed: int | None = None
     completed: int = 0  # of all its processes, as far as agentd has seen
+    completed_told: int | None = None  # the last count of its process, whichever heartbeat had one
     # The last that it reported, of whichever heartbeat: one without a task finished since says nothing of its speed.
     response_time_p50_s: float | None = None
     response_time_p95_s: float | None = None
@@ -167,6 +168,7 @@ class Instance:
         self.seq = 0
         self.missed = 0
         self.load = self.queue_length = self.in_flight = self.tasks_completed = None
+        self.completed_told = None
         self.response_time_p50_s = self.response_time_p95_s = None
         self.timed_at = 0.0
         self.labels = {}

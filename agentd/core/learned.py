@@ -42,6 +42,7 @@ def load(value: dict[str, Any], shift: float) -> Learned:
     flow = Flow(**value["flow"])
     flow.began += shift
     flow.at += shift
+    flow.debt_at += shift if flow.debt_at else 0.0
     flow.marks = [(at + shift, count) for at, count in flow.marks]
     learned = Learned(flow, saved_at=value["saved_at"] + shift)
     if len(value["peaks"]) == len(EXPERTS):

@@ -40,6 +40,8 @@ class Totals:
     # Tasks begun or waiting, in agents and in the pool's external queue. None: nobody tells.
     demand: float | None = None
     told: bool = False  # an instance tells what it has at work or waiting
+    # Tasks at work: by their own word, else what their load comes to. None: neither is known.
+    at_work: float | None = None
     completed: float | None = None  # tasks ever, of instances that tell; None: nobody does
 
     @property
@@ -51,7 +53,7 @@ class Totals:
 def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     """The totals of `pool` at `now`; starting, draining and late instances are left out of the loads."""
     count = ready = starting = draining = unhealthy = failed = queue_length = in_flight = 0
-    told = False
+    told = tells_work = False
     completed, counted = pool.completed_gone, pool.completed_gone > 0
     loads: list[float] = []
     fresh_since = now - fleet.config.heartbeat_timeout_s
@@ -76,14 +78,18 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
         count += instance.counts
         completed += instance.completed
         counted = counted or instance.tasks_completed is not None
+        tells_work = tells_work or instance.in_flight is not None
         told = told or instance.in_flight is not None or instance.queue_length is not None
+    at_work: float | None = float(in_flight) if tells_work else None
+    if at_work is None and loads:
+        at_work = math.fsum(loads) / len(loads) * ready * pool.config.concurrency
     demand: float | None = float(queue_length + in_flight) if told else None
     if pool.config.collector(QUEUE):
         waiting = signals.reading(pool, QUEUE, now)[0]
         demand = None if waiting is None else (demand or 0.0) + waiting
     return Totals(
         count, ready, starting, draining, unhealthy, failed, tuple(loads), queue_length, in_flight, demand, told,
-        float(completed) if counted else None,
+        at_work, float(completed) if counted else None,
     )  # fmt: skip
 
 
@@ -103,10 +109,12 @@ def take_report(instance: Instance, beat: Beat, now: float) -> bool:
     instance.load = beat.load
     instance.queue_length = beat.queue_length
     instance.in_flight = beat.in_flight
-    if beat.tasks_completed is not None and instance.tasks_completed is not None:
-        instance.completed += max(0, beat.tasks_completed - instance.tasks_completed)
-    elif beat.tasks_completed is not None and not instance.is_adopted:
-        instance.completed += beat.tasks_completed
+    if beat.tasks_completed is not None:
+        if instance.completed_told is not None:
+            instance.completed += max(0, beat.tasks_completed - instance.completed_told)
+        elif not instance.is_adopted:
+            instance.completed += beat.tasks_completed
+        instance.completed_told = beat.tasks_completed
     instance.tasks_completed = beat.tasks_completed
     if beat.tasks_completed is not None:
         _count(instance, beat.tasks_completed, now)

@@ -241,6 +241,7 @@ class Fleet:
         del self.pools[name]
         self.changed[f"pool/{name}"] = None
         self.touch_history(name)
+        self.touch_adaptive(name)
         self.touch_ledger(name)
 
     # -- instances ------------------------------------------------------------------------------

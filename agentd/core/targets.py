@@ -45,7 +45,7 @@ def target(fleet: Fleet, pool: Pool, rule: TargetTrigger, sums: Totals, now: flo
     if rule.signal == "demand":
         if sums.demand is None:
             return unknown_demand(pool, now)
-        return _of_total(rule, sums.count, sums.demand)
+        return _all_told(sums, _of_total(rule, sums.count, sums.demand))
     if pool.config.collector(rule.signal):
         total, why = signals.reading(pool, rule.signal, now)
         return abstains("no_reading", why) if total is None else _of_total(rule, sums.count, total)
@@ -142,7 +142,15 @@ def demand(pool: Pool, rule: DemandTrigger, sums: Totals, now: float) -> Wish:
     code = "high_demand" if wanted > sums.count else "low_demand" if wanted < sums.count else "demand_met"
     tasks = "1 task" if sums.demand == 1.0 else f"{number(sums.demand)} tasks"
     text = f"{tasks} in flight or waiting, {number(each)} per instance: {wanted} wanted"
-    return Wish(wanted, Reason(code, text))
+    return _all_told(sums, Wish(wanted, Reason(code, text)))
+
+
+def _all_told(sums: Totals, wish: Wish) -> Wish:
+    """`wish`, but no fewer where agents do not tell what they have: an empty queue says nothing of who is busy."""
+    if sums.told or not sums.ready or wish.count is None or wish.count >= sums.count:
+        return wish
+    text = f"{wish.reason.text}; no agent tells what it has at work, so none is let go"
+    return Wish(sums.count, Reason("unsure", text))
 
 
 def unknown_demand(pool: Pool, now: float) -> Wish:
@@ -159,7 +167,7 @@ def latency(fleet: Fleet, pool: Pool, rule: LatencyTrigger, sums: Totals, now: f
 
     What was started or let go last must have shown first: only reports count that came one interval after it.
     """
-    if sums.demand == 0.0 and sums.ready:
+    if sums.demand == 0.0 and sums.told and sums.ready:
         return Wish(max(0, sums.count - 1), Reason("idle", "nothing is in flight or waiting"))
     found = response_s(fleet, pool, rule, now)
     if found is None:

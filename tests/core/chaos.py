@@ -53,8 +53,8 @@ _PORTS_HELD = "broken: two instances on one port"
 _VOLATILE = {
     "instance": {
         "heard_at", "beat_at", "started_at", "since", "wake_at", "seq", "load", "queue_length", "in_flight",
-        "tasks_completed", "completed", "response_time_p50_s", "response_time_p95_s", "labels", "core_name",
-        "turned_at", "asked_at", "requested_at", "timed_at", "rate", "counted_at", "counted",
+        "tasks_completed", "completed", "completed_told", "response_time_p50_s", "response_time_p95_s", "labels",
+        "core_name", "turned_at", "asked_at", "requested_at", "timed_at", "rate", "counted_at", "counted",
         "paid_tasks", "unpaid_tasks",
     },
     "pool": {

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from agentd.core import adaptive, experts, learned, shadow
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
+from agentd.core.messages import Collected
 from agentd.core.metrics import Totals
 from agentd.core.model import InstanceId, PoolConfig, PoolName, PortRange
-from agentd.core.rules import AdaptiveTrigger
+from agentd.core.rules import AdaptiveTrigger, CollectorConfig, DemandTrigger, TargetTrigger
 from agentd.core.shadow import Shadow, Shadows
 from agentd.core.state import Pool
 from tests.core.fleets import fleet
@@ -34,10 +35,11 @@ def streamed(rate: float, service_s: float, until: float = 3_600.0, step_s: floa
     return flow
 
 
-def told(count: int, at_work: int, waiting: int = 0, **more: object) -> Totals:
+def told(count: int, busy: int, waiting: int = 0, **more: object) -> Totals:
     values: dict[str, object] = {
         "count": count, "ready": count, "starting": 0, "draining": 0, "unhealthy": 0, "failed": 0, "loads": (),
-        "queue_length": waiting, "in_flight": at_work, "demand": float(at_work + waiting), "told": True,
+        "queue_length": waiting, "in_flight": busy, "demand": float(busy + waiting), "told": True,
+        "at_work": float(busy),
     }  # fmt: skip
     return Totals(**(values | more))  # type: ignore[arg-type]
 
@@ -193,7 +195,7 @@ def noted(made: Pool, sums: Totals, until: float = 900.0) -> None:
 
 
 def test_without_a_word_of_work_it_abstains() -> None:
-    silent = told(2, 0, demand=None, told=False)
+    silent = told(2, 0, demand=None, told=False, at_work=None)
     proposal = adaptive.propose(pool(), AdaptiveTrigger(), silent, 10.0)
     assert (proposal.count, proposal.reason.code) == (None, "no_sample")
 
@@ -334,6 +336,83 @@ def test_saturation_comes_to_a_start_within_a_second_of_the_report() -> None:
     agent.next_beat = made.now
     made.run_until(made.now + 1.0)
     assert len(made.view().instances) > count
+
+
+def test_agents_that_tell_only_a_load_are_not_let_go_for_an_empty_queue() -> None:
+    """A queue outside says what waits, and nothing of who is busy."""
+    config = PoolConfig(
+        RESEARCH, max=20, ports=PortRange(9101, 9150), triggers=(AdaptiveTrigger(),), policy="adaptive",
+        collectors=(CollectorConfig("queue", "test"),),
+    )  # fmt: skip
+    made = World(fleet(config), start_delay_s=5.0)
+    made.usual_load = 1.0
+    made.boot()
+    while made.now < 600.0:
+        made.step(Collected(RESEARCH, "queue", 30.0 if made.now < 120.0 else 0.0))
+        made.run_until(made.now + 1.0)
+    assert len(made.agents) >= 10
+
+
+def test_a_queue_grows_the_pool_where_nobody_tells_what_is_at_work() -> None:
+    flow = Flow()
+    for second in range(2_000):
+        flow.observe(float(second), 200.0 + second % 7, 0.0, float(second))
+    assert flow.service_s == 10.0
+    assert adaptive._demand(pool(), told(3, 0, 12, at_work=None)) == adaptive.Demand(3.0, 12.0, False)
+
+
+def test_an_unreadable_queue_is_not_taken_for_tasks_that_left() -> None:
+    made = pool()
+    noted(made, told(6, 1, 40))
+    assert made.adaptive is not None
+    rate = made.adaptive.flow.rate
+    whole = fleet(made.config)
+    controller = World(whole).controller
+    adaptive.note(controller._fleet, made, AdaptiveTrigger(), told(6, 1, demand=None), 905.0)
+    adaptive.note(controller._fleet, made, AdaptiveTrigger(), told(6, 1, 40), 910.0)
+    assert made.adaptive.flow.rate <= rate + 0.01
+    assert made.adaptive.flow.take_lately()[0] == 0.0
+
+
+def test_a_purge_is_forgotten_soon() -> None:
+    flow = streamed(rate=0.5, service_s=12.0, until=600.0)
+    flow.observe(601.0, 5_006.0, 6.0, 300.0)
+    flow.take_lately()
+    flow.observe(602.0, 6.0, 6.0, 300.0)
+    came = 0.0
+    for second in range(603, 700):
+        flow.observe(float(second), 6.0 + second - 602, 6.0, 300.0)
+        came += flow.take_lately()[0]
+    assert came >= 60.0
+
+
+def test_a_beat_without_a_count_of_tasks_does_not_make_the_next_one_count_all_again() -> None:
+    made = world()
+    run(made, 1, 30.0)
+    ident = sorted(made.agents)[0]
+    agent = made.agents[InstanceId(ident)]
+    for number in (5_000, None, 5_001):
+        agent.tasks_completed = number
+        agent.next_beat = made.now
+        made.run_until(made.now + 1.0)
+    assert made.controller._fleet.instances[InstanceId(ident)].completed == 5_001
+
+
+@pytest.mark.parametrize("trigger", [DemandTrigger(down_window_s=0.0), TargetTrigger("demand", 2.0, down_window_s=0.0)])
+def test_an_empty_queue_lets_nobody_go_who_does_not_tell_his_work(trigger: DemandTrigger | TargetTrigger) -> None:
+    config = PoolConfig(
+        RESEARCH, min=1, max=9, ports=PortRange(9101, 9150), triggers=(trigger,), policy=trigger.kind,
+        collectors=(CollectorConfig("queue", "test"),), drain_share_max=1.0,
+    )  # fmt: skip
+    made = World(fleet(config))
+    made.usual_load = 1.0
+    made.boot()
+    for waiting in (8.0, 8.0, 0.0, 0.0):
+        made.step(Collected(RESEARCH, "queue", waiting))
+        made.run_until(made.now + 20.0)
+    count = len(made.agents)
+    assert count >= 4
+    assert made.view().pools[0].next.reasons[0].code == "unsure"
 
 
 def test_a_restart_forgets_nothing() -> None:
