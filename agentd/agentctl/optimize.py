@@ -177,7 +177,8 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
     case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall)
     try:
         finding = search(
-            case, candidates(wishes.slo_s, weight), Budget(wishes.runs, wishes.limit_s, time.monotonic),
+            case, candidates(wishes.slo_s, weight, tells_tasks=load.tells_tasks),
+            Budget(wishes.runs, wishes.limit_s, time.monotonic),
             seed=wishes.seed, on_progress=_bar(pool),
         )  # fmt: skip
     except OutOfTime:

@@ -39,6 +39,7 @@ class Load:
     wall: float | None
     shows_queue: bool
     told: tuple[str, ...]
+    tells_tasks: bool = True  # its agents do; a trace leaves that open
 
 
 def from_trace(path: Path, service_s: float | None) -> Load:
@@ -106,6 +107,10 @@ def from_history(
         "      what a queue grows by has arrived besides;",
         "      moments within a sample and the time of each task are drawn, anew with each seed",
     ]
+    if rebuilt.by_load:
+        told.append(
+            "      the simulated agents tell their tasks, these do not: what is gained here is the most that can be"
+        )
     mean = sum(row.count for row in rows) / len(rows)
     told.append(f"      the pool had {mean:.1f} agents in the mean then, whatever its settings were")
     if rebuilt.missing_s:
@@ -114,7 +119,7 @@ def from_history(
         told.append(f"      the latest part only: {REQUESTS_MAX} requests are the most that is simulated")
     if not (rebuilt.shows_queue or has_queue):
         told.append("      nothing was ever seen to wait: what would wait is seen by no policy either")
-    return Load(requests, rebuilt.first_wall, rebuilt.shows_queue, tuple(told))
+    return Load(requests, rebuilt.first_wall, rebuilt.shows_queue, tuple(told), not rebuilt.by_load)
 
 
 def _rows(file: Path, pool: str, for_s: float) -> list[Recorded]:

@@ -29,6 +29,8 @@ STEP_RATIO = 1.0 / 15.0
 STEP_S_MIN = 1.0
 # What has just grown is not made smaller before so long: where a start takes no time, counts would follow every task.
 HOLD_S = 10.0
+# After so long without a look nobody knows what came in between.
+AWAY_S = 300.0
 # How often what was learned is worth a write.
 SAVE_S = 60.0
 # A load says how busy agents are and not what waits: so busy they are full, and there is more.
@@ -73,8 +75,8 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     shadows = learned.shadows
     if shadows is None:
         learned.shadows = Shadows.beginning(sums.count, now)
-    elif now - shadows.lived_at > 10 * START_S_DEFAULT:
-        shadows.lived_at = now  # agentd was away, or the trigger was: nobody knows what came in between
+    elif now - shadows.lived_at > AWAY_S:
+        shadows.lived_at = now
         learned.flow.take_lately()
     elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):
         came, freed_per_s = learned.flow.take_lately()
@@ -117,7 +119,9 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
         text = f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s"
         return Proposal(trigger.kind, sums.count, Reason("just_grown", text))
     if count < sums.count and not demand.sure:
-        return Proposal(trigger.kind, sums.count, Reason("unsure", "nobody knows how many tasks wait outside"))
+        return Proposal(
+            trigger.kind, sums.count, Reason("unsure", "nobody knows all the tasks that wait or are at work")
+        )
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
     return Proposal(trigger.kind, count, Reason(code, _text(demand, expected, start_s, view, expert.name, low, high)))
 
@@ -158,9 +162,8 @@ def _demand(pool: Pool, sums: Totals) -> Demand | None:
     if sums.told:
         return Demand(sums.at_work or 0.0, float(sums.queue_length), False, whole=False)
     if sums.at_work is not None:
-        return Demand(
-            sums.at_work / FULL_RATIO, 0.0, not pool.config.collector(QUEUE), not pool.config.collector(QUEUE)
-        )
+        readable = not pool.config.collector(QUEUE)
+        return Demand(sums.at_work / FULL_RATIO, 0.0, sure=readable, whole=readable)
     return None
 
 

@@ -73,11 +73,14 @@ class Candidate:
         ]
 
 
-def candidates(slo_s: float, late_weight: float) -> tuple[Candidate, ...]:
-    """Those that are tried beside what a pool has, the first of each kind before the second of any."""
+def candidates(slo_s: float, late_weight: float, *, tells_tasks: bool = True) -> tuple[Candidate, ...]:
+    """Those that are tried beside what a pool has, the first of each kind before the second of any.
+
+    `tells_tasks`: its agents tell what they have at work or waiting; `demand` knows nothing without.
+    """
     kinds: list[list[Candidate]] = [
         [_adaptive(AdaptiveTrigger(slo_s, late_weight, standby)) for standby in _STANDBYS],
-        [_demand(DemandTrigger(share, window_s)) for share, window_s in _DEMANDS],
+        [_demand(DemandTrigger(share, window_s)) for share, window_s in _DEMANDS if tells_tasks],
         [_target(TargetTrigger(target=load, down_window_s=window_s)) for load, window_s in _TARGETS],
         [_threshold(ThresholdTrigger(up, down), *cooldowns) for up, down, *cooldowns in _THRESHOLDS],
     ]

@@ -140,3 +140,9 @@ def test_a_file_says_what_was_simulated(candidate: Candidate, own: str, tmp_path
     wanted = candidate.apply(pool)
     assert replace(pool, policy=wanted.policy) == wanted
     assert pool.triggers == (candidate.trigger,)
+
+
+def test_demand_is_not_tried_where_agents_do_not_tell_their_tasks() -> None:
+    fewer = candidates(5.0, 10.0, tells_tasks=False)
+    assert [one.name for one in fewer] == [one.name for one in ALL if not one.name.startswith("demand")]
+    assert len(fewer) < len(ALL)
