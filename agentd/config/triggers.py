@@ -19,6 +19,7 @@ from agentd.core.cron import Cron, Window
 from agentd.core.experts import NAMES
 from agentd.core.rules import (
     AUTO,
+    FORECASTS,
     SIGNALS,
     SOURCE_NAME,
     AdaptiveTrigger,
@@ -86,6 +87,7 @@ def _adaptive(entry: Section, _own: ThresholdTrigger) -> Trigger:
         late_weight=entry.read("late_weight", base.late_weight, number(0.1, 1_000)),
         standby=entry.read("standby", base.standby, whole(0, COUNT_MAX)),
         expert=entry.read("expert", base.expert, choice((AUTO, *NAMES))),
+        forecast=entry.read("forecast", base.forecast, choice(FORECASTS)),
     )
 
 
@@ -128,7 +130,7 @@ KINDS = {
     "latency": Kind(("target_sec", "quantile", "tolerance_ratio", "down_window_sec"), _latency),
     "schedule": Kind(("windows",), _schedule),
     "external": Kind(("sources",), _external),
-    "adaptive": Kind(("wait_target_sec", "late_weight", "standby", "expert"), _adaptive),
+    "adaptive": Kind(("wait_target_sec", "late_weight", "standby", "expert", "forecast"), _adaptive),
 }
 # What `policy` may name: the one trigger, with its defaults.
 POLICIES: dict[str, Trigger] = {

@@ -11,15 +11,16 @@ half of a pool is silent, it stays as it is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from agentd.core import experts
+from agentd.core import demand as demands
+from agentd.core import experts, forecasting
+from agentd.core.demand import Demand
 from agentd.core.experts import EXPERTS, Outlook
 from agentd.core.learned import Learned
 from agentd.core.metrics import Totals, quantile
 from agentd.core.model import Proposal, Reason
-from agentd.core.rules import QUEUE, AdaptiveTrigger
-from agentd.core.shadow import Shadows
+from agentd.core.rules import AUTO, AdaptiveTrigger
+from agentd.core.shadow import Shadows, Step
 from agentd.core.state import Fleet, Pool
 
 # Before a start of the pool has been seen.
@@ -33,30 +34,11 @@ HOLD_S = 10.0
 AWAY_S = 300.0
 # How often what was learned is worth a write.
 SAVE_S = 60.0
-# A load says how busy agents are and not what waits: so busy they are full, and there is more.
-FULL_RATIO = 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more.
-
-    `whole`: it can be compared with what was known before, for nothing is missing that was there.
-    """
-
-    at_work: float
-    waiting: float
-    sure: bool
-    whole: bool = True
-
-    @property
-    def total(self) -> float:
-        return self.at_work + self.waiting
 
 
 def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> None:
     """Take what the agents of `pool` tell now."""
-    demand = _demand(pool, sums)
+    demand = demands.known(pool, sums)
     if demand is None or now < fleet.recovering_until:  # by then everybody has spoken again
         return
     if pool.adaptive is None:
@@ -72,6 +54,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     floor = _floor(demand, view)
     for place, expert in enumerate(EXPERTS):
         learned.peaks[place] = max(floor, experts.faded(expert, learned.peaks[place], passed_s, view.stretch))
+    learned.forecast = forecasting.floor(fleet, pool, start_s, now)
     shadows = learned.shadows
     if shadows is None:
         learned.shadows = Shadows.beginning(sums.count, now)
@@ -80,10 +63,12 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         learned.flow.take_lately()
     elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):
         came, freed_per_s = learned.flow.take_lately()
-        shadows.live(
-            view, now, came, freed_per_s, start_s, pool.config.concurrency, pool.min, pool.max,
-            trigger.wait_target_s, trigger.late_weight,
+        slots = pool.config.concurrency
+        step = Step(
+            view, now, now - shadows.lived_at, came, freed_per_s, start_s, slots, pool.min, pool.max,
+            trigger.wait_target_s,
         )  # fmt: skip
+        shadows.live(step, trigger.late_weight, _kept(learned, slots))
     if now - learned.saved_at >= SAVE_S:
         learned.saved_at = now
         fleet.touch_adaptive(pool.name)
@@ -91,7 +76,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
 
 def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> Proposal:
     """The count that is nearest to what there is, of those that the leading expert finds right."""
-    demand = _demand(pool, sums)
+    demand = demands.known(pool, sums)
     learned = pool.adaptive
     if demand is None or learned is None:
         text = "no ready instance has told its load, in_flight or queue_length"
@@ -113,7 +98,10 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
         high = max(high, low)
     if sums.unhealthy:  # who is late may be at work with all it can take
         high = max(high, math.ceil((demand.total + sums.unhealthy * slots) / slots))
-    count = low if sums.count < low else high if sums.count > high else sums.count
+    count = without = max(low, min(high, sums.count))
+    if heeds(trigger, learned):
+        kept = _kept(learned, slots)
+        low, high, count = max(low, kept), max(high, kept), max(count, kept)
     grown_s = math.inf if pool.last_up_at is None else now - pool.last_up_at
     if count < sums.count and grown_s < HOLD_S:
         text = f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s"
@@ -122,8 +110,24 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
         return Proposal(
             trigger.kind, sums.count, Reason("unsure", "nobody knows all the tasks that wait or are at work")
         )
+    text = _text(demand, expected, start_s, view, expert.name, low, high)
+    if count > without:
+        text = f"{text}; {learned.forecast:.1f} are usual at this time: forecast"
+        return Proposal(trigger.kind, count, Reason("forecast", text))
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
-    return Proposal(trigger.kind, count, Reason(code, _text(demand, expected, start_s, view, expert.name, low, high)))
+    return Proposal(trigger.kind, count, Reason(code, text))
+
+
+def heeds(trigger: AdaptiveTrigger, learned: Learned) -> bool:
+    """Whether the forecast may raise the pool now."""
+    if trigger.forecast != AUTO:
+        return trigger.forecast == "on"
+    return learned.shadows is not None and learned.shadows.trial is not None and learned.shadows.trial.heeded
+
+
+def _kept(learned: Learned, slots: int) -> int:
+    """As many as the forecast expects to be at work; 0: it knows nothing."""
+    return experts.instances(learned.forecast, slots)
 
 
 def start_time_s(pool: Pool) -> float:
@@ -150,21 +154,6 @@ def _leader(trigger: AdaptiveTrigger, learned: Learned) -> int:
     if trigger.expert in experts.NAMES:
         return experts.NAMES.index(trigger.expert)
     return learned.shadows.leader if learned.shadows else 0
-
-
-def _demand(pool: Pool, sums: Totals) -> Demand | None:
-    """What is known of the tasks of `pool`; None: nothing."""
-    if sums.demand is not None:
-        if sums.at_work is not None:
-            return Demand(sums.at_work, max(0.0, sums.demand - sums.in_flight), True)
-        # Nobody tells whether agents are busy: they are while something waits, and may be when nothing does.
-        return Demand(float(sums.ready * pool.config.concurrency) if sums.demand else 0.0, sums.demand, False)
-    if sums.told:
-        return Demand(sums.at_work or 0.0, float(sums.queue_length), False, whole=False)
-    if sums.at_work is not None:
-        readable = not pool.config.collector(QUEUE)
-        return Demand(sums.at_work / FULL_RATIO, 0.0, sure=readable, whole=readable)
-    return None
 
 
 def _floor(demand: Demand, view: Outlook) -> float:

@@ -90,7 +90,10 @@ def faded(expert: Expert, peak: float, passed_s: float, stretch: float) -> float
 def band(expert: Expert, expected: float, floor: float, peak: float, slots: int) -> tuple[int, int]:
     """The lower and upper end, in instances of `slots` tasks each. `floor`: at work and urgently waiting."""
     spread = math.sqrt(expected)
-    lower = max(expected + expert.up * spread, floor) / slots
-    upper = max(expected + expert.down * spread, expert.hold_ratio * peak) / slots
-    low = math.ceil(lower - _ROUNDING)
-    return low, max(low, math.ceil(upper - _ROUNDING))
+    low = instances(max(expected + expert.up * spread, floor), slots)
+    return low, max(low, instances(max(expected + expert.down * spread, expert.hold_ratio * peak), slots))
+
+
+def instances(tasks: float, slots: int) -> int:
+    """How many instances of `slots` tasks each hold so many."""
+    return math.ceil(tasks / slots - _ROUNDING)

@@ -7,17 +7,21 @@ from typing import Any
 
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
-from agentd.core.shadow import Shadow, Shadows
+from agentd.core.shadow import Shadow, Shadows, Trial
 
 
 @dataclass(slots=True)
 class Learned:
-    """`peaks`: the recent peak of demand as each expert remembers it, as of `flow.at`."""
+    """`peaks`: the recent peak of demand as each expert remembers it, as of `flow.at`.
+
+    `forecast`: the tasks that are expected at this time of the day and week; 0: unknown.
+    """
 
     flow: Flow = field(default_factory=Flow)
     shadows: Shadows | None = None
     peaks: list[float] = field(default_factory=lambda: [0.0] * len(EXPERTS))
     saved_at: float = 0.0
+    forecast: float = 0.0
 
 
 def row(learned: Learned) -> dict[str, Any]:
@@ -27,12 +31,14 @@ def row(learned: Learned) -> dict[str, Any]:
         "flow": asdict(learned.flow),
         "peaks": learned.peaks,
         "saved_at": learned.saved_at,
+        "forecast": learned.forecast,
         "shadows": None
         if shadows is None
         else {
             **{name: getattr(shadows, name) for name in ("since", "lived_at", "hours_s", "tasks")},
             "leader": EXPERTS[shadows.leader].name,
             "fleets": {expert.name: astuple(fleet) for expert, fleet in zip(EXPERTS, shadows.fleets, strict=True)},
+            "trial": None if shadows.trial is None else astuple(shadows.trial),
         },
     }
 
@@ -44,18 +50,23 @@ def load(value: dict[str, Any], shift: float) -> Learned:
     flow.at += shift
     flow.debt_at += shift if flow.debt_at else 0.0
     flow.marks = [(at + shift, count) for at, count in flow.marks]
-    learned = Learned(flow, saved_at=value["saved_at"] + shift)
+    learned = Learned(flow, saved_at=value["saved_at"] + shift, forecast=value.get("forecast", 0.0))
     if len(value["peaks"]) == len(EXPERTS):
         learned.peaks = list(value["peaks"])
     saved = value["shadows"]
     names = [expert.name for expert in EXPERTS]
     if saved is not None and list(saved["fleets"]) == names:
-        fleets = []
-        for fields in saved["fleets"].values():
-            count, ready, demand, peak, coming, paid, held_s = fields
-            fleets.append(Shadow(count, ready, demand, peak, [(at + shift, n) for at, n in coming], paid, held_s))
+        trial = None
+        if saved.get("trial") is not None:
+            with_it, without, since, heeded = saved["trial"]
+            trial = Trial(_shadow(with_it, shift), _shadow(without, shift), since + shift, heeded)
         learned.shadows = Shadows(
-            fleets, names.index(saved["leader"]), saved["since"] + shift, saved["lived_at"] + shift,
-            saved["hours_s"], saved["tasks"],
+            [_shadow(fleet, shift) for fleet in saved["fleets"].values()], names.index(saved["leader"]),
+            saved["since"] + shift, saved["lived_at"] + shift, saved["hours_s"], saved["tasks"], trial,
         )  # fmt: skip
     return learned
+
+
+def _shadow(saved: list[Any], shift: float) -> Shadow:
+    count, ready, demand, peak, coming, paid, held_s = saved
+    return Shadow(count, ready, demand, peak, [(at + shift, number) for at, number in coming], paid, held_s)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from agentd.core import learned, ledger, scalability, trial
+from agentd.core import forecast, learned, ledger, scalability, trial
 from agentd.core.ledger import Ledger
 from agentd.core.messages import Stage
 from agentd.core.model import (
@@ -74,8 +74,11 @@ def row(fleet: Fleet, key: str) -> str | None:
 
 def snapshot(fleet: Fleet) -> dict[str, str]:
     """All rows, instances in the order in which they were made."""
-    pools = [f"{kind}/{name}" for name in fleet.pools for kind in ("pool", "history", "ledger", "adaptive")]
-    keys = [CONTROLLER, "ledger/", *pools, *(f"instance/{i}" for i in fleet.instances)]
+    keys = [CONTROLLER, "ledger/"]
+    for pool in fleet.pools.values():
+        keys += [f"{kind}/{pool.name}" for kind in ("pool", "history", "ledger", "adaptive", "forecast")]
+        keys += [f"season/{pool.name}/{day}" for day in (pool.forecast.days if pool.forecast else ())]
+    keys += [f"instance/{ident}" for ident in fleet.instances]
     found = {key: _row(fleet, key) for key in keys}
     return {key: text for key, text in found.items() if text is not None}
 
@@ -109,6 +112,8 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
             pool.law = scalability.fit(pool.history.levels)
         if f"adaptive/{name}" in rows:
             pool.adaptive = learned.load(json.loads(rows[f"adaptive/{name}"]), shift)
+        if f"forecast/{name}" in rows:
+            pool.forecast = forecast.load(json.loads(rows[f"forecast/{name}"]), _days(rows, name), shift)
     for name in populated - set(fleet.pools):
         fleet.pools[name] = Pool(config=PoolConfig(name=name, min=0, max=0), removed=True)
     for instance in sorted(loaded, key=lambda i: i.created_at):
@@ -124,11 +129,11 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
 
 def _row(fleet: Fleet, key: str) -> str | None:
     kind, _, name = key.partition("/")
-    value: dict[str, Any] | None = None
+    value: Mapping[str, Any] | None = None
     if kind == CONTROLLER:
+        pauses = {direction: astuple(pause) for direction, pause in fleet.pauses.items()}
         value = {name: getattr(fleet, name) for name in _CONTROLLER_FIELDS}
-        value["mode"] = asdict(fleet.mode)
-        value["pauses"] = {direction: astuple(pause) for direction, pause in fleet.pauses.items()}
+        value |= {"mode": asdict(fleet.mode), "pauses": pauses}
     elif kind == "pool":
         pool = fleet.pools.get(PoolName(name))
         value = _pool_row(pool) if pool else None
@@ -138,6 +143,8 @@ def _row(fleet: Fleet, key: str) -> str | None:
     elif kind == "adaptive":
         pool = fleet.pools.get(PoolName(name))
         value = learned.row(pool.adaptive) if pool and pool.adaptive else None
+    elif kind in ("forecast", "season"):
+        value = _forecast_row(fleet, kind, name)
     elif kind == "ledger":
         value = _ledger_row(fleet, name)
     else:
@@ -145,6 +152,21 @@ def _row(fleet: Fleet, key: str) -> str | None:
         if instance:
             value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
     return None if value is None else json.dumps(value, separators=(",", ":"))
+
+
+def _forecast_row(fleet: Fleet, kind: str, name: str) -> Mapping[str, Any] | None:
+    """What was learned of a pool, or (`name` is pool/day) what it had to do on one day."""
+    pool = fleet.pools.get(PoolName(name.partition("/")[0]))
+    if pool is None or pool.forecast is None:
+        return None
+    if kind == "forecast":
+        return forecast.row(pool.forecast)
+    return forecast.day_row(pool.forecast, int(name.partition("/")[2]))
+
+
+def _days(rows: Mapping[str, str], name: PoolName) -> dict[int, dict[str, list[float | None]]]:
+    prefix = f"season/{name}/"
+    return {int(key[len(prefix) :]): json.loads(text) for key, text in rows.items() if key.startswith(prefix)}
 
 
 def _ledger_row(fleet: Fleet, name: str) -> dict[str, Any] | None:

@@ -22,8 +22,10 @@ QUEUE = "queue"
 # A reading is stale when its collector has missed so many turns, and is at least so old.
 STALE_INTERVALS = 3.0
 STALE_S_MIN = 30.0
-# Whom an adaptive pool follows where nobody says it.
+# Whom an adaptive pool follows where nobody says it, and whether it heeds its forecast: by what would have paid lately.
 AUTO = "auto"
+# What an adaptive pool makes of its forecast.
+FORECASTS = (AUTO, "on", "off")
 # What a `target` may look at besides the pool's collectors.
 SIGNALS = ("load", "in_flight", "demand", "throughput")
 DIRECTIONS = ("up", "down")
@@ -107,7 +109,8 @@ class AdaptiveTrigger:
 
     `wait_target_s`: a task that waits for longer is late. `late_weight`: one percent of late tasks is worth so many
     percent of the instances' time. `standby`: so many more than the tasks at hand need, always. `expert`: the one to
-    follow (`core.experts` has them), or auto: whoever would have paid least lately.
+    follow (`core.experts` has them), or auto: whoever would have paid least lately. `forecast`: one of FORECASTS:
+    whether what is expected at this time of the day and week may raise it; auto: while that pays.
     """
 
     kind: ClassVar[str] = "adaptive"
@@ -116,6 +119,7 @@ class AdaptiveTrigger:
     late_weight: float = 10.0
     standby: int = 0
     expert: str = AUTO
+    forecast: str = AUTO
 
 
 Trigger = (

@@ -12,6 +12,7 @@ from agentd.core import (
     costs,
     departure,
     drain,
+    forecasting,
     guards,
     planner,
     sharing,
@@ -43,6 +44,7 @@ def check(
     for pool in pools:
         if pool.quick:
             pool.evaluated_at, pool.evaluate_at = now, now + EVALUATE_S_MAX
+        forecasting.note(fleet, pool, sums[pool.name], now)
         triggers.note(fleet, pool, sums[pool.name], now)
     decisions, taken = sharing.shared(fleet, pools, now, between=between, sums=sums)
     order = sorted(pools, key=lambda pool: (-pool.config.priority, pool.name))

@@ -24,8 +24,32 @@ BETTER_RATIO = 0.02
 DOUBT_S = 300.0
 # Nobody is left before so much has been seen.
 TRIAL_S = 300.0
+# Whether the forecast pays is judged by a week: much comes once in it. It is heeded after a day in shadow, when it has
+# saved so much, and until it has cost more than it saved.
+WEEK_S = 604_800.0
+FORECAST_TRIAL_S = 86_400.0
+FORECAST_BETTER_RATIO = 0.005
 # The share of the leader's instances that a plan which knows all arrivals would need: measured on the traces.
 NEEDED_RATIO = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all shadows live through: `came` tasks in `passed_s` up to `now`. `freed_per_s`: the share of busy slots.
+
+    A start takes `start_s`; an instance works on `slots` tasks; there are between `least` and `most` of them.
+    """
+
+    view: Outlook
+    now: float
+    passed_s: float
+    came: float
+    freed_per_s: float
+    start_s: float
+    slots: int
+    least: int
+    most: int
+    wait_target_s: float
 
 
 @dataclass(slots=True)
@@ -43,27 +67,26 @@ class Shadow:
     paid: float = 0.0
     held_s: float = 0.0
 
-    def live(
-        self, expert: Expert, view: Outlook, now: float, passed_s: float, came: float, freed_per_s: float,
-        start_s: float, slots: int, least: int, most: int, wait_target_s: float,
-    ) -> float:  # fmt: skip
-        """Live through `passed_s` in which `came` tasks arrived; the tasks that waited too long."""
-        while self.coming and self.coming[0][0] <= now:
+    def live(self, expert: Expert, step: Step, kept: int = 0) -> float:
+        """Live through `step`; the tasks that waited too long. At least `kept` instances are kept."""
+        view, came = step.view, step.came
+        while self.coming and self.coming[0][0] <= step.now:
             self.ready += self.coming.pop(0)[1]
-        capacity = float(self.ready * slots)
+        capacity = float(self.ready * step.slots)
         before = self.demand
         there = before + came
-        there = max(0.0, there - min(there, min((before + there) / 2.0, capacity) * freed_per_s * passed_s))
+        there = max(0.0, there - min(there, min((before + there) / 2.0, capacity) * step.freed_per_s * step.passed_s))
         self.demand = there
         over = max(there, (before + there) / 2.0) - capacity
-        late = came if over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > wait_target_s) else 0.0
+        waits = over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > step.wait_target_s)
         waiting = max(0.0, there - capacity)
         floor = there - waiting + waiting * view.urgent_ratio
-        self.peak = max(floor, faded(expert, self.peak, passed_s, view.stretch))
-        low, high = band(expert, view.expected(there), floor, self.peak, slots)
-        self._resize(max(least, min(most, low if self.count < low else high if self.count > high else self.count)),
-                     now + start_s)  # fmt: skip
-        return late
+        self.peak = max(floor, faded(expert, self.peak, step.passed_s, view.stretch))
+        low, high = band(expert, view.expected(there), floor, self.peak, step.slots)
+        low, high = max(low, kept), max(high, kept)
+        wanted = low if self.count < low else high if self.count > high else self.count
+        self._resize(max(step.least, min(step.most, wanted)), step.now + step.start_s)
+        return came if waits else 0.0
 
     def _resize(self, wanted: int, ready_at: float) -> None:
         if wanted > self.count:
@@ -82,6 +105,41 @@ class Shadow:
 
 
 @dataclass(slots=True)
+class Trial:
+    """Two more shadows, both with the leader's expert, one of which keeps what the forecast expects.
+
+    `heeded`: whether that has saved enough, and has not stopped to.
+    """
+
+    with_it: Shadow
+    without: Shadow
+    since: float
+    heeded: bool = False
+
+    @classmethod
+    def beginning(cls, like: Shadow, now: float) -> Trial:
+        """Both as `like` is now, with nothing paid."""
+        with_it, without = (Shadow(like.count, like.count, like.demand, like.peak) for _ in range(2))
+        return cls(with_it, without, now)
+
+    @property
+    def saved_ratio(self) -> float:
+        """So much of what was paid without the forecast would have been saved with it; below 0 it costs more."""
+        return 1.0 - self.with_it.paid / self.without.paid if self.without.paid else 0.0
+
+    def live(self, expert: Expert, step: Step, price: float, kept: int) -> None:
+        """Let both live through `step`; a late task costs `price`, and the forecast expects `kept` instances."""
+        kept_ratio = math.exp(-step.passed_s / WEEK_S)
+        for fleet, least in ((self.with_it, kept), (self.without, 0)):
+            held_s = fleet.count * step.passed_s
+            late = fleet.live(expert, step, least)
+            fleet.paid = fleet.paid * kept_ratio + held_s + late * price
+            fleet.held_s = fleet.held_s * kept_ratio + held_s
+        if step.now - self.since >= FORECAST_TRIAL_S:
+            self.heeded = self.saved_ratio >= (0.0 if self.heeded else FORECAST_BETTER_RATIO)
+
+
+@dataclass(slots=True)
 class Shadows:
     """One shadow for each of EXPERTS, and whom the pool follows.
 
@@ -94,35 +152,34 @@ class Shadows:
     lived_at: float = 0.0
     hours_s: float = 0.0
     tasks: float = 0.0
+    trial: Trial | None = None  # of the forecast, from when there is one
 
     @classmethod
     def beginning(cls, count: int, now: float) -> Shadows:
         """All with `count` instances, ready."""
         return cls([Shadow(count, count) for _ in EXPERTS], since=now, lived_at=now)
 
-    def live(
-        self, view: Outlook, now: float, came: float, freed_per_s: float, start_s: float, slots: int, least: int,
-        most: int, wait_target_s: float, late_weight: float,
-    ) -> None:  # fmt: skip
-        """Let all live until `now`, and follow whoever has paid least.
+    def live(self, step: Step, late_weight: float, kept: int = 0) -> None:
+        """Let all live through `step`, and follow whoever has paid least.
 
-        `late_weight`: so many percent of the instances' time is one percent of late tasks worth.
+        `late_weight`: so many percent of the instances' time is one percent of late tasks worth. `kept`: so many
+        instances are what the forecast expects.
         """
-        passed_s = now - self.lived_at
-        self.lived_at = now
-        kept_ratio = math.exp(-passed_s / MEMORY_S)
-        held_s = [fleet.count * passed_s for fleet in self.fleets]
-        late = [
-            fleet.live(expert, view, now, passed_s, came, freed_per_s, start_s, slots, least, most, wait_target_s)
-            for expert, fleet in zip(EXPERTS, self.fleets, strict=True)
-        ]
+        self.lived_at = step.now
+        kept_ratio = math.exp(-step.passed_s / MEMORY_S)
+        held_s = [fleet.count * step.passed_s for fleet in self.fleets]
+        late = [fleet.live(expert, step) for expert, fleet in zip(EXPERTS, self.fleets, strict=True)]
         self.hours_s = self.hours_s * kept_ratio + held_s[self.leader]
-        self.tasks = self.tasks * kept_ratio + came
+        self.tasks = self.tasks * kept_ratio + step.came
         price = late_weight * NEEDED_RATIO * self.hours_s / self.tasks if self.tasks > 0.0 else 0.0
         for place, fleet in enumerate(self.fleets):
             fleet.paid = fleet.paid * kept_ratio + held_s[place] + late[place] * price
             fleet.held_s = fleet.held_s * kept_ratio + held_s[place]
-        self._follow(now - self.since)
+        if self.trial is not None:
+            self.trial.live(EXPERTS[self.leader], step, price, kept)
+        elif kept:
+            self.trial = Trial.beginning(self.fleets[self.leader], step.now)
+        self._follow(step.now - self.since)
 
     def _follow(self, seen_s: float) -> None:
         if seen_s <= TRIAL_S:

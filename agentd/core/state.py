@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from agentd.core import lifecycle
 from agentd.core.effects import Effect
+from agentd.core.forecast import Forecast
 from agentd.core.health import Alarms
 from agentd.core.instances import NO_INCARNATION, SHRINKING, Instance, Purpose
 from agentd.core.learned import Learned
@@ -126,6 +127,7 @@ class Pool:
     schedule: Schedule = Schedule()
     conditions: dict[str, tuple[bool, float]] = field(default_factory=dict)  # status, and since when (wall time)
     adaptive: Learned | None = None  # what the trigger of that name has learned
+    forecast: Forecast | None = None  # what it has had to do at which time
     completed_gone: int = 0  # tasks of instances that are gone
     quick: bool = False  # it is also evaluated between the checks
     evaluated_at: float = 0.0
@@ -234,7 +236,8 @@ class Fleet:
             instance.core_name = self.pools[instance.pool].config.core_name(instance.port)
 
     def drop_pool(self, name: PoolName) -> None:
-        ledger = self.pools[name].ledger
+        forecast, ledger = self.pools[name].forecast, self.pools[name].ledger
+        days = forecast.days if forecast else ()
         if ledger.since:
             self.past.merge(ledger)
             self.touch_ledger("")
@@ -243,6 +246,9 @@ class Fleet:
         self.touch_history(name)
         self.touch_adaptive(name)
         self.touch_ledger(name)
+        self.changed[f"forecast/{name}"] = None
+        for day in days:
+            self.changed[f"season/{name}/{day}"] = None
 
     # -- instances ------------------------------------------------------------------------------
 
@@ -359,6 +365,14 @@ class Fleet:
 
     def touch_adaptive(self, name: PoolName) -> None:
         self.changed[f"adaptive/{name}"] = None
+
+    def touch_forecast(self, name: PoolName) -> None:
+        """What was learned, and the days that have changed by that."""
+        forecast = self.pools[name].forecast
+        assert forecast is not None, f"broken invariant: {name} has no forecast"
+        self.changed[f"forecast/{name}"] = None
+        for day in forecast.take_changed():
+            self.changed[f"season/{name}/{day}"] = None
 
     def touch_history(self, name: PoolName) -> None:
         self.changed[f"history/{name}"] = None

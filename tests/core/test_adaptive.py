@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.core import adaptive, experts, learned, shadow
+from agentd.core import adaptive, demand, experts, learned, shadow
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
 from agentd.core.messages import Collected
 from agentd.core.metrics import Totals
 from agentd.core.model import InstanceId, PoolConfig, PoolName, PortRange
 from agentd.core.rules import AdaptiveTrigger, CollectorConfig, DemandTrigger, TargetTrigger
-from agentd.core.shadow import Shadow, Shadows
+from agentd.core.shadow import Shadow, Shadows, Step
 from agentd.core.state import Pool
 from tests.core.fleets import fleet
 from tests.core.world import World
@@ -62,8 +62,8 @@ def test_rate_and_service_time_of_a_regular_stream_are_found() -> None:
 
 def test_without_a_count_of_completed_tasks_growth_is_arrival_and_decline_completion() -> None:
     flow = Flow()
-    for at, demand in ((0.0, 0.0), (10.0, 5.0), (20.0, 3.0), (30.0, 4.0)):
-        flow.observe(at, demand, min(demand, 2.0), None)
+    for at, tasks in ((0.0, 0.0), (10.0, 5.0), (20.0, 3.0), (30.0, 4.0)):
+        flow.observe(at, tasks, min(tasks, 2.0), None)
     assert flow.take_lately()[0] == 6.0
     assert flow.done == 2.0
 
@@ -142,24 +142,30 @@ def lived(demand_at: list[float], *, service_s: float = 10.0, start_s: float = 3
         demand += came - left
         flow.observe(at, demand, demand, completed)
         view = experts.outlook(flow, start_s, 5.0)
-        shadows.live(view, at, *flow.take_lately(), start_s, 1, 1, 50, 5.0, 10.0)
+        shadows.live(step(view, at, *flow.take_lately(), start_s=start_s), 10.0)
     return shadows
+
+
+def step(
+    view: experts.Outlook, now: float, came: float, freed_per_s: float = 1 / 12, start_s: float = 30.0, least: int = 1
+) -> Step:
+    return Step(view, now, 2.0, came, freed_per_s, start_s, 1, least, 50, 5.0)
 
 
 def test_a_shadow_waits_for_its_starts_and_lets_go_of_those_first() -> None:
     flow = streamed(rate=0.5, service_s=12.0)
     view = experts.outlook(flow, 30.0, 5.0)
     fleet_ = Shadow(1, 1)
-    fleet_.live(EVEN, view, 100.0, 2.0, 6.0, 1 / 12, 30.0, 1, 1, 50, 5.0)
+    fleet_.live(EVEN, step(view, 100.0, 6.0))
     assert fleet_.count > 1 and fleet_.ready == 1
     assert [at for at, _ in fleet_.coming] == [130.0]
     wanted = fleet_.count
-    fleet_.live(EVEN, view, 131.0, 2.0, 1.0, 1 / 12, 30.0, 1, 1, 50, 5.0)
+    fleet_.live(EVEN, step(view, 131.0, 1.0))
     assert fleet_.ready >= wanted
     quiet = experts.outlook(Flow(), 30.0, 5.0)
     fleet_.coming, fleet_.count, fleet_.demand, fleet_.peak = [(200.0, 3)], fleet_.ready + 3, 0.0, 0.0
     ready = fleet_.ready
-    fleet_.live(EVEN, quiet, 140.0, 2.0, 0.0, 1 / 12, 30.0, 1, ready, 50, 5.0)
+    fleet_.live(EVEN, step(quiet, 140.0, 0.0, least=ready))
     assert (fleet_.coming, fleet_.ready, fleet_.count) == ([], ready, ready)
 
 
@@ -358,7 +364,7 @@ def test_a_queue_grows_the_pool_where_nobody_tells_what_is_at_work() -> None:
     for second in range(2_000):
         flow.observe(float(second), 200.0 + second % 7, 0.0, float(second))
     assert flow.service_s == 10.0
-    assert adaptive._demand(pool(), told(3, 0, 12, at_work=None)) == adaptive.Demand(3.0, 12.0, False)
+    assert demand.known(pool(), told(3, 0, 12, at_work=None)) == demand.Demand(3.0, 12.0, False)
 
 
 def test_an_unreadable_queue_is_not_taken_for_tasks_that_left() -> None:

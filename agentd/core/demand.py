@@ -1,0 +1,44 @@
+"""What is known of the tasks of a pool at the moment: at work, and waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentd.core.metrics import Totals
+from agentd.core.rules import QUEUE
+from agentd.core.state import Pool
+
+# A load says how busy agents are and not what waits: so busy they are full, and there is more.
+FULL_RATIO = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more.
+
+    `whole`: it can be compared with what was known before, for nothing is missing that was there.
+    """
+
+    at_work: float
+    waiting: float
+    sure: bool
+    whole: bool = True
+
+    @property
+    def total(self) -> float:
+        return self.at_work + self.waiting
+
+
+def known(pool: Pool, sums: Totals) -> Demand | None:
+    """What is known of the tasks of `pool`; None: nothing."""
+    if sums.demand is not None:
+        if sums.at_work is not None:
+            return Demand(sums.at_work, max(0.0, sums.demand - sums.in_flight), True)
+        # Nobody tells whether agents are busy: they are while something waits, and may be when nothing does.
+        return Demand(float(sums.ready * pool.config.concurrency) if sums.demand else 0.0, sums.demand, False)
+    if sums.told:
+        return Demand(sums.at_work or 0.0, float(sums.queue_length), False, whole=False)
+    if sums.at_work is not None:
+        readable = not pool.config.collector(QUEUE)
+        return Demand(sums.at_work / FULL_RATIO, 0.0, sure=readable, whole=readable)
+    return None
