@@ -40,10 +40,19 @@ class Spent:
     tasks: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+        return Spent(
+            self.amount + other.amount,
+            self.agent_hours + other.agent_hours,
+            self.cpu_hours + other.cpu_hours,
+            self.gib_hours + other.gib_hours,
+            self.tasks + other.tasks,
+        )
 
     def times(self, share: float) -> Spent:
-        return Spent(*(one * share for one in astuple(self)))
+        return Spent(
+            self.amount * share, self.agent_hours * share, self.cpu_hours * share, self.gib_hours * share,
+            self.tasks * share,
+        )  # fmt: skip
 
 
 NOTHING_SPENT = Spent()
