@@ -32,6 +32,8 @@ class Purpose(StrEnum):
     STRAY = "stray"
 
 
+# Every evaluation asks for it, and in Python 3.11 to name a member of an enum is a call.
+_STAND_IN = Purpose.STAND_IN
 # An instance that leaves for one of these makes its pool smaller.
 SHRINKING = frozenset({Purpose.SCALE_DOWN, Purpose.RELIEF})
 
@@ -158,7 +160,7 @@ class Instance:
     @property
     def counts(self) -> bool:
         """It is committed capacity of its pool: ready, on its way (back) to it, failed, or not yet replaced."""
-        if self.replaced_by or self.purpose is Purpose.STAND_IN:
+        if self.replaced_by or self.purpose is _STAND_IN:
             return False  # one that stands in does not change what its pool has: those it stands in for count
         return self.state in lifecycle.COMMITTED or self.again or self.is_resuming
 

@@ -18,6 +18,9 @@ FOOTPRINT_DECAY_RATIO = 0.02
 FOOTPRINT_QUANTILE = 0.9
 # How fast an agent works is counted over at least so long: it may report every second.
 RATE_S = 5.0
+# Every evaluation asks each instance for it, and in Python 3.11 to name a member of an enum is a call.
+_READY = State.READY
+_COMING = ON_ITS_WAY | {State.BACKOFF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +61,33 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     loads: list[float] = []
     fresh_since = now - fleet.config.heartbeat_timeout_s
     for instance in pool.instances.values():
-        state = instance.state
-        if state is State.READY:
-            late = instance.heard_at <= fresh_since and instance.missed > 0
-            ready += not late
-            unhealthy += late
+        state, begun, queued = instance.state, instance.in_flight, instance.queue_length
+        if state is _READY:
+            if instance.missed > 0 and instance.heard_at <= fresh_since:
+                unhealthy += 1
+            else:
+                ready += 1
             if instance.load is not None and instance.beat_at > fresh_since and not instance.replaced_by:
                 loads.append(instance.load)
-            queue_length += instance.queue_length or 0
-            in_flight += instance.in_flight or 0
-        elif state in ON_ITS_WAY or state is State.BACKOFF:
+            queue_length += queued or 0
+            in_flight += begun or 0
+        elif state in _COMING:
             starting += 1
         elif state in LEAVING:
             starting += instance.is_resuming
             draining += not instance.is_resuming
-            in_flight += instance.in_flight or 0
+            in_flight += begun or 0
         elif state is State.FAILED:
             failed += 1
-        count += instance.counts
+        if instance.counts:
+            count += 1
         completed += instance.completed
-        counted = counted or instance.tasks_completed is not None
-        tells_work = tells_work or instance.in_flight is not None
-        told = told or instance.in_flight is not None or instance.queue_length is not None
+        if instance.tasks_completed is not None:
+            counted = True
+        if begun is not None:
+            tells_work = told = True
+        elif queued is not None:
+            told = True
     at_work: float | None = float(in_flight) if tells_work else None
     if at_work is None and loads:
         at_work = math.fsum(loads) / len(loads) * ready * pool.config.concurrency
