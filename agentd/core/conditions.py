@@ -27,7 +27,7 @@ _NOBODYS = frozenset({"autoscaling_off", "target"})
 
 def note(fleet: Fleet, pool: Pool, decision: Decision) -> None:
     """Remember since when each is as it is by `decision`, which was just made."""
-    for name, status, _ in _conditions(fleet, decision):
+    for name, status in _statuses(fleet, decision):
         if name not in pool.conditions or pool.conditions[name][0] != status:
             pool.conditions[name] = status, decision.wall
             fleet.touch_pool(pool.name)
@@ -36,32 +36,49 @@ def note(fleet: Fleet, pool: Pool, decision: Decision) -> None:
 def of(fleet: Fleet, pool: Pool, decision: Decision) -> tuple[Condition, ...]:
     """How `pool` stands by `decision`, which an evaluation now would make. Changes nothing."""
     shown = []
-    for name, status, why in _conditions(fleet, decision):
+    for (name, status), why in zip(_statuses(fleet, decision), _reasons(fleet, decision), strict=True):
         known = pool.conditions.get(name)
         since = known[1] if known and known[0] == status else decision.wall
         shown.append(Condition(name, status, why.code, why.text, since))
     return tuple(shown)
 
 
-def _conditions(fleet: Fleet, decision: Decision) -> list[tuple[str, bool, Limit]]:
-    held = () if decision.at_rest else decision.limits
+def _statuses(fleet: Fleet, decision: Decision) -> tuple[tuple[str, bool], ...]:
+    """Each with its status, in their order."""
+    codes = [limit.code for limit in _held(decision)]
+    return (
+        (ABLE, PASSING.isdisjoint(codes)),
+        (ACTIVE, _active(fleet, decision)),
+        (LIMITED, not PASSING.issuperset(codes)),
+    )
+
+
+def _reasons(fleet: Fleet, decision: Decision) -> tuple[Limit, Limit, Limit]:
+    """Why each is as it is, in their order."""
+    held, why = _held(decision), decision.reasons[0]
+    active = Limit(why.code, why.text)
+    if not fleet.config.enabled:
+        active = Limit("disabled", "multi_agent.enabled is false: nothing is started or stopped")
     passing = _tightest(decision, [limit for limit in held if limit.code in PASSING])
     lasting = _tightest(decision, [limit for limit in held if limit.code not in PASSING])
-    return [
-        (ABLE, passing is None, passing or Limit("ready", "it may be changed at any time")),
-        (ACTIVE, *_active(fleet, decision)),
-        (LIMITED, lasting is not None, lasting or Limit("within_limits", "what is wanted is granted")),
-    ]
-
-
-def _active(fleet: Fleet, decision: Decision) -> tuple[bool, Limit]:
-    if not fleet.config.enabled:
-        return False, Limit("disabled", "multi_agent.enabled is false: nothing is started or stopped")
-    why = decision.reasons[0]
-    nobody = why.code in _NOBODYS or (
-        bool(decision.proposals) and all(proposal.count is None for proposal in decision.proposals)
+    return (
+        passing or Limit("ready", "it may be changed at any time"),
+        active,
+        lasting or Limit("within_limits", "what is wanted is granted"),
     )
-    return not nobody, Limit(why.code, why.text)
+
+
+def _held(decision: Decision) -> tuple[Limit, ...]:
+    """The limits that hold back what somebody waits for."""
+    return decision.limits if decision.limits and not decision.at_rest else ()
+
+
+def _active(fleet: Fleet, decision: Decision) -> bool:
+    """Whether a trigger decides."""
+    if not fleet.config.enabled or decision.reasons[0].code in _NOBODYS:
+        return False
+    # Where nobody was asked, the bounds have decided.
+    return not decision.proposals or any(proposal.count is not None for proposal in decision.proposals)
 
 
 def _tightest(decision: Decision, limits: list[Limit]) -> Limit | None:

@@ -236,7 +236,7 @@ class PoolConfig:
     @property
     def windows(self) -> tuple[Window, ...]:
         """All windows of its schedules, in their order."""
-        return tuple(w for trigger in self.triggers if isinstance(trigger, ScheduleTrigger) for w in trigger.windows)
+        return tuple([w for trigger in self.triggers if isinstance(trigger, ScheduleTrigger) for w in trigger.windows])
 
     @property
     def threshold(self) -> ThresholdTrigger | None:
@@ -244,7 +244,10 @@ class PoolConfig:
         return next((trigger for trigger in self.triggers if isinstance(trigger, ThresholdTrigger)), None)
 
     def collector(self, name: str) -> CollectorConfig | None:
-        return next((collector for collector in self.collectors if collector.name == name), None)
+        for collector in self.collectors:  # asked for in every evaluation
+            if collector.name == name:
+                return collector
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,8 +499,9 @@ class Decision:
     @property
     def at_rest(self) -> bool:
         """An idle pool at its smallest: the floor keeps it where it is, and nobody waits for anything."""
-        asked_for = any(reason.code == "target" for reason in self.reasons)
-        return not asked_for and any(limit.code in _FLOORS for limit in self.limits)
+        if not any(limit.code in _FLOORS for limit in self.limits):
+            return False
+        return not any(reason.code == "target" for reason in self.reasons)
 
     @property
     def held(self) -> bool:
