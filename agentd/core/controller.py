@@ -35,6 +35,8 @@ from agentd.core.balancer import Endpoint
 from agentd.core.health import GAP_S, push_out, set_alarm, wake_at
 from agentd.core.lifecycle import LEAVING, RUNNING
 from agentd.core.messages import (
+    DONE,
+    NOTHING_DONE,
     Beat,
     BeatReply,
     CancelRestart,
@@ -42,7 +44,6 @@ from agentd.core.messages import (
     Collected,
     ConfigChanged,
     Configure,
-    Done,
     Drain,
     Event,
     EventType,
@@ -247,7 +248,7 @@ class Controller:
                 departure.shut_down(fleet, event, now)
             case Beat() | NextDirective():
                 raise AssertionError("broken invariant: what agents say and hear does not come this way")
-        return Done()
+        return DONE
 
     def _of_size(self, event: _OfSize, now: float) -> Reply:
         """What people and programs say of the size of pools."""
@@ -422,26 +423,26 @@ class Controller:
 
     def _next_deadline(self) -> float | None:
         fleet = self._fleet
-        expiries = [
-            pool.target.expires
-            for pool in fleet.pools.values()
-            if pool.target is not None and pool.target.expires is not None and fleet.mode.enabled
-        ]
-        rechecks = [pool.recheck_at for pool in scaling.rechecked(fleet)]
-        expiries += [pool.evaluate_at for pool in scaling.quick(fleet) if pool.evaluate_at]
-        times = [fleet.next_check, *rechecks, fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet), *expiries]
-        times += [signals.deadline(fleet), schedule.deadline(fleet), pauses.deadline(fleet)]
-        return min((at for at in times if at is not None), default=None)
+        times = (
+            fleet.next_check, scaling.deadline(fleet), fleet.alarms.next(wake_at(fleet)), repair.deadline(fleet),
+            signals.deadline(fleet), schedule.deadline(fleet), pauses.deadline(fleet),
+        )  # fmt: skip
+        return min([at for at in times if at is not None], default=None)
 
-    def _outcome(self, reply: Reply | None) -> Outcome:
+    def _outcome(self, reply: Reply) -> Outcome:
         fleet = self._fleet
+        if not self._saved:
+            fleet.changed.clear()
+        nothing = not (fleet.actions or fleet.records or fleet.decisions or fleet.directed or fleet.changed)
+        if nothing and not fleet.effects and reply is DONE:
+            return NOTHING_DONE  # most ticks find that all is well
         outcome = Outcome(
             actions=tuple(fleet.actions),
             records=tuple(fleet.records),
             decisions=tuple(fleet.decisions),
             effects=tuple(fleet.effects),
             directed=tuple(fleet.directed),
-            rows=rows.take_changed(fleet) if self._saved else {},
+            rows=rows.take_changed(fleet),
             reply=reply,
         )
         fleet.actions.clear()
@@ -449,5 +450,4 @@ class Controller:
         fleet.decisions.clear()
         fleet.effects.clear()
         fleet.directed.clear()
-        fleet.changed.clear()
         return outcome

@@ -40,7 +40,7 @@ def settle(fleet: Fleet, now: float, *, all_of_it: bool = False) -> None:
         return
     for pool in fleet.pools.values():
         until = pool.ledger.until
-        if pool.config.rates and (until is None or all_of_it or now - until >= SETTLE_S):
+        if (until is None or all_of_it or now - until >= SETTLE_S) and pool.config.rates:
             _settle(fleet, pool, now)
 
 

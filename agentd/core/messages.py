@@ -474,6 +474,9 @@ class Done:
     """Accepted, nothing to add."""
 
 
+DONE = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigureReply:
     """Who was asked, or will be once it is ready."""
@@ -498,6 +501,7 @@ class Outcome:
 
 
 NOTHING = Outcome()
+NOTHING_DONE = Outcome(reply=DONE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,10 +104,12 @@ def _switch_part(fleet: Fleet, event: SetAutoscaling, now: float) -> None:
 
 
 def _all(fleet: Fleet) -> Iterator[tuple[str, dict[str, Pause]]]:
-    """The pauses of all pools together, under no name, and of each."""
-    yield "", fleet.pauses
+    """The pauses of all pools together, under no name, and of each, where there are any."""
+    if fleet.pauses:
+        yield "", fleet.pauses
     for pool in fleet.pools.values():
-        yield pool.name, pool.pauses
+        if pool.pauses:
+            yield pool.name, pool.pauses
 
 
 def _touch(fleet: Fleet, name: str, now: float) -> None:

@@ -103,8 +103,11 @@ def launch_waiting(fleet: Fleet, now: float) -> None:
 
 def deadline(fleet: Fleet) -> float | None:
     """When a pool needs a pass that no instance's alarm announces: what has come since the last tick is due."""
-    times = [fleet.recovering_until, *(pool.backoff_until for pool in fleet.pools.values())]
-    return min((at for at in times if at > fleet.ticked_at), default=None)
+    since = fleet.ticked_at
+    times = [pool.backoff_until for pool in fleet.pools.values() if pool.backoff_until > since]
+    if fleet.recovering_until > since:
+        times.append(fleet.recovering_until)
+    return min(times, default=None)
 
 
 def lapsed(fleet: Fleet, now: float) -> bool:

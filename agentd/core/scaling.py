@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -83,6 +84,21 @@ def evaluate_quick(fleet: Fleet, now: float) -> None:
     due = [pool.name for pool in quick(fleet) if now >= pool.evaluate_at]
     if due:
         check(fleet, now, due, between=True)
+
+
+def deadline(fleet: Fleet) -> float | None:
+    """When a target expires, or a pool is to be looked at, before the next check."""
+    acts, scales = fleet.acts, fleet.mode.enabled
+    first = math.inf
+    for pool in fleet.pools.values():
+        target = pool.target
+        if target is not None and target.expires is not None and scales:
+            first = min(first, target.expires)
+        if acts and pool.recheck_at and not pool.removed:
+            first = min(first, pool.recheck_at)
+        if acts and scales and pool.quick and pool.evaluate_at and pool.evaluate_at < first:
+            first = pool.evaluate_at
+    return None if first == math.inf else first
 
 
 def quick(fleet: Fleet) -> list[Pool]:

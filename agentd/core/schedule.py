@@ -12,7 +12,7 @@ from agentd.core.cron import Window
 from agentd.core.messages import EventType
 from agentd.core.model import PoolConfig, Proposal, Reason
 from agentd.core.rules import ScheduleTrigger
-from agentd.core.state import Fleet, Pool, Schedule
+from agentd.core.state import NO_SCHEDULE, Fleet, Pool, Schedule
 
 
 def move(fleet: Fleet, now: float, *, anew: bool = False) -> list[Pool]:
@@ -46,9 +46,9 @@ def turning(pool: Pool) -> str:
 def _move(fleet: Fleet, pool: Pool, wall: float, now: float, *, anew: bool) -> bool:
     known, was = pool.config.windows, pool.schedule
     if pool.removed or not known:
-        if was == Schedule():
+        if was is NO_SCHEDULE or was == NO_SCHEDULE:
             return False
-        pool.schedule = Schedule()
+        pool.schedule = NO_SCHEDULE
         fleet.touch_pool(pool.name)
         return was.bounds != (None, None)
     # A clock that was put back begins anew, too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentd.core.messages import Collected, Done, EventType, Propose, Refusal
+from agentd.core.messages import DONE, Collected, Done, EventType, Propose, Refusal
 from agentd.core.model import PoolName
 from agentd.core.rules import SOURCE_NAME, ExternalTrigger, Offer, Reading
 from agentd.core.state import Fleet, Pool
@@ -35,7 +35,7 @@ def expire(fleet: Fleet, now: float) -> None:
 
 def deadline(fleet: Fleet) -> float | None:
     """When the next offer expires."""
-    expiries = [offer.expires for pool in fleet.pools.values() for offer in pool.offers.values()]
+    expiries = [offer.expires for pool in fleet.pools.values() if pool.offers for offer in pool.offers.values()]
     return min(expiries, default=None)
 
 
@@ -59,11 +59,11 @@ def _collected(pool: Pool, event: Collected, now: float) -> Done | Refusal:
     before = pool.readings.get(event.name)
     if event.value is None:
         pool.readings[event.name] = replace(before or Reading(None, now), trouble=event.trouble or "cannot be read")
-        return Done()
+        return DONE
     pool.readings[event.name] = Reading(event.value, now)
     if before is None or before.value != event.value:
         pool.stir(now)
-    return Done()
+    return DONE
 
 
 def _proposed(fleet: Fleet, pool: Pool, event: Propose, now: float) -> Done | Refusal:
@@ -75,13 +75,13 @@ def _proposed(fleet: Fleet, pool: Pool, event: Propose, now: float) -> Done | Re
         if before is not None:
             del pool.offers[event.source]
             _told(fleet, pool, event, f"{event.source} asks for no count any more", now)
-        return Done()
+        return DONE
     pool.offers[event.source] = Offer(event.source, event.count, event.owner, event.reason, now + event.for_s)
     if before is None or (before.count, before.reason) != (event.count, event.reason):
         why = f" ({event.reason})" if event.reason else ""
         _told(fleet, pool, event, f"{event.source} asks for {event.count}{why}", now)
     fleet.touch_pool(pool.name)
-    return Done()
+    return DONE
 
 
 def _told(fleet: Fleet, pool: Pool, event: Propose, text: str, now: float) -> None:

@@ -38,7 +38,18 @@ from agentd.core.rules import Offer, Pause, Reading
 from agentd.core.scalability import ScalingLaw
 from agentd.core.trial import History
 
-__all__ = ["NO_INCARNATION", "SHRINKING", "Fleet", "Instance", "Pool", "Purpose", "Rolling", "Schedule", "hears"]
+__all__ = [
+    "NO_INCARNATION",
+    "NO_SCHEDULE",
+    "SHRINKING",
+    "Fleet",
+    "Instance",
+    "Pool",
+    "Purpose",
+    "Rolling",
+    "Schedule",
+    "hears",
+]
 
 # A pool that is evaluated between the checks is so when something has changed, at most and at least so often.
 EVALUATE_S_MIN = 1.0
@@ -83,6 +94,9 @@ class Schedule:
         return self.min, self.max
 
 
+NO_SCHEDULE = Schedule()
+
+
 @dataclass(slots=True)
 class Pool:
     """What is remembered of one pool. `instances` is an index, kept by `Fleet`, and not saved."""
@@ -124,7 +138,7 @@ class Pool:
     readings: dict[str, Reading] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
     recent: dict[str, Recent] = field(default_factory=dict)  # what its triggers have wanted lately
-    schedule: Schedule = Schedule()
+    schedule: Schedule = NO_SCHEDULE
     conditions: dict[str, tuple[bool, float]] = field(default_factory=dict)  # status, and since when (wall time)
     adaptive: Learned | None = None  # what the trigger of that name has learned
     forecast: Forecast | None = None  # what it has had to do at which time
