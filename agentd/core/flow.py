@@ -57,7 +57,8 @@ class Flow:
     @property
     def rate(self) -> float:
         """Tasks that arrive per second, by what came lately."""
-        return SHORT_RATIO * self._rate(SHORT_S) + (1.0 - SHORT_RATIO) * self._rate(LONG_S)
+        seen_s = max(self.at - self.began, SPAN_S_MIN)
+        return SHORT_RATIO * self._rate(SHORT_S, seen_s) + (1.0 - SHORT_RATIO) * self._rate(LONG_S, seen_s)
 
     def observe(self, now: float, demand: float, at_work: float, completed: float | None) -> None:
         """Take what the agents tell: tasks at work or waiting, those of them at work, and completed ones ever.
@@ -111,11 +112,10 @@ class Flow:
         self.debt_at = 0.0
         self.marks.clear()
 
-    def _rate(self, window_s: float) -> float:
+    def _rate(self, window_s: float, seen_s: float) -> float:
         if not self.marks:
             return 0.0
-        since = self.at - window_s
         # The last mark before the window; at the beginning of the stream its first.
-        place = max(0, bisect_left(self.marks, (since, math.inf)) - 1)
-        came = self.arrived - self.marks[place][1]
-        return max(0.0, came) / max(min(window_s, self.at - self.began), SPAN_S_MIN)
+        place = bisect_left(self.marks, (self.at - window_s, math.inf)) - 1
+        came = self.arrived - self.marks[place if place > 0 else 0][1]
+        return came / min(window_s, seen_s) if came > 0.0 else 0.0
