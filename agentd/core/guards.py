@@ -35,6 +35,7 @@ from agentd.core import counterfactual, drain, guards_down, guards_time, guards_
 from agentd.core.capacity import NOTHING_PROMISED, Promised
 from agentd.core.metrics import Totals, totals
 from agentd.core.model import Decision, Limit, Proposal, Reason
+from agentd.core.rules import Trigger
 from agentd.core.situation import Bound, Situation
 from agentd.core.state import Fleet, Pool
 
@@ -50,8 +51,7 @@ def evaluate(
     a pool that stays as it is. `sums`: its totals, where they are known.
     """
     sums = sums or totals(fleet, pool, now)
-    wanted, reason, proposals = _wish(fleet, pool, sums, target, now, between)
-    rule = pool.config.triggers[proposals.index(triggers.highest(proposals))] if proposals else None
+    wanted, reason, proposals, rule = _wish(fleet, pool, sums, target, now, between)
     decision = Decision(
         id="", pool=pool.name, at=now, wall=fleet.wall(now), current=sums.count, wanted=wanted, granted=sums.count,
         reasons=(reason,), trigger=rule.kind if rule else "", proposals=proposals,
@@ -74,7 +74,7 @@ def evaluate(
                 if lower:
                     limits.append(replace(limit, allows=allowed))
                     granted = min(granted, allowed) if situation.up else max(granted, allowed)
-    let_go = planner.victims(pool)[: max(0, sums.count - granted)]
+    let_go = planner.victims(pool)[: sums.count - granted] if granted < sums.count else []
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
     if decision.at_rest:
         return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums))
@@ -83,25 +83,26 @@ def evaluate(
 
 def _wish(
     fleet: Fleet, pool: Pool, sums: Totals, target: int | None, now: float, between: bool
-) -> tuple[int, Reason, tuple[Proposal, ...]]:
+) -> tuple[int, Reason, tuple[Proposal, ...], Trigger | None]:
     """The count asked for: a person's target, else the highest proposal. Above max it is always one less.
 
-    Who abstains wants what is there. The proposals are those that were asked for.
+    Who abstains wants what is there. The proposals are those that were asked for, the trigger is whose is followed.
     """
     if target is not None:
-        return target, Reason("target", f"{target} asked for"), ()
+        return target, Reason("target", f"{target} asked for"), (), None
     wish = pool.target
     if sums.count > pool.max and (wish.count >= sums.count if wish else fleet.mode.enabled):
         text = f"{sums.count} instances, at most {pool.max} allowed"
-        return sums.count - 1, Reason("above_max", text), ()
+        return sums.count - 1, Reason("above_max", text), (), None
     if wish is not None:
         for_what = f" ({wish.reason})" if wish.reason else ""
-        return wish.count, Reason("target", f"{wish.owner} asked for {wish.count}{for_what}"), ()
+        return wish.count, Reason("target", f"{wish.owner} asked for {wish.count}{for_what}"), (), None
     if not fleet.mode.enabled:
-        return sums.count, Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})"), ()
+        return sums.count, Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})"), (), None
     proposals = triggers.ask(fleet, pool, sums, now, between=between)
     winner = triggers.highest(proposals)
-    return (sums.count if winner.count is None else winner.count), winner.reason, proposals
+    rule = pool.config.triggers[proposals.index(winner)]
+    return (sums.count if winner.count is None else winner.count), winner.reason, proposals, rule
 
 
 def _bounds(pool: Pool, count: int, wanted: int) -> tuple[int, Limit | None]:

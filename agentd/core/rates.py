@@ -27,7 +27,7 @@ class Rates:
     per_task: float = 0.0
 
     def __bool__(self) -> bool:
-        return self != FREE
+        return self is not FREE and self != FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Budget:
     per_month: float | None = None
 
     def __bool__(self) -> bool:
-        return self != UNBOUNDED
+        return self is not UNBOUNDED and self != UNBOUNDED
 
 
 FREE = Rates()

@@ -184,7 +184,8 @@ def _goes_on(decision: Decision) -> bool:
 def _named(fleet: Fleet, decision: Decision, taken: Promised, *, between: bool) -> Decision:
     """`decision` with its id and what it was made from, if it is to be kept."""
     pool = fleet.pools[decision.pool]
-    if decision.direction is Direction.NONE and (not decision.held or _gist(pool, decision) == pool.last_gist):
+    stays = decision.granted == decision.current
+    if stays and (not decision.held or _gist(pool, decision) == pool.last_gist):
         return decision
     kept = basis.take(fleet, pool, decision.at, between=between, extra=taken) if fleet.keeps_basis else ""
     return replace(decision, id=fleet.new_decision_id(), basis=kept)
@@ -195,7 +196,7 @@ def _gist(pool: Pool, decision: Decision) -> list[int | str]:
     slow = decision.trigger in ("", ThresholdTrigger.kind)
     # What others want moves with every task: there a hold is the same while it holds at the same.
     wanted = decision.wanted if slow else decision.granted
-    gist: list[int | str] = [decision.current, wanted, *(limit.code for limit in decision.limits)]
+    gist: list[int | str] = [decision.current, wanted, *[limit.code for limit in decision.limits]]
     if not slow and not decision.held and pool.last_gist[:1] == gist[:1]:
         gist = pool.last_gist  # nor is it another one when nothing was wanted in between
     return gist
@@ -235,13 +236,17 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
     pool.last_decision = decision
     conditions.note(fleet, pool, decision)
-    pool.held_from = (now if pool.held_from is None else pool.held_from) if decision.held else None
-    lifts = [limit.until for limit in decision.limits]
     recheck_before, pool.recheck_at = pool.recheck_at, 0.0
-    if pool.target and decision.held and all(until is not None for until in lifts):
-        pool.recheck_at = max(until for until in lifts if until is not None)
-    if pool.quick and decision.held and all(until is not None for until in lifts):
-        pool.evaluate_at = min(pool.evaluate_at, max(until for until in lifts if until is not None))
+    if not decision.held:
+        pool.held_from = None
+    else:
+        pool.held_from = now if pool.held_from is None else pool.held_from
+        lifts = [limit.until for limit in decision.limits if limit.until is not None]
+        if len(lifts) == len(decision.limits):
+            if pool.target:
+                pool.recheck_at = max(lifts)
+            if pool.quick:
+                pool.evaluate_at = min(pool.evaluate_at, max(lifts))
     if gist != pool.last_gist or pool.recheck_at != recheck_before or pool.target:
         pool.last_gist = gist
         fleet.touch_pool(pool.name)

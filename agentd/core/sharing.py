@@ -56,7 +56,11 @@ def _share_host(
     fleet: Fleet, decisions: Mapping[PoolName, Decision], known: Mapping[PoolName, Totals], now: float
 ) -> dict[PoolName, Promised]:
     """Whom the host cannot carry in full beside the others, and what those take."""
-    growing = {name: more for name, it in decisions.items() if (more := _starts(fleet, it, now)) > 0}
+    growing = {
+        name: more
+        for name, it in decisions.items()
+        if it.granted > it.current and (more := _starts(fleet, it, now)) > 0
+    }
     if not growing:
         return {}
     wants = _wants(fleet, growing, known, now)
@@ -88,9 +92,9 @@ def _share_money(
 
 
 def _starts(fleet: Fleet, decision: Decision, now: float) -> int:
-    """How many new instances `decision` needs; those that drain are taken back first."""
+    """How many new instances `decision`, to grow, needs; those that drain are taken back first."""
     more = decision.granted - decision.current
-    return more - len(drain.reclaimable(fleet, fleet.pools[decision.pool], now)) if more > 0 else 0
+    return more - len(drain.reclaimable(fleet, fleet.pools[decision.pool], now))
 
 
 def _wants(fleet: Fleet, growing: Mapping[PoolName, int], sums: Mapping[PoolName, Totals], now: float) -> list[Want]:

@@ -26,13 +26,14 @@ from agentd.core.state import Fleet, Pool
 from agentd.core.targets import Wish
 
 _Steady = TargetTrigger | DemandTrigger | LatencyTrigger
+_STEADY = (TargetTrigger, DemandTrigger, LatencyTrigger)
 
 
 def ask(fleet: Fleet, pool: Pool, sums: Totals, now: float, *, between: bool = False) -> tuple[Proposal, ...]:
     """What the triggers of `pool` propose, in their order. `between`: two checks, where `threshold` stays as it is."""
     proposals = []
     for place, trigger in enumerate(pool.config.triggers):
-        if isinstance(trigger, _Steady):
+        if isinstance(trigger, _STEADY):
             wish = _wish(fleet, pool, trigger, sums, now)
             proposals.append(_steadied(pool.recent.get(_key(place, trigger)), trigger, wish, sums, now))
         else:
@@ -45,7 +46,7 @@ def note(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> None:
     for place, trigger in enumerate(pool.config.triggers):
         if isinstance(trigger, AdaptiveTrigger):
             adaptive.note(fleet, pool, trigger, sums, now)
-        if not isinstance(trigger, _Steady):
+        if not isinstance(trigger, _STEADY):
             continue
         wish = _wish(fleet, pool, trigger, sums, now)
         if wish.count is None:
@@ -92,6 +93,8 @@ def external(pool: Pool, trigger: ExternalTrigger, now: float) -> Proposal:
 
 def highest(proposals: Sequence[Proposal]) -> Proposal:
     """The proposal with the highest count, ties by order; abstentions count only when nobody else speaks."""
+    if len(proposals) == 1:
+        return proposals[0]
     counted = [proposal for proposal in proposals if proposal.count is not None]
     return max(counted, key=lambda proposal: proposal.count or 0) if counted else proposals[0]
 
