@@ -236,7 +236,11 @@ class PoolConfig:
     @property
     def windows(self) -> tuple[Window, ...]:
         """All windows of its schedules, in their order."""
-        return tuple([w for trigger in self.triggers if isinstance(trigger, ScheduleTrigger) for w in trigger.windows])
+        windows: tuple[Window, ...] = ()
+        for trigger in self.triggers:  # asked for with every tick
+            if isinstance(trigger, ScheduleTrigger):
+                windows += trigger.windows
+        return windows
 
     @property
     def threshold(self) -> ThresholdTrigger | None:

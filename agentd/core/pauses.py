@@ -61,6 +61,8 @@ def expire(fleet: Fleet, now: float) -> None:
 
 def deadline(fleet: Fleet) -> float | None:
     """When the next pause ends."""
+    if not fleet.pauses and not any(pool.pauses for pool in fleet.pools.values()):
+        return None
     ends = [pause.expires for _, pauses in _all(fleet) for pause in pauses.values() if pause.expires is not None]
     return min(ends, default=None)
 

@@ -107,7 +107,7 @@ def deadline(fleet: Fleet) -> float | None:
     times = [pool.backoff_until for pool in fleet.pools.values() if pool.backoff_until > since]
     if fleet.recovering_until > since:
         times.append(fleet.recovering_until)
-    return min(times, default=None)
+    return min(times) if times else None
 
 
 def lapsed(fleet: Fleet, now: float) -> bool:

@@ -18,7 +18,11 @@ from agentd.core.state import NO_SCHEDULE, Fleet, Pool, Schedule
 def move(fleet: Fleet, now: float, *, anew: bool = False) -> list[Pool]:
     """Begin and end windows whose time has come; the pools whose bounds have changed. `anew`: look at all of them."""
     wall = fleet.wall(now)
-    return [pool for pool in fleet.pools.values() if _move(fleet, pool, wall, now, anew=anew)]
+    return [
+        pool
+        for pool in fleet.pools.values()
+        if (pool.schedule is not NO_SCHEDULE or pool.config.windows) and _move(fleet, pool, wall, now, anew=anew)
+    ]
 
 
 def deadline(fleet: Fleet) -> float | None:
@@ -46,7 +50,7 @@ def turning(pool: Pool) -> str:
 def _move(fleet: Fleet, pool: Pool, wall: float, now: float, *, anew: bool) -> bool:
     known, was = pool.config.windows, pool.schedule
     if pool.removed or not known:
-        if was is NO_SCHEDULE or was == NO_SCHEDULE:
+        if was == NO_SCHEDULE:
             return False
         pool.schedule = NO_SCHEDULE
         fleet.touch_pool(pool.name)

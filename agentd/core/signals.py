@@ -36,7 +36,7 @@ def expire(fleet: Fleet, now: float) -> None:
 def deadline(fleet: Fleet) -> float | None:
     """When the next offer expires."""
     expiries = [offer.expires for pool in fleet.pools.values() if pool.offers for offer in pool.offers.values()]
-    return min(expiries, default=None)
+    return min(expiries) if expiries else None
 
 
 def reading(pool: Pool, name: str, now: float) -> tuple[float | None, str]:
