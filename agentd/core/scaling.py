@@ -208,6 +208,28 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
     if decision.id:
         fleet.decisions.append(decision)
         costs.note(fleet, pool, decision)
+        _carry_out(fleet, pool, decision, now)
+    pool.last_decision = decision
+    conditions.note(fleet, pool, decision)
+    recheck_before, pool.recheck_at = pool.recheck_at, 0.0
+    if not decision.held:
+        pool.held_from = None
+    else:
+        pool.held_from = now if pool.held_from is None else pool.held_from
+        lifts = [limit.until for limit in decision.limits if limit.until is not None]
+        if len(lifts) == len(decision.limits):
+            if pool.target:
+                pool.recheck_at = max(lifts)
+            if pool.quick:
+                pool.evaluate_at = min(pool.evaluate_at, max(lifts))
+    if gist != pool.last_gist or pool.recheck_at != recheck_before or pool.target:
+        pool.last_gist = gist
+        fleet.touch_pool(pool.name)
+    return decision
+
+
+def _carry_out(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> None:
+    """Start, take back and let go whom `decision`, which has its id, wants; or tell that it holds."""
     reason = "; ".join(reason.text for reason in decision.reasons)
     match decision.direction:
         case Direction.UP:
@@ -230,24 +252,7 @@ def _apply(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Decision
                 assert victim.state in COMMITTED, f"broken invariant: {ident} is leaving already"
                 fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)
                 departure.begin(fleet, victim, Purpose.SCALE_DOWN, now, reason=reason, decision=decision.id)
-        case Direction.NONE if decision.id:
+        case Direction.NONE:
             limits = "; ".join(limit.text for limit in decision.limits)
             text = f"{reason}; wanted {decision.wanted}, stays at {decision.granted}: {limits}"
             fleet.tell(EventType.HOLD, text, pool=pool.name, decision=decision.id)
-    pool.last_decision = decision
-    conditions.note(fleet, pool, decision)
-    recheck_before, pool.recheck_at = pool.recheck_at, 0.0
-    if not decision.held:
-        pool.held_from = None
-    else:
-        pool.held_from = now if pool.held_from is None else pool.held_from
-        lifts = [limit.until for limit in decision.limits if limit.until is not None]
-        if len(lifts) == len(decision.limits):
-            if pool.target:
-                pool.recheck_at = max(lifts)
-            if pool.quick:
-                pool.evaluate_at = min(pool.evaluate_at, max(lifts))
-    if gist != pool.last_gist or pool.recheck_at != recheck_before or pool.target:
-        pool.last_gist = gist
-        fleet.touch_pool(pool.name)
-    return decision

@@ -102,6 +102,7 @@ class Pool:
     """What is remembered of one pool. `instances` is an index, kept by `Fleet`, and not saved."""
 
     config: PoolConfig
+    name: PoolName = field(init=False)  # its configurations come and go, and all have this name
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     last_up_at: float | None = None
     last_down_at: float | None = None
@@ -147,9 +148,8 @@ class Pool:
     evaluated_at: float = 0.0
     evaluate_at: float = 0.0  # when that is due next; 0: nothing is
 
-    @property
-    def name(self) -> PoolName:
-        return self.config.name
+    def __post_init__(self) -> None:
+        self.name = self.config.name
 
     def take(self, config: PoolConfig) -> None:
         """Take over `config`; what was remembered for what it no longer says is forgotten."""

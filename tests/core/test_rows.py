@@ -37,7 +37,7 @@ from agentd.core.trial import History, Mark, Sample, Trial
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
 NOT_SAVED = {"usage", "core_name"}
-POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision", "quick"}
+POOL_NOT_SAVED = {"config", "name", "instances", "removed", "last_decision", "quick"}
 MOVED = {
     "since",
     "created_at",
