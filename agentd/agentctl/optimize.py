@@ -174,7 +174,7 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
     told = (*load.told, f"agents are ready after {seconds(startup_s)} ({origin})")
     weight = late_weight(own)
     wall = TRACE_WALL if load.wall is None else load.wall
-    case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall)
+    case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall, load.tells_tasks)
     try:
         finding = search(
             case, candidates(wishes.slo_s, weight, tells_tasks=load.tells_tasks),

@@ -109,7 +109,7 @@ def from_history(
     ]
     if rebuilt.by_load:
         told.append(
-            "      the simulated agents tell their tasks, these do not: what is gained here is the most that can be"
+            "      the simulated agents tell only their load either: settings that need to know of tasks are not tried"
         )
     mean = sum(row.count for row in rows) / len(rows)
     told.append(f"      the pool had {mean:.1f} agents in the mean then, whatever its settings were")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BAR = 30
 _DISPATCH = click.Choice(["least-loaded", "most-loaded", "first", "random", "at-once"])
 _DRAIN = click.Choice(["finish", "deadline"])
+_TELL = click.Choice(["tasks", "load"])
 _SHARE = click.FloatRange(0.0, 0.9)
 
 
@@ -63,6 +64,7 @@ def _names(ctx: click.Context, param: click.Parameter, values: Sequence[str]) ->
 @click.option("--drain", type=_DRAIN, default="finish", show_default=True, help="What ends a drain: tasks, or time.")
 @click.option("--beat-jitter", type=_SHARE, default=0.0, show_default=True, help="The share that beats may be early.")
 @click.option("--beat-loss", type=_SHARE, default=0.0, show_default=True, help="The share of beats that is lost.")
+@click.option("--tell", type=_TELL, default="tasks", show_default=True, help="Tasks beside the load, or load alone.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a picture: FILE.svg, or FILE.png.")
 @click.pass_obj
 def simulate(
@@ -81,6 +83,7 @@ def simulate(
     drain: str,
     beat_jitter: float,
     beat_loss: float,
+    tell: str,
     plot: Path | None,
 ) -> None:
     """Run policies over the requests in TRACE, through the controller that agentd runs, in virtual time.
@@ -106,6 +109,7 @@ def simulate(
         initial=initial,
         beat_jitter_ratio=beat_jitter,
         beat_loss_ratio=beat_loss,
+        tell=tell,
     )
     arrivals = _read(trace, service_s)
     _simulate(

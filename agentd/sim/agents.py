@@ -3,6 +3,9 @@
 It measures as `agentd.sdk` does: the load is the mean of its occupied slots over the last heartbeat interval, the
 response times are those of the tasks that ended in it. There may be millions of heartbeats in a run, so an agent has
 one `Beat` and fills it in anew each time; the controller keeps the numbers and not the message.
+
+An agent that tells only its load says nothing of tasks: not how many are at work or wait, nor how many it has done, nor
+how long they took.
 """
 
 from __future__ import annotations
@@ -22,11 +25,16 @@ class Agent:
 
     __slots__ = (
         "beat", "beat_at", "beat_due", "busy_s", "counted_to", "directive", "draining", "finished", "gone", "in_flight",
-        "queue", "ready", "seen_at", "seen_busy_s", "slots", "spans", "started_at", "stopping", "wake",
+        "queue", "ready", "seen_at", "seen_busy_s", "slots", "spans", "started_at", "stopping", "tells_tasks", "wake",
     )  # fmt: skip
 
-    def __init__(self, ident: InstanceId, incarnation: Incarnation, slots: int, now: float) -> None:
-        self.beat = Beat(ident, incarnation, 0, tasks_completed=0, in_flight=0, queue_length=0)
+    def __init__(
+        self, ident: InstanceId, incarnation: Incarnation, slots: int, now: float, *, tells_tasks: bool = True
+    ) -> None:
+        self.beat = Beat(ident, incarnation, 0)
+        self.tells_tasks = tells_tasks
+        if tells_tasks:
+            self.beat.tasks_completed = self.beat.in_flight = self.beat.queue_length = 0
         self.slots = slots
         self.started_at = now  # when its start was asked for
         self.ready = self.draining = self.stopping = self.gone = False
@@ -55,10 +63,10 @@ class Agent:
         self.busy_s += self.in_flight * (now - self.counted_to)
         self.counted_to = now
         self.in_flight -= 1
-        self.finished.append((now, took_s))
         completed = self.beat.tasks_completed
-        assert completed is not None, "broken invariant: a virtual agent counts its tasks"
-        self.beat.tasks_completed = completed + 1
+        if completed is not None:
+            self.finished.append((now, took_s))
+            self.beat.tasks_completed = completed + 1
 
     def busy_until(self, now: float) -> float:
         """Slot-seconds of work since the agent began, up to `now`."""
@@ -68,8 +76,10 @@ class Agent:
         """Its next heartbeat. It is the same object each time, good until the next call."""
         beat, busy_s = self.beat, self.busy_until(now)
         beat.seq += 1
-        beat.in_flight, beat.queue_length = self.in_flight, len(self.queue)
         beat.load = self._mean_load(now, busy_s)
+        if not self.tells_tasks:
+            return beat
+        beat.in_flight, beat.queue_length = self.in_flight, len(self.queue)
         finished = self.finished
         while finished and finished[0][0] <= now - WINDOW_S:
             finished.popleft()

@@ -24,6 +24,9 @@ _DEMANDS = (
     (1.0, 30.0),
 )  # fmt: skip
 _STANDBYS = (0, 1, 2)
+# For agents that tell only a load, which says nothing of what waits: with more room, and sooner to follow.
+_LOAD_TARGETS = (*_TARGETS, (0.4, 300.0), (0.5, 60.0), (0.6, 60.0), (0.7, 0.0), (0.9, 300.0))
+_LOAD_STANDBYS = (*_STANDBYS, 3, 5)
 
 # What each kind of trigger has in a file, by its field.
 _KEYS = {
@@ -76,12 +79,14 @@ class Candidate:
 def candidates(slo_s: float, late_weight: float, *, tells_tasks: bool = True) -> tuple[Candidate, ...]:
     """Those that are tried beside what a pool has, the first of each kind before the second of any.
 
-    `tells_tasks`: its agents tell what they have at work or waiting; `demand` knows nothing without.
+    `tells_tasks`: its agents tell what they have at work or waiting; `demand` knows nothing without, and those that
+    look at the load have more to choose from then.
     """
+    standbys, loads = (_STANDBYS, _TARGETS) if tells_tasks else (_LOAD_STANDBYS, _LOAD_TARGETS)
     kinds: list[list[Candidate]] = [
-        [_adaptive(AdaptiveTrigger(slo_s, late_weight, standby)) for standby in _STANDBYS],
+        [_adaptive(AdaptiveTrigger(slo_s, late_weight, standby)) for standby in standbys],
         [_demand(DemandTrigger(share, window_s)) for share, window_s in _DEMANDS if tells_tasks],
-        [_target(TargetTrigger(target=load, down_window_s=window_s)) for load, window_s in _TARGETS],
+        [_target(TargetTrigger(target=load, down_window_s=window_s)) for load, window_s in loads],
         [_threshold(ThresholdTrigger(up, down), *cooldowns) for up, down, *cooldowns in _THRESHOLDS],
     ]
     longest = max(map(len, kinds))

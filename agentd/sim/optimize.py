@@ -43,7 +43,10 @@ PIECES = 12
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is searched: `fleet` has the one pool, made for simulation. `loads(seed)` are its requests, at least one."""
+    """What is searched: `fleet` has the one pool, made for simulation. `loads(seed)` are its requests, at least one.
+
+    `tells_tasks`: its agents tell their tasks beside their load.
+    """
 
     fleet: FleetConfig
     loads: Callable[[int], Sequence[Arrival]]
@@ -51,6 +54,7 @@ class Case:
     slo_s: float = 5.0
     late_weight: float = 10.0
     wall: float = TRACE_WALL
+    tells_tasks: bool = True
 
     @property
     def pool(self) -> PoolConfig:
@@ -219,7 +223,9 @@ def simulate(
     """`candidate` on `load`, which begins `begin_s` into the history."""
     pool = candidate.apply(case.pool)
     initial = min(pool.max, max(pool.min, initial_agents(load, pool.concurrency)))
-    setup = Setup(startup_s=case.startup_s, initial=initial, seed=seed, wall=case.wall + begin_s)
+    setup = Setup(
+        startup_s=case.startup_s, initial=initial, seed=seed, wall=case.wall + begin_s, tells_tasks=case.tells_tasks
+    )  # fmt: skip
     world = World(replace(case.fleet, pools={pool.name: pool}), load, setup)
     world.on_progress = on_progress
     measure = world.run()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 AGENTS_MAX = 50
 DRAINS = ("finish", "deadline")
+TASKS, LOAD = "tasks", "load"
+TELLS = (TASKS, LOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class Options:
 
     `settings` are keys of a pool's configuration and their values as a file would have them. `drain`: whether a
     draining agent finishes whatever it has, or is stopped at the pool's drain timeout. `initial` None: right for the
-    opening of the trace.
+    opening of the trace. `tell`: what heartbeats have, one of TELLS: the tasks beside the load, or the load alone.
     """
 
     startup_s: float = 30.0
@@ -28,3 +30,4 @@ class Options:
     initial: int | None = None
     beat_jitter_ratio: float = 0.0
     beat_loss_ratio: float = 0.0
+    tell: str = TASKS

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from agentd.sim.measure import Result
-from agentd.sim.options import Options
+from agentd.sim.options import LOAD, Options
 
 CLAIRVOYANT = "clairvoyant"
 LATE_WEIGHT = 0.1
@@ -35,6 +35,7 @@ def document(
         "drain": options.drain,
         "beat_jitter_ratio": options.beat_jitter_ratio,
         "beat_loss_ratio": options.beat_loss_ratio,
+        "tell": options.tell,
         "set": dict(options.settings),
     }
     hours = clairvoyant_hours(results)
@@ -73,6 +74,8 @@ def behaviour(options: Options) -> list[str]:
         "deadline": "finishes its tasks within the pool's drain_timeout_sec; what is cut then counts as unserved",
     }[options.drain]
     beats = "every 10 s and on change at most once a second"
+    if options.tell == LOAD:
+        beats += ", heartbeats with the load alone"
     if options.beat_jitter_ratio:
         beats += f", up to {100.0 * options.beat_jitter_ratio:g} % early"
     lost = f"{100.0 * options.beat_loss_ratio:g} % of them are lost" if options.beat_loss_ratio else "none is lost"

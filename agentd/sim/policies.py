@@ -20,7 +20,7 @@ from agentd.core.rates import Rates
 from agentd.core.rules import QUEUE, CollectorConfig
 from agentd.errors import ConfigError
 from agentd.sim import clairvoyant
-from agentd.sim.options import Options
+from agentd.sim.options import TASKS, Options
 from agentd.sim.peers import policies as peers
 from agentd.sim.steering import Asked, Plan
 from agentd.sim.world import Steered
@@ -109,7 +109,7 @@ def _fleet(options: Options, policy: str) -> FleetConfig:
         told = [f"{origin.get(problem.line, 'the simulation')}: {problem.text}" for problem in error.problems]
         raise PolicyError("; ".join(dict.fromkeys(told))) from error
     pool = fleet.pools[POOL]
-    if policy not in ("threshold", "external"):
+    if policy not in ("threshold", "external") and options.tell == TASKS:
         pool = replace(pool, collectors=(CollectorConfig(QUEUE, "simulated"),))
     if not any(key == "cost" for key, _ in options.settings):
         pool = replace(pool, rates=Rates(per_hour=1.0))

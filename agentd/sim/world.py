@@ -70,6 +70,7 @@ class Setup:
 
     `dispatch`: one of `dispatch.NAMES`. `beat_jitter_ratio`: by how much a heartbeat may come sooner than its interval;
     `beat_loss_ratio`: how many are lost on their way, of those that acknowledge nothing. `wall`: when the trace begins.
+    `tells_tasks`: agents tell their tasks beside their load.
     """
 
     startup_s: float = 30.0
@@ -79,6 +80,7 @@ class Setup:
     beat_jitter_ratio: float = 0.0
     beat_loss_ratio: float = 0.0
     wall: float = TRACE_WALL
+    tells_tasks: bool = True
 
 
 class Steered(Protocol):
@@ -333,7 +335,8 @@ class World:
 
     def _agent(self, ident: InstanceId) -> Agent:
         self._incarnations += 1
-        agent = Agent(ident, Incarnation(f"sim{self._incarnations}"), self.pool.concurrency, self.now)
+        incarnation, slots = Incarnation(f"sim{self._incarnations}"), self.pool.concurrency
+        agent = Agent(ident, incarnation, slots, self.now, tells_tasks=self.setup.tells_tasks)
         agent.wake = partial(self._wake, agent)
         self.agents[ident] = agent
         self.measure.came()

@@ -203,11 +203,13 @@ def test_how_arrivals_were_rebuilt_is_told(
     assert "agents are ready after 30s (assumed; say --startup)" in result.out
     (case,) = searched
     assert len(case.loads(1)) == pytest.approx(7 * 60 * 1.5, rel=0.1)
-    assert case.wall == WALL
+    assert (case.wall, case.tells_tasks) == (WALL, True)
     assert case.pool.collectors == ()
     record(tmp_path / "idle", 7, 0.0)  # at half load, by the agents' own word
     result = alone(*source[:-1], str(tmp_path / "idle"), "--service", "60s")
     assert "samples of the load of its agents (they report no tasks)" in result.out
+    assert "the simulated agents tell only their load either" in result.out
+    assert searched[1].tells_tasks is False
 
 
 @pytest.mark.parametrize(

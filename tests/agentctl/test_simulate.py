@@ -51,6 +51,17 @@ def test_json_is_one_object_and_the_same_seed_gives_the_same_bytes(agentctl: Cal
     assert json.loads(other.out)["settings"]["seed"] == 8
 
 
+def test_agents_may_tell_their_load_alone(agentctl: Callable[..., Any], trace: Path) -> None:
+    words = ["simulate", str(trace), "--policy", "demand"]
+    tasks, load = (agentctl(*words, *more) for more in ([], ["--tell", "load"]))
+    assert "heartbeats with the load alone" in load.out
+    assert "heartbeats with the load alone" not in tasks.out
+    value = json.loads(agentctl(*words, "--tell", "load", "-o", "json").out)
+    assert value["settings"]["tell"] == "load"
+    assert value["policies"][0]["starts"] == 0  # demand knows of no tasks
+    assert json.loads(agentctl(*words, "-o", "json").out)["policies"][0]["starts"] > 0
+
+
 def test_a_trace_of_counts_needs_the_time_of_a_task(agentctl: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("offset_s,arrivals\n0,3\n60,2\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from worlds import SIM, fleet
 
 from agentd.config import load
 from agentd.core.model import FleetConfig
-from agentd.core.rules import QUEUE, CollectorConfig, DemandTrigger, ThresholdTrigger
+from agentd.core.rules import QUEUE, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
 from agentd.sim import optimize
 from agentd.sim.candidates import Candidate, candidates
 from agentd.sim.optimize import Budget, Case, Finding, OutOfTime, Piece, Run, search
@@ -20,6 +20,7 @@ from agentd.traces import Arrival
 
 HOURS = 2
 ALL = candidates(5.0, 10.0)
+EVERY = (*ALL, *(one for one in candidates(5.0, 10.0, tells_tasks=False) if one not in ALL))
 DEMAND = Candidate("demand", DemandTrigger(0.8, 120.0))
 SLOW = ThresholdTrigger(0.75, 0.25)
 
@@ -129,7 +130,7 @@ def test_a_search_without_time_for_anything_says_so(made_up: dict[str, float]) -
         find(Case(slow(), lambda _seed: LONG), ALL, Budget(1000, 0.5, lambda: made_up["seconds"]))
 
 
-@pytest.mark.parametrize("candidate", ALL, ids=[one.name.replace(" ", "-") for one in ALL])
+@pytest.mark.parametrize("candidate", EVERY, ids=[one.name.replace(" ", "-") for one in EVERY])
 @pytest.mark.parametrize("own", ["", "policy: target", "scale_up_threshold: 0.6", "scale_up_cooldown_sec: 77"])
 def test_a_file_says_what_was_simulated(candidate: Candidate, own: str, tmp_path: Path) -> None:
     file = tmp_path / "agentd.yaml"
@@ -143,6 +144,17 @@ def test_a_file_says_what_was_simulated(candidate: Candidate, own: str, tmp_path
 
 
 def test_demand_is_not_tried_where_agents_do_not_tell_their_tasks() -> None:
-    fewer = candidates(5.0, 10.0, tells_tasks=False)
-    assert [one.name for one in fewer] == [one.name for one in ALL if not one.name.startswith("demand")]
-    assert len(fewer) < len(ALL)
+    others = candidates(5.0, 10.0, tells_tasks=False)
+    names = {one.name for one in others}
+    assert len(names) == len(others)
+    assert not any(name.startswith("demand") for name in names)
+    assert {one.name for one in ALL if not one.name.startswith("demand")} < names
+
+
+def test_what_would_need_to_know_of_tasks_is_not_found_better_where_agents_tell_only_a_load() -> None:
+    """The same load and the same candidate, which is far better where it learns of tasks."""
+    fleet_of_loads = replace(slow(), pools={SIM: replace(slow().pools[SIM], collectors=())})
+    assert find(Case(fleet_of_loads, trace), [DEMAND], budget(4)).best is not None
+    assert find(Case(fleet_of_loads, trace, tells_tasks=False), [DEMAND], budget(4)).best is None
+    target = Candidate("target", TargetTrigger(target=0.6))
+    assert find(Case(fleet_of_loads, trace, tells_tasks=False), [target], budget(4)).best is not None

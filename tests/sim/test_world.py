@@ -13,6 +13,7 @@ from worlds import agent, arrivals, at, fleet, run
 
 from agentd.core.messages import Beat, Drain, Event, Outcome, SetTarget
 from agentd.core.model import ThresholdTrigger
+from agentd.core.rules import DemandTrigger
 from agentd.sim import dispatch as ways
 from agentd.sim.measure import UNSERVED
 from agentd.sim.world import Setup, World
@@ -152,6 +153,24 @@ def test_a_heartbeat_comes_every_ten_seconds_and_on_change_at_most_once_a_second
     assert max(gaps) <= 10.0
     assert sum(1 for when in times if 0.0 <= when < 30.0) == pytest.approx(30, abs=1)
     assert sum(1 for when in times if 31.0 < when < 100.0) in (6, 7)
+
+
+def test_who_tells_only_a_load_tells_nothing_of_tasks() -> None:
+    trace = arrivals((10.0, 20.0), (10.0, 20.0), (10.0, 5.0))
+    world = World(fleet(triggers=(DemandTrigger(0.5, 0.0),)), trace, Setup(tells_tasks=False))
+    told: list[tuple[object, ...]] = []
+
+    def note(event: Event, outcome: Outcome) -> None:
+        del outcome
+        if isinstance(event, Beat):
+            times = event.response_time_p50_s, event.response_time_p95_s
+            told.append((event.load, event.in_flight, event.queue_length, event.tasks_completed, *times))
+
+    world.on_step = note
+    measure = world.run()
+    assert max(str(load) for load, *_ in told) == "1.0"
+    assert {tuple(others) for _, *others in told} == {(None,) * 5}
+    assert (measure.starts, measure.ups) == (0, 0)  # demand knows of none
 
 
 def test_an_agent_measures_its_load_over_the_last_interval() -> None:
