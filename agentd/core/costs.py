@@ -6,8 +6,10 @@ every SETTLE_S, and what an agent has cost when it ends. While agentd is away ag
 have cost all that time, those that it does not, until the last time that it looked. What CPU and memory cost meanwhile
 nobody has seen, beyond METER_S_MAX.
 
-A budget holds whatever would spend more than it, at the size that is reached, until the hour, day or month ends. Only
-scale-ups ask it: starts up to the minimum, of core agents, and repair do not.
+A budget holds whatever would spend more than it, at the size that is reached, until the hour, day or month ends. What
+grows outlives an hour as a rule, so that a size must also be one that the budget of an hour pays hour by hour; of a day
+and a month peaks may use what is left, and late in them what is left must pay for an hour (docs/costs.md says why).
+Only scale-ups ask it: starts up to the minimum, of core agents, and repair do not.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from agentd.core.views import BudgetView, CostView
 SETTLE_S = 60.0
 # A sample of the host stands for the time since the one before it, and for no more than this.
 METER_S_MAX = 60.0
+# What is left of a day or a month pays for a size for at least so long, even where less of it is left.
+AHEAD_H_MIN = 1.0
 
 _WHEN = {Window.HOUR: "this hour", Window.DAY: "today", Window.MONTH: "this month"}
 _Entry = tuple[Spent, float, float]  # what, from when, until when (wall time)
@@ -208,19 +212,29 @@ def _bounds(
             spent += fleet.past.spent(window, wall).amount
         end = ledger.end(window, wall)
         left_h = (end - wall) / HOUR_S
-        goes_on = (promised + math.fsum(sum(costs) for costs in standing.values())) * left_h
-        goes_on += fleet.standing_elsewhere * left_h if whose else 0.0
-        one_costs = each * left_h
+        ahead_h = left_h if window is Window.HOUR else max(left_h, AHEAD_H_MIN)
+        present = promised + math.fsum(sum(costs) for costs in standing.values())
+        present += fleet.standing_elsewhere if whose else 0.0
         more = _MANY if spent < most else 0  # where only tasks cost: whether it brings any nobody knows
-        if one_costs > 0.0:
-            more = max(0, math.floor((most - spent - goes_on) / one_costs + 1e-9))
+        if each > 0.0:
+            more = _affords(most - spent - present * ahead_h, each * ahead_h)
+        when = f"until {_moment(window, end)}" if ahead_h == left_h else "for an hour"
         text = (
-            f"{money(spent)} of {money(most, currency)} spent {_WHEN[window]}{whose}, what runs takes {money(goes_on)} "
-            f"more; one more until {_moment(window, end)} costs {money(one_costs)}"
+            f"{money(spent)} of {money(most, currency)} spent {_WHEN[window]}{whose}, what runs takes "
+            f"{money(present * ahead_h)} more; one more {when} costs {money(each * ahead_h)}"
         )
-        until = end - fleet.wall_offset
+        until: float | None = end - fleet.wall_offset
+        if window is Window.HOUR and each > 0.0 and (paid := _affords(most - present, each)) <= more:
+            more, until = paid, None  # no end of an hour changes that
+            of = f"{money(present)} of {money(most, currency)} per hour"
+            text = f"{of} spent now{whose}; one more costs {money(each)}"
         found.append((max(count + more, min(pool.min, pool.max)), Limit(f"budget_{window}", text, until)))
     return found
+
+
+def _affords(left: float, each: float) -> int:
+    """How many `left` pays for."""
+    return max(0, math.floor(left / each + 1e-9))
 
 
 def _spent(fleet: Fleet, pool: Pool, time_per_hour: float, window: Window, now: float) -> float:

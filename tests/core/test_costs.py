@@ -11,8 +11,8 @@ from world import WALL, World
 
 from agentd.core.controller import Controller
 from agentd.core.ledger import Spent
-from agentd.core.messages import ConfigChanged, HostSampled
-from agentd.core.model import FleetConfig, HostSample, Incarnation, InstanceId, Observed, PortRange, Usage
+from agentd.core.messages import ConfigChanged, HostSampled, SetTarget, TargetReply
+from agentd.core.model import FleetConfig, HostSample, Incarnation, InstanceId, Observed, PoolName, PortRange, Usage
 from agentd.core.rates import GIB, HOUR_S, Budget, Rates
 from agentd.core.views import CostView
 
@@ -315,9 +315,9 @@ def limits(world: World) -> list[tuple[str, float | None]]:
 @pytest.mark.parametrize(
     ("changes", "granted", "code", "until"),
     [
-        # Until 23:00 one agent costs 0.78, two that run cost 1.56.
-        ({"per_hour": 2.33}, 2, "budget_hour", 2800.0),
-        ({"per_hour": 2.34}, 3, "", None),
+        # However late it is: the next hour has to pay for the same size.
+        ({"per_hour": 2.99}, 2, "budget_hour", None),
+        ({"per_hour": 3.0}, 3, "", None),
         ({"per_day": 5.33}, 2, "budget_day", 6400.0),
         ({"per_day": 5.34}, 3, "", None),
         ({"per_month": 1157.3}, 2, "budget_month", 16 * 86_400 + 6_400.0),
@@ -334,6 +334,45 @@ def test_a_budget_holds_what_would_spend_more_until_its_end(
     (found,) = world.view().pools
     assert found.next.granted == granted
     assert limits(world) == ([(code, pytest.approx(until))] if code else [])
+
+
+def asked(world: World, count: int, at: float, *, dry_run: bool = False) -> tuple[int, tuple[str, ...]]:
+    """What a person is granted who asks for so many at `at`."""
+    world.run_until(at)
+    reply = world.step(SetTarget("up", count, PoolName("research"), "alice", "", None, dry_run=dry_run))
+    assert isinstance(reply, TargetReply)
+    return reply.grants[0].granted, reply.grants[0].limits
+
+
+def test_late_in_the_hour_no_size_is_granted_that_the_next_one_cannot_pay() -> None:
+    """A hundred seconds before its end what is left of the hour would pay for dozens."""
+    wide = PortRange(9101, 9150)
+    world = booted(fleet(pool(min=2, max=40, rates=EUR, budget=Budget(per_hour=4.0), ports=wide), currency="EUR"))
+    granted, limits = asked(world, 40, 2700.0)
+    assert granted == 4
+    assert limits == ("budget_hour: 2.00 of 4.00 EUR per hour spent now; one more costs 1.00",)
+    world.run_until(2800.0 + 3599.0)
+    assert cost(world).spent_hour.amount == pytest.approx(4.0, abs=0.01)
+
+
+def test_an_hour_whose_budget_is_spent_holds_what_it_could_pay_for_otherwise() -> None:
+    config = priced(Rates(1.0, per_task=1.0), budget=Budget(per_hour=9.0), scale_up_cooldown_s=0.0)
+    world = booted(config)
+    world.agents[InstanceId("research-9101")].tasks_completed = 8
+    for ident in ("research-9101", "research-9102"):
+        world.set_load(ident, 0.9)
+    world.run_until(1000.0)
+    assert limits(world) == [("budget_hour", pytest.approx(2800.0))]
+    assert world.view().pools[0].next.limits[0].text.endswith("one more until 23:00 UTC costs 0.50")
+
+
+def test_a_day_pays_for_peaks_and_near_its_end_for_an_hour_of_them() -> None:
+    """Its budget is for 7 hours of one agent. In its last minute what is left would pay for hundreds."""
+    world = booted(priced(budget=Budget(per_day=7.0)))
+    granted, limits = asked(world, 5, 1000.0, dry_run=True)
+    assert (granted, limits[0].rpartition("; ")[2]) == (4, "one more until midnight UTC costs 1.50")
+    granted, limits = asked(world, 5, 6370.0)
+    assert (granted, limits[0].rpartition("; ")[2]) == (3, "one more for an hour costs 1.00")
 
 
 def test_a_budget_says_how_much_is_spent_and_what_one_more_costs() -> None:
@@ -369,7 +408,7 @@ def test_a_budget_of_all_counts_what_other_pools_spend() -> None:
     world.run_until(11.0)
     found = next(each for each in world.view().pools if each.name == "research")
     assert [limit.code for limit in found.next.limits] == ["budget_hour"]
-    assert found.next.limits[0].text.startswith("0.0183 of 5.00 EUR spent this hour by all pools, what runs takes 4.65")
+    assert found.next.limits[0].text == "6.00 of 5.00 EUR per hour spent now by all pools; one more costs 1.00"
     free = replace(mine, rates=Rates())
     world.step(ConfigChanged(replace(config, pools={free.name: free, other.name: other})))
     found = next(each for each in world.view().pools if each.name == "research")
@@ -384,14 +423,16 @@ def test_the_budget_of_all_is_there_once_however_many_pools_grow_at_a_time() -> 
         ("execution", "research", fleet(mine, other)),
         ("research", "execution", fleet(replace(mine, priority=1), other)),
     ):
-        world = booted(replace(config, budget=Budget(per_hour=2.5), check_interval_s=60.0))
+        world = booted(replace(config, budget=Budget(per_hour=3.0), check_interval_s=60.0))
         for ident in ("research-9101", "execution-9201"):
             world.set_load(ident, 0.9)
         world.run_until(61.0)
         counts = {each.name: each.count for each in world.view().pools}
         assert counts == {first: 2, second: 1}
         held = [record for _, record in world.records if record.type == "hold"]
-        assert [(record.pool, "this hour by all pools" in record.reason) for record in held] == [(second, True)]
+        assert [(record.pool, "per hour spent now by all pools" in record.reason) for record in held] == [
+            (second, True)
+        ]
 
 
 def test_where_only_tasks_cost_a_budget_holds_when_it_is_spent() -> None:
