@@ -263,7 +263,7 @@ class Controller:
 
     def _tick(self, now: float, wall: float, gap_s: float) -> None:
         fleet = self._fleet
-        fleet.wall_offset = wall - now
+        costs.clock_set(fleet, wall, now)
         if self._due is not None:
             gap_s = max(gap_s, now - self._due)
         if gap_s > GAP_S:

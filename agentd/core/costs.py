@@ -48,6 +48,19 @@ def settle(fleet: Fleet, now: float, *, all_of_it: bool = False) -> None:
             _settle(fleet, pool, now)
 
 
+def clock_set(fleet: Fleet, wall: float, now: float) -> None:
+    """It is `wall` now, by the clock of the host, which people and programs set."""
+    before = fleet.wall(now)
+    fleet.wall_offset = wall - now
+    if abs(wall - before) <= ledger.JUMP_S_MIN:
+        return
+    for name, books in (("", fleet.past), *((pool.name, pool.ledger) for pool in fleet.pools.values())):
+        if books.since:
+            books.clock_set(before, wall)
+            books.forget(wall)
+            fleet.touch_ledger(name)
+
+
 def meter(fleet: Fleet, now: float) -> None:
     """The host has been read: enter the CPU and the memory that agents have used."""
     if not fleet.listed:

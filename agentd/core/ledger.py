@@ -1,7 +1,11 @@
 """The books of a pool: what it has spent in the hours, days and months of the calendar, in UTC.
 
 Pure values: what is to be entered, and when, is `core.costs`. Of a span of time each hour gets its share, and with it
-the day and the month that it lies in. What is older than 24 hours, than yesterday, or than last month is forgotten.
+the day and the month that it lies in. The latest hours, days and months in which something was entered are kept, and
+what is older is forgotten.
+
+A clock may be wrong for a while, and corrected. Nothing is forgotten for that, and nothing counted twice: what is near
+the one date is as near the other then, and what would lie in the future is of the present.
 """
 
 from __future__ import annotations
@@ -16,9 +20,13 @@ from agentd.core.rates import GIB, HOUR_S, Rates
 
 # The present hour, and those that the last 24 hours reach into.
 HOURS_KEPT = 25
+# The present one and the one before it, and one that a wrong clock may have put between them.
+DAYS_KEPT = MONTHS_KEPT = 3
 SCALINGS_KEPT = 5
 # A span of time that is longer was not seen by anybody: only its end is entered.
 SPAN_S_MAX = 31 * 86_400.0
+# A clock that is set by more than the longest month was wrong, or is: the calendar has not moved on by that.
+JUMP_S_MIN = 31 * 86_400.0
 
 
 class Window(StrEnum):
@@ -120,16 +128,33 @@ class Ledger:
         return max(start, now - (wall - begin(Window.MONTH, wall)))
 
     def forget(self, wall: float) -> None:
-        """Let go of what is too old to be asked for, and of what a wrong clock has put into the future."""
-        hour, day, month = (number(window, wall) for window in Window)
-        for book, last, kept in ((self.hours, hour, HOURS_KEPT), (self.days, day, 2), (self.months, month, 2)):
-            for key in [key for key in book if not last - kept < key <= last]:
-                del book[key]
+        """Let go of what is too old to be asked for; what a clock was ahead for is of the present."""
+        for window, book, kept, near in self._books():
+            last = number(window, wall)
+            for key in [key for key in book if last < key <= last + near]:
+                book[last] = book.get(last, NOTHING_SPENT) + book.pop(key)
+            # By their number, and what is far ahead for itself: by a wrong clock's date all of them would be too old.
+            for keys in ([key for key in book if key <= last], [key for key in book if key > last]):
+                for key in sorted(keys)[:-kept]:
+                    del book[key]
         self.since = min(self.since, wall)
+
+    def clock_set(self, before: float, wall: float) -> None:
+        """The clock said `before` and now says `wall`, which is further away than JUMP_S_MIN.
+
+        What is near the one is then as near the other. What is not was entered by yet another clock.
+        """
+        for window, book, _, near in self._books():
+            old, new = number(window, before), number(window, wall)
+            moved = {key - old + new: book.pop(key) for key in list(book) if abs(key - old) <= near}
+            for key, spent in moved.items():
+                book[key] = book.get(key, NOTHING_SPENT) + spent
+        if self.since and abs(before - self.since) <= abs(wall - self.since):
+            self.since += wall - before
 
     def spent(self, window: Window, wall: float) -> Spent:
         """In the present hour, day or month."""
-        book = {Window.HOUR: self.hours, Window.DAY: self.days, Window.MONTH: self.months}[window]
+        book = next(book for each, book, _, _ in self._books() if each is window)
         return book.get(number(window, wall), NOTHING_SPENT)
 
     def mean_per_hour(self, wall: float) -> float | None:
@@ -157,9 +182,18 @@ class Ledger:
         self.since = min(self.since or other.since, other.since or self.since)
 
     def _enter(self, spent: Spent, wall: float) -> None:
-        for book, window in ((self.hours, Window.HOUR), (self.days, Window.DAY), (self.months, Window.MONTH)):
+        for window, book, _, _ in self._books():
             key = number(window, wall)
             book[key] = book.get(key, NOTHING_SPENT) + spent
+
+    def _books(self) -> tuple[tuple[Window, dict[int, Spent], int, int], ...]:
+        """Each with how many of its entries are kept, and how many of them JUMP_S_MIN is at most."""
+        days = int(JUMP_S_MIN // (24 * HOUR_S))
+        return (
+            (Window.HOUR, self.hours, HOURS_KEPT, 24 * days),
+            (Window.DAY, self.days, DAYS_KEPT, days),
+            (Window.MONTH, self.months, MONTHS_KEPT, 2),
+        )
 
 
 def number(window: Window, wall: float) -> int:

@@ -11,7 +11,7 @@ from world import WALL, World
 
 from agentd.core.controller import Controller
 from agentd.core.ledger import Spent
-from agentd.core.messages import ConfigChanged, HostSampled, SetTarget, TargetReply
+from agentd.core.messages import ConfigChanged, HostSampled, SetTarget, TargetReply, Tick
 from agentd.core.model import FleetConfig, HostSample, Incarnation, InstanceId, Observed, PoolName, PortRange, Usage
 from agentd.core.rates import GIB, HOUR_S, Budget, Rates
 from agentd.core.views import CostView
@@ -192,6 +192,22 @@ def test_what_nobody_remembers_costs_no_more_than_since_the_month_began() -> Non
     world.step(InstancesListed((seen,)))
     world.step(Tick(wall=WALL))
     assert cost(world).spent_month.agent_hours * HOUR_S == pytest.approx(days_s, abs=1.0)
+
+
+@pytest.mark.parametrize("years", [75, -45])
+def test_a_clock_that_is_years_wrong_for_a_moment_does_not_wipe_the_books(years: int) -> None:
+    world = booted(priced(budget=Budget(per_month=100.0)))
+    world.run_until(1000.0)
+    for second in range(1000, 1030):  # within the patience with agents that say nothing meanwhile
+        wrong = 0.0 if second < 1010 else years * 365.25 * 86_400.0
+        world.now = float(second)
+        world.step(Tick(wall=WALL + wrong + second))
+        assert cost(world).spent_month.agent_hours * HOUR_S == pytest.approx(2.0 * second, rel=1e-6)
+    world.run_until(1600.0)
+    found = cost(world)
+    for spent in (found.spent_hour, found.spent_day, found.spent_month):
+        assert spent.agent_hours * HOUR_S == pytest.approx(2 * 1600.0, rel=1e-6)
+    assert found.budgets[0].left == pytest.approx(100.0 - 3200.0 / HOUR_S)
 
 
 def test_the_books_of_a_controller_go_on_exactly() -> None:

@@ -67,14 +67,45 @@ def test_of_a_moment_all_is_entered_there() -> None:
     assert books.spent(Window.HOUR, 1.7e9).amount == 2.0
 
 
-def test_what_is_old_or_lies_in_the_future_is_forgotten() -> None:
+def test_what_is_old_is_forgotten_and_what_lies_in_the_future_is_of_the_present() -> None:
     books, now = Ledger(), wall("2024-03-10 12:30:00")
     for day in range(-70, 5):
         books.enter(Spent(1.0), now + day * DAY_S, now + day * DAY_S)
     books.forget(now)
-    assert (len(books.hours), len(books.days), len(books.months)) == (2, 2, 2)
-    assert books.spent(Window.HOUR, now).amount == 1.0
-    assert books.spent(Window.MONTH, now).amount == 14.0  # the four days after today are of this month, and entered
+    assert (len(books.hours), len(books.days), len(books.months)) == (25, 3, 3)
+    # The four days after today are of this month, and entered.
+    assert [books.spent(window, now).amount for window in Window] == [5.0, 5.0, 14.0]
+    assert max(books.hours) == ledger.number(Window.HOUR, now)
+
+
+YEARS = st.integers(1971, 2100).filter(lambda year: year != 2024).map(lambda year: wall(f"{year}-07-08 12:30:00"))
+
+
+@given(st.lists(YEARS, max_size=6), st.booleans())
+def test_no_clock_that_is_years_wrong_for_a_while_forgets_or_counts_twice(wrong: list[float], seen: bool) -> None:
+    """`seen`: agentd ran while the clock was set the first time; without, it was away."""
+    books, now = Ledger(), wall("2024-03-10 12:30:00")
+    books.enter(Spent(1.0), now - HOUR_S, now)
+    books.enter(Spent(4.0), now - 40 * DAY_S, now - 40 * DAY_S)
+    before = now if seen else None
+    for number, at in enumerate([*wrong, now], 1):
+        if before is not None and at != before:
+            books.clock_set(before, at)
+        books.forget(at)
+        before = at
+        books.enter(Spent(10.0), at, at)
+        assert [books.spent(window, at).amount >= 10.0 * number for window in Window] == [True] * 3
+    total = 10.0 * (len(wrong) + 1)
+    assert [books.spent(window, now).amount for window in Window] == pytest.approx([0.5 + total, *[1.0 + total] * 2])
+    assert sum(spent.amount for spent in books.months.values()) == pytest.approx(5.0 + total)
+    assert len(books.months) == 2
+
+
+def test_a_clock_that_is_set_back_a_little_forgets_nothing() -> None:
+    books, now = Ledger(), wall("2024-04-01 00:00:20")
+    books.enter(Spent(60.0), now - 60, now)
+    books.forget(now - 40)
+    assert [books.spent(window, now - 40).amount for window in Window] == pytest.approx([60.0] * 3)
 
 
 def test_the_mean_is_of_the_last_24_hours() -> None:
