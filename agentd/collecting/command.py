@@ -1,7 +1,8 @@
 """`command`: the number that a program prints, for everything that has no kind of its own.
 
 The program runs in a process group of its own, which is gone when the reading is over, however it ends. It is killed
-before anybody waits for the program's exit status, so that the group's number is still its own.
+before anybody waits for the program's exit status, so that the group's number is still its own. One that the kernel
+does not let go of (it waits for a disk or a file server that does not answer) is not joined by another.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class CommandReader:
         self._run: _Run | None = None
 
     async def read(self) -> float:
+        if self._run is not None and not self._run.reaped.is_set():
+            raise ReadFailed(
+                f"{self._argv[0]} (pid {self._run.pid}) was killed and has not ended: it is not started again before"
+            )
         run = self._run = _Run(self._argv)
         try:
             await run.ended()
@@ -91,6 +96,10 @@ class _Run:
             os.set_blocking(fd, False)
             loop.add_reader(fd, self._take, fd)
         loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def ended(self) -> None:
         """Return when the program has ended, or has printed more than anybody reads."""

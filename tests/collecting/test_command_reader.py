@@ -110,6 +110,49 @@ def test_a_reading_that_is_cut_short_leaves_nothing_running(tmp_path: Path) -> N
     assert len(pids) == 2 and all(map(is_gone, pids))
 
 
+def test_a_program_that_cannot_be_killed_is_not_joined_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits in the kernel for a file server; it ends when that answers."""
+    file, hangs = tmp_path / "pids", tmp_path / "hangs"
+    hangs.touch()
+    kill = os.killpg
+
+    async def attempts() -> list[str]:
+        script = f"echo $$ >>{file}; [ -e {hangs} ] && exec sleep 1000; echo 6"
+        reader = open_reader("command", (("argv", "/bin/sh"), ("argv", "-c"), ("argv", script)))
+        task = asyncio.create_task(reader.read())
+        while not (file.exists() and file.read_text().strip()):
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr("os.killpg", lambda *_: None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        said = []
+        for _ in range(3):
+            with pytest.raises(ReadFailed) as failed:
+                async with asyncio.timeout(GENEROUS_S):
+                    await reader.read()
+            said.append(str(failed.value))
+        monkeypatch.setattr("os.killpg", kill)
+        hangs.unlink()
+        os.kill(int(file.read_text()), 9)
+        async with asyncio.timeout(GENEROUS_S):
+            while True:
+                try:
+                    assert await reader.read() == 6
+                    break
+                except ReadFailed:
+                    await asyncio.sleep(0.01)
+        await reader.close()
+        return said
+
+    said = asyncio.run(attempts())
+    first, last = file.read_text().split()
+    assert said == [f"/bin/sh (pid {first}) was killed and has not ended: it is not started again before"] * 3
+    assert is_gone(int(first)) and is_gone(int(last))
+
+
 def test_what_a_program_left_in_its_group_ends_with_it(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     assert sh(f"sleep 1000 & echo $! >{file}; echo 4") == 4
