@@ -27,7 +27,10 @@ def observe(fleet: Fleet, pool: Pool, sample: Sample | None, now: float) -> None
         return
     scalability.note(history.levels, sample.ready, sample.throughput, now)
     pool.law = scalability.fit(history.levels)
-    if int(history.levels[sample.ready].weight) % ROUNDS_PER_WRITE == 1:
+    # Not by a level's weight: it fades, and stands still once there is as much of it as counts.
+    history.unsaved += 1
+    if history.unsaved >= ROUNDS_PER_WRITE or history.levels[sample.ready].weight == 1.0:  # one that is new
+        history.unsaved = 0
         fleet.touch_history(pool.name)
 
 

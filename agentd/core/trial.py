@@ -81,6 +81,7 @@ class History:
     # What so many agents can do, by their number; how many were ready at the end of the last round, if all had work.
     levels: dict[int, Level] = field(default_factory=dict)
     saturated: int = 0
+    unsaved: int = 0  # rounds that the levels have learned from since they were written down
 
 
 def row(history: History) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def row(history: History) -> dict[str, Any]:
         "last": None if history.last is None else asdict(history.last),
         "levels": {count: astuple(level) for count, level in history.levels.items()},
         "saturated": history.saturated,
+        "unsaved": history.unsaved,
     }
 
 
@@ -117,4 +119,5 @@ def load(value: Mapping[str, Any], shift: float = 0.0) -> History:
             for count, (weight, mean, spread, at) in value.get("levels", {}).items()
         },
         saturated=value.get("saturated", 0),
+        unsaved=value.get("unsaved", 0),
     )

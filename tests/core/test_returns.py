@@ -82,6 +82,17 @@ def test_what_was_learned_outlives_agentd() -> None:
     assert levels(world)[3].mean == pytest.approx(6.0)
 
 
+def test_what_is_learned_is_written_down_however_much_there_is_by_then() -> None:
+    world = booted()
+    rounds(world, 200, in_flight=4)  # more than count of one number of agents
+    world.outcomes.clear()
+    rounds(world, 60, in_flight=4, rate=3.0)
+    written = [outcome for outcome in world.outcomes if "history/research" in outcome.rows]
+    assert 2 <= len(written) <= 3
+    world.reboot()
+    assert levels(world)[3].mean > 6.5
+
+
 def test_other_agents_are_learned_anew() -> None:
     world = booted()
     rounds(world, 10, in_flight=4)
