@@ -5,7 +5,7 @@ Pure checks over what `config.pools` has read; they note problems and change not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -14,6 +14,17 @@ from agentd.config.nodes import Problems, Section, is_later, line_in
 from agentd.config.pools import Draft, Shared
 from agentd.config.triggers import check_triggers
 from agentd.core.model import PortRange, Resources
+from agentd.core.rules import (
+    QUEUE,
+    AdaptiveTrigger,
+    DemandTrigger,
+    ExternalTrigger,
+    LatencyTrigger,
+    ScheduleTrigger,
+    TargetTrigger,
+    ThresholdTrigger,
+    Trigger,
+)
 
 NO_LIMITS = "the driver process gives its children no limits"
 
@@ -44,6 +55,7 @@ def check_pools(drafts: Sequence[Draft], shared: Shared, problems: Problems, roo
     for draft in drafts:
         _check_thresholds(draft, shared)
         findings += _check_bounds(draft, shared, draft.at or root)
+        findings += _check_first(draft, shared, draft.at or root)
         check_triggers(draft.section, draft.pool.triggers, tuple(each.name for each in draft.pool.collectors))
         _check_windows(draft)
     _note(findings, problems)
@@ -119,6 +131,37 @@ def _check_bounds(draft: Draft, shared: Shared, at: yaml.Node) -> list[_Finding]
     if pool.max > draft.capacity:
         return [_Finding(where_max, pool.name, f"{most} is out of reach with {places}", doubtful=True)]
     return []
+
+
+def _check_first(draft: Draft, shared: Shared, at: yaml.Node) -> list[_Finding]:
+    """A pool that may be empty has something from outside that asks for its first agent."""
+    pool, section = draft.pool, draft.section
+    known = section.sound("min", "max", "core", "collectors", "triggers", "policy")
+    if not known or pool.min > 0 or pool.max == 0 or pool.core or draft.capacity == 0:
+        return []
+    named = {collector.name for collector in pool.collectors}
+    if any(_sees_work(trigger, named) for trigger in pool.triggers) or any(window.min for window in pool.windows):
+        return []
+    kinds = ", ".join(trigger.kind for trigger in pool.triggers)
+    where = section.place("min") or shared.section.place("min_agents_per_type") or at
+    text = (
+        f"with min 0 it never starts its first agent by itself: {kinds} decides by agents that run. Give it min 1, "
+        f"demand or adaptive with a collector named {QUEUE}, a schedule with a min, or external"
+    )
+    return [_Finding(where, pool.name, text, doubtful=True)]
+
+
+def _sees_work(trigger: Trigger, collectors: Collection[str]) -> bool:
+    """Whether `trigger` may want agents where there is none. A schedule only moves the bounds."""
+    match trigger:
+        case ExternalTrigger():
+            return True
+        case TargetTrigger():
+            return trigger.signal in collectors or (trigger.signal == "demand" and QUEUE in collectors)
+        case DemandTrigger() | AdaptiveTrigger():
+            return QUEUE in collectors
+        case ThresholdTrigger() | LatencyTrigger() | ScheduleTrigger():
+            return False
 
 
 def _check_windows(draft: Draft) -> None:

@@ -35,6 +35,35 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+QUEUE = "collectors: {queue: {type: command, argv: [/bin/true]}, depth: {type: command, argv: [/bin/true]}}"
+NIGHT = "{type: schedule, windows: [{start: 0 2 * * *, duration_sec: 60, %s}]}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ("min: 0", "threshold"),
+        ("min: 0, policy: adaptive", "adaptive"),
+        ("min: 0, policy: demand", "demand"),
+        (f"min: 0, {QUEUE}", "threshold"),  # which does not look at it
+        (f"min: 0, {QUEUE}, triggers: [{{type: target}}, {{type: latency, target_sec: 1}}]", "target, latency"),
+        (f"min: 0, triggers: [{{type: threshold}}, {NIGHT % 'max: 2'}]", "threshold, schedule"),
+        (f"min: 0, {QUEUE}, policy: adaptive", ""),
+        (f"min: 0, {QUEUE}, policy: demand", ""),
+        (f"min: 0, {QUEUE}, triggers: [{{type: target, signal: depth, target: 5}}]", ""),
+        (f"min: 0, {QUEUE}, triggers: [{{type: target, signal: demand, target: 5}}]", ""),
+        ("min: 0, triggers: [{type: external}]", ""),
+        (f"min: 0, triggers: [{{type: threshold}}, {NIGHT % 'min: 1'}]", ""),
+        ("min: 0, max: 0", ""),
+        ("min: 1", ""),
+    ],
+)
+def test_a_pool_that_would_stay_empty_for_ever_is_a_warning(settings: str, kinds: str) -> None:
+    config = parse(f"pools:\n  mine: {{ports: [9601, 9609], command: /bin/true, {settings}}}\n", "f.yaml")
+    told = f"f.yaml:2:56: pool mine: with min 0 it never starts its first agent by itself: {kinds} decides by agents"
+    assert [line.startswith(told) for line in config.warnings] == ([True] if kinds else [])
+
+
 def test_every_parameter_of_every_trigger_is_read() -> None:
     text = """
 pools:
