@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from agentd.agentctl import interrupt
 from agentd.agentctl.command import Failure, Session
 from agentd.agentctl.terminal import show, styled
 from agentd.agentctl.text import printable
@@ -60,13 +63,14 @@ def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bo
     `reads`: an agentd runs, and with that file. Without, what is written waits for one that does.
 
     Raises:
-        Failure: a file cannot be written, or agentd refuses them: then everything is as it was.
+        Failure: a file cannot be written, or agentd refuses them: then everything is as it was, or the text says what
+            is not.
     """
     files = {place(config_file, pool): text for pool, text in texts.items()}
-    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in files}
+    before = _before(files)
     say: Callable[[Sequence[str]], None] = (lambda _lines: None) if session.json else show
     for path, text in files.items():
-        old = before[path] or ""
+        old = before.contents[path] or ""
         diff = difflib.unified_diff(
             old.splitlines(), text.splitlines(), str(path) if old else "/dev/null", str(path), lineterm=""
         )
@@ -74,21 +78,48 @@ def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bo
     if not yes and not _agreed(f"Write {', '.join(map(str, files))}{' and reload' if reads else ''}?"):
         say(["nothing was changed"])
         return False
-    try:
-        for path, text in files.items():
-            _write(path, text, config_file)
-        changes = _reload(session) if reads else ("no agentd runs with this file: it holds from the start of one",)
-    except (Failure, OSError) as error:
-        _restore(before, config_file)
-        if isinstance(error, OSError):
-            raise Failure(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from error
-        raise
-    say([f"wrote {path}" for path in files])
-    say([printable(f"changed: {change}") for change in changes])
-    if any(text is not None for text in before.values()):
-        say(["what was recommended before is replaced"])
-    say([f"to undo: rm {' '.join(map(str, files))}{' && agentctl reload' if reads else ''}"])
+    # Control-C in the midst of it would leave files of which agentd knows nothing.
+    with interrupt.held() as interrupted:
+        try:
+            for path, text in files.items():
+                _write(path, text, config_file)
+            changes = _put_in_force(session, reads=reads) if not interrupted() else None
+        except BaseException as error:
+            cause = _cause(error)
+            _restore(before, config_file, cause)
+            if cause is error:
+                raise
+            raise cause from error
+        if changes is None:
+            _restore(before, config_file, Failure("interrupted"))
+            interrupt.end("interrupted: nothing was changed")
+        say([f"wrote {path}" for path in files])
+        say([printable(f"changed: {change}") for change in changes])
+        if any(text is not None for text in before.contents.values()):
+            say(["what was recommended before is replaced"])
+        say([f"to undo: rm {' '.join(map(str, files))}{' && agentctl reload' if reads else ''}"])
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What there was: the text of each file, None where there was none, and the directories that were not there."""
+
+    contents: dict[Path, str | None]
+    folders: frozenset[Path]
+
+
+def _before(files: Iterable[Path]) -> _Before:
+    """
+    Raises:
+        Failure: a file that is there cannot be read.
+    """
+    try:
+        contents = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in files}
+    except (OSError, UnicodeDecodeError) as error:
+        text = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Failure(f"cannot read what was recommended before: {text}; nothing was changed") from error
+    return _Before(contents, frozenset(path.parent for path in contents if not path.parent.is_dir()))
 
 
 def _agreed(question: str) -> bool:
@@ -119,12 +150,14 @@ def _write(path: Path, text: str, beside: Path) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _reload(session: Session) -> Sequence[str]:
+def _put_in_force(session: Session, *, reads: bool) -> Sequence[str]:
     """What has changed.
 
     Raises:
         Failure: it was refused.
     """
+    if not reads:
+        return ("no agentd runs with this file: it holds from the start of one",)
     with session.client() as client:
         from agentd.sdk.control import ControlError
 
@@ -135,12 +168,31 @@ def _reload(session: Session) -> Sequence[str]:
             raise Failure(text, details=str(error).splitlines()) from error
 
 
-def _restore(before: dict[Path, str | None], beside: Path) -> None:
-    for path, text in before.items():
-        if text is not None:
-            _write(path, text, beside)
-        elif path.exists():
-            path.unlink()
-    for folder in {path.parent for path in before}:
-        if folder.is_dir() and not any(folder.iterdir()):
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, OSError):
+        return Failure(f"cannot write {error.filename}: {error.strerror}; nothing was changed")
+    return error
+
+
+def _restore(before: _Before, beside: Path, cause: BaseException) -> None:
+    """Put everything back as it was.
+
+    Raises:
+        Failure: that did not do either. It says what is left, and `cause`.
+    """
+    left = []
+    for path, text in before.contents.items():
+        try:
+            if text is not None:
+                _write(path, text, beside)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            was = "remove it" if text is None else "it had another text"
+            left.append(f"{path} is left as recommended ({error.strerror}): {was}")
+    for folder in before.folders:
+        with contextlib.suppress(OSError):  # it has other files by now, or is not there
             folder.rmdir()
+    if left:
+        why = str(cause).removeprefix("agentctl: ").splitlines() or [type(cause).__name__]
+        raise Failure("the recommendation could not be taken back", details=[*left, "why it was:", *why]) from cause

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import grpc
 import pytest
 
 from agentd import store_metrics, store_schema
-from agentd.agentctl import optimize_extras
+from agentd.agentctl import optimize_apply, optimize_extras
 from agentd.config import load, parse
 from agentd.core.model import PoolName
 from agentd.sim.candidates import Candidate
@@ -167,6 +170,90 @@ def test_a_refused_reload_leaves_everything_as_it_was(
     assert "a.yaml:1:1: it is bad" in result.err
     assert (dropin(file).read_text() if dropin(file).exists() else None) == before
     assert dropin(file).parent.exists() is (before is not None)
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("before", [None, "pools: {research: {max: 9}}\n"])
+def test_a_way_back_that_is_blocked_is_told_with_what_led_there(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path, before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if before is not None:
+        dropin(file).parent.mkdir()
+        dropin(file).write_text(before)
+    daemon.fake.status.config_file = str(file)
+    refusal = daemon.refused("CONFIG_INVALID", "a.yaml:1:1: it is bad", grpc.StatusCode.INVALID_ARGUMENT)
+    daemon.fake.refusals["Reload"] = refusal
+    write, unlink = optimize_apply._write, Path.unlink
+
+    def write_once(path: Path, text: str, beside: Path) -> None:
+        if text == before:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        write(path, text, beside)
+
+    def unlink_others(path: Path, missing_ok: bool = False) -> None:
+        if path == dropin(file):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(optimize_apply, "_write", write_once)
+    monkeypatch.setattr(Path, "unlink", unlink_others)
+    result = ctl(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 1
+    assert result.err.startswith("agentctl: the recommendation could not be taken back\n")
+    assert f"{dropin(file)} is left as recommended (Read-only file system): " in result.err
+    assert "agentd refused the recommendation" in result.err
+    assert "a.yaml:1:1: it is bad" in result.err
+
+
+@pytest.mark.usefixtures("searched")
+def test_what_was_there_before_goes_back_whatever_happens(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropin(file).parent.mkdir()  # also an empty directory
+    daemon.fake.status.config_file = str(file)
+
+    def stumble(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(optimize_apply, "_put_in_force", stumble)
+    with pytest.raises(RuntimeError):
+        ctl(*words(file, trace, "--apply", "--yes"))
+    assert list(dropin(file).parent.iterdir()) == []
+
+
+APPLY = """
+import os, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from agentd.agentctl import interrupt, optimize_apply
+from agentd.agentctl.command import Session
+interrupt.end_on_interrupt()
+name, address, file = sys.argv[1:]
+real = getattr(optimize_apply, name)
+def then_interrupted(*args, **options):
+    found = real(*args, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return found
+setattr(optimize_apply, name, then_interrupted)
+session = Session(address=address, timeout_s=30.0, output="table")
+optimize_apply.apply(session, Path(file), {"research": "pools: {research: {max: 9}}\\n"}, yes=True, reads=True)
+"""
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(("after", "applied"), [("_write", False), ("_put_in_force", True)])
+def test_control_c_leaves_all_of_it_or_nothing(daemon: Any, file: Path, after: str, applied: bool) -> None:
+    command = [sys.executable, "-c", APPLY, after, daemon.address, str(file)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 130, found.stderr
+    assert dropin(file).parent.exists() is applied
+    asked = [one for one in daemon.fake.requests if isinstance(one, pb.ReloadRequest)]
+    assert len(asked) == applied
+    if applied:
+        assert [path.name for path in dropin(file).parent.iterdir()] == [dropin(file).name]
+        assert f"to undo: rm {dropin(file)} && agentctl reload" in found.stdout
+    else:
+        assert found.stderr == "agentctl: interrupted: nothing was changed\n"
 
 
 @pytest.mark.usefixtures("searched")
