@@ -6,13 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl import optimize_apply, optimize_extras, optimize_history
+from agentd.agentctl import optimize_apply, optimize_history
 from agentd.agentctl.command import NO_DAEMON, USAGE, Command, Duration, Failure, Session, Whole, show_json
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width
 from agentd.agentctl.text import duration, plural, printable, seconds
@@ -104,15 +104,15 @@ def optimize(
     each_s = limit_s / max(1, len(pools))
     wishes = Wishes(trace, where, for_s, slo_s, startup_s, service_s, runs, seed, each_s)
     outcomes = [_one(pool, found, status, wishes, file) for pool in pools]
-    advice = [] if status is None else optimize_extras.advise(status, found)
-    advice = [one for one in advice if not names or one.pool in names]
+    advice = [one for one in status.advice if not names or one.pool in names] if status is not None else []
     if session.json:
-        show_json({"pools": [_value(one) for one in outcomes], "advice": [asdict(one) for one in advice]})
+        show_json({"pools": [_value(one) for one in outcomes], "advice": [_advice(one) for one in advice]})
     else:
         for outcome in outcomes:
             show(_report(outcome, slo_s))
         if advice:
-            show([styled("Besides", "strong"), *(printable(f"{one.pool}: {one.text}") for one in advice)])
+            lines = [f"{one.pool or 'all'}: {one.text} [{one.code}]" for one in advice]
+            show([styled("Besides", "strong"), *map(printable, lines)])
     texts = {one.pool: one.text for one in outcomes if one.text}
     if applied and file is not None and texts:
         reads = status is not None and Path(status.config_file).absolute() == file.absolute()
@@ -301,6 +301,10 @@ def _value(outcome: Outcome) -> dict[str, object]:
         "search": search,
         "config": outcome.text,
     }
+
+
+def _advice(one: pb.Advice) -> dict[str, str]:
+    return {"code": one.code, "pool": one.pool, "text": one.text}
 
 
 def _standing(one: Standing, cost_per_hour: float) -> dict[str, object]:

@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from agentd import store_metrics, store_schema
-from agentd.agentctl import optimize_apply, optimize_extras
-from agentd.config import load, parse
+from agentd.agentctl import optimize_apply
+from agentd.config import load
 from agentd.core.model import PoolName
 from agentd.sim.candidates import Candidate
 from agentd.sim.optimize import Case, Finding, Standing
@@ -327,17 +327,18 @@ def test_a_trace_belongs_to_one_pool_and_a_pool_must_be_there(
     assert "it always has the same number of agents" in result.out
 
 
-def test_what_else_should_follow_from_the_status() -> None:
-    config = parse("pools: {research: {ports: [9101, 9110], resources: {memory_max: 1G}, start_timeout_sec: 20}}", "f")
-    calm = pb.Pool(name="research", count=3, footprint_bytes=500 << 20, footprint_learned=True)
-    assert optimize_extras.advise(pb.Status(pools=[calm]), config) == []
-    busy = pb.Pool(name="research", count=9, footprint_bytes=1000 << 20, footprint_learned=True)
-    busy.start_times.counted, busy.start_times.p95_s = 12, 18.0
-    found = optimize_extras.advise(pb.Status(pools=[busy]), config)
-    assert [one.code for one in found] == ["start_timeout", "ports", "memory"]
-    assert found[0].text.endswith("starts take up to 18s (95 % of 12 starts): 36 would leave them room")
-    assert found[1].text.startswith("8 of its 10 ports are in use")
-    assert found[2].text == "resources.memory_max is 1.0 GiB, and an agent uses 1000 MiB: 1.5 GiB would leave it room"
+@pytest.mark.usefixtures("searched")
+def test_the_advice_of_the_status_is_told_besides(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path
+) -> None:
+    daemon.fake.status.config_file = str(file)
+    del daemon.fake.status.advice[:]
+    for code, pool in (("ports_scarce", "research"), ("over_budget", ""), ("oom_kills", "writing")):
+        daemon.fake.status.advice.append(pb.Advice(code=code, pool=pool, text=f"about {code}"))
+    result = ctl(*words(file, trace))
+    assert result.out.splitlines()[-2:] == ["Besides", "research: about ports_scarce [ports_scarce]"]
+    value = json.loads(ctl(*words(file, trace), "-o", "json").out)
+    assert value["advice"] == [{"code": "ports_scarce", "pool": "research", "text": "about ports_scarce"}]
 
 
 @pytest.mark.usefixtures("searched")
