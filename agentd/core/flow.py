@@ -31,8 +31,9 @@ GAP_S_MAX = 60.0
 
 @dataclass(slots=True)
 class Flow:
-    """`marks`: (time, tasks arrived until then), oldest first, at least the last LONG_S. `demand`, `completed`: as last
-    told; None before that. `resumed`: agentd was away, and the next numbers are where counting goes on from."""
+    """`marks`: (time, the most that had arrived until then), oldest first, at least the last LONG_S. `demand`,
+    `completed`: as last told; None before that. `resumed`: agentd was away, and the next numbers are where counting
+    goes on from."""
 
     began: float = 0.0
     at: float = 0.0
@@ -48,6 +49,10 @@ class Flow:
     done_lately: float = 0.0
     busy_lately_s: float = 0.0
     debt_at: float = 0.0  # since when more has left than came, of that; 0: not
+    # The most that had arrived by any moment; where it is less by now, the least since then, and for how long it is.
+    most: float = 0.0
+    least: float = 0.0
+    short_s: float = 0.0
 
     @property
     def service_s(self) -> float:
@@ -83,12 +88,13 @@ class Flow:
             # Reports do not come at one moment: what seems to have left without being done comes back with the next.
             self.arrived += came
             self.arrived_lately += came
+            self._write_off(passed_s)
             if self.done > TASKS_REMEMBERED:
                 self.done /= 2.0
                 self.busy_s /= 2.0
         self.at, self.demand, self.completed, self.resumed = now, demand, completed, False
         if not self.marks or now - self.marks[-1][0] >= MARK_S:
-            self.marks.append((now, self.arrived))
+            self.marks.append((now, self.most))
             if len(self.marks) > 2 * LONG_S / MARK_S:
                 del self.marks[: bisect_left(self.marks, (now - LONG_S, -math.inf)) - 1]
 
@@ -109,13 +115,24 @@ class Flow:
     def _begin(self, now: float) -> None:
         self.began = self.at = now
         self.arrived = self.arrived_lately = self.done_lately = self.busy_lately_s = 0.0
-        self.debt_at = 0.0
+        self.debt_at = self.most = self.least = self.short_s = 0.0
         self.marks.clear()
+
+    def _write_off(self, passed_s: float) -> None:
+        """What has left without being done, and does not come back, has arrived all the same: a queue was purged."""
+        if self.arrived >= self.most:
+            self.most, self.short_s = self.arrived, 0.0
+            return
+        self.least = min(self.least, self.arrived) if self.short_s else self.arrived
+        self.short_s += passed_s
+        if self.short_s > DEBT_S_MAX:
+            self.arrived += self.most - self.least
+            self.most, self.short_s = self.arrived, 0.0
 
     def _rate(self, window_s: float, seen_s: float) -> float:
         if not self.marks:
             return 0.0
         # The last mark before the window; at the beginning of the stream its first.
         place = bisect_left(self.marks, (self.at - window_s, math.inf)) - 1
-        came = self.arrived - self.marks[place if place > 0 else 0][1]
+        came = max(self.most, self.arrived) - self.marks[place if place > 0 else 0][1]
         return came / min(window_s, seen_s) if came > 0.0 else 0.0
