@@ -224,6 +224,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "pauses": [asdict(pause) for pause in pool.pauses],
         "useful_max": None if pool.law is None else pool.law.useful_max,
         "scaling_law": None if pool.law is None else asdict(pool.law) | {"text": pool.law.text},
+        "readings": [asdict(reading) for reading in pool.readings],
         "offers": [asdict(offer) for offer in pool.offers],
         "conditions": [asdict(condition) for condition in pool.conditions],
         "cost": None if pool.cost is None else _cost(pool.cost),

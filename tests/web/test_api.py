@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from agentd.core.ledger import Scaling, Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling, StoredRecord
-from agentd.core.views import Advice, BudgetView, CostView, RuleView
+from agentd.core.views import Advice, BudgetView, CostView, ReadingView, RuleView
 from agentd.errors import AgentdError, Refused
 from agentd.web.app import ASSETS, HTTP_STATUS
 from tests.web.fake import HELPED, WALL, ConnectAs, FakeRuntime
@@ -216,6 +216,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "start_times": {"p50_s": None, "p95_s": None, "counted": 0, "failed": 0},
         "effect": None,
         "measuring": "",
+        "readings": [],
         "offers": [],
         "pauses": [],
         "useful_max": None,
@@ -264,6 +265,18 @@ def test_status_shows_what_pools_cost_and_how_they_scale(client: TestClient, run
             "down_cooldown_s": 600.0,
         }
     ]
+
+
+def test_status_shows_what_collectors_have_read(client: TestClient, runtime: FakeRuntime) -> None:
+    reading = ReadingView("queue", "redis_list", 12.0, 3.5, 10.0, False, "cannot connect")
+    pools = (replace(runtime.shown.pools[0], readings=(reading,)), *runtime.shown.pools[1:])
+    runtime.shown = replace(runtime.shown, pools=pools)
+    assert client.get("/status").json()["pools"][0]["readings"] == [
+        {
+            "name": "queue", "kind": "redis_list", "value": 12.0, "age_s": 3.5, "every_s": 10.0, "stale": False,
+            "trouble": "cannot connect",
+        }
+    ]  # fmt: skip
 
 
 def test_status_shows_an_instance_with_all_it_knows(client: TestClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from agentd.core.ledger import Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling
-from agentd.core.views import BudgetView, CostView
+from agentd.core.views import BudgetView, CostView, ReadingView, RuleView
 from agentd.web.app import create_app
 from agentd.web.listener import listen
 from agentd.web.server import HttpServer
@@ -154,6 +154,50 @@ def test_what_all_costs_is_a_tile_where_any_cost_is_configured(page: Browser, si
     assert "1.50 EUR an hour" in host
     assert "24.50 today, 99.00 projected this month; 0.50 of 25.00 left today" in host
     assert "1.50 EUR an hour · 0.50 of 25.00 left today" in page.text('[data-pool="research"]')
+
+
+LINES = "document.querySelectorAll('[data-pool=research] .spark-threshold')"
+HEIGHT_OF = f"[...{LINES}].map((line) => line.getAttribute('y1')).sort()"
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy", "heights", "told"),
+    [
+        ([("threshold", ())], "threshold", ["12.0", "32.0"], "grows above 75 %"),
+        ([("adaptive", (("standby", "0"),))], "adaptive", [], ""),
+        ([("target", (("signal", "load"), ("target", "0.5")))], "target", ["22.0"], "aims at 50 %"),
+        ([("target", (("signal", "queue"), ("target", "5")))], "target", [], ""),
+    ],
+)
+def test_lines_are_drawn_at_the_loads_that_mean_something(
+    page: Browser, site: Site, rules: list[tuple[str, tuple[tuple[str, str], ...]]], policy: str, heights: list[str],
+    told: str,
+) -> None:  # fmt: skip
+    assert page.script(HEIGHT_OF) == ["12.0", "32.0"]
+    views = tuple(RuleView(kind, parameters, 0.0, 0.0) for kind, parameters in rules)
+    change(site, rules=views, policy=policy, count=4)
+    page.until("document.querySelector('[data-pool=research] .number-now').innerText === '4'")
+    page.until(f"{LINES}.length === {len(heights)}")
+    assert page.script(HEIGHT_OF) == heights
+    assert told in page.script("document.querySelector('[data-pool=research]').innerHTML")
+
+
+def test_what_collectors_have_read_is_shown_where_a_pool_has_any(page: Browser, site: Site) -> None:
+    assert page.script("document.querySelector('[data-pool=research] .readings').hidden") is True
+    read = ReadingView("queue", "redis_list", 1234.0, 3.0, 10.0, False, "")
+    stale = ReadingView("depth", "command", 5.0, 90.0, 10.0, True, "ended with code 1")
+    never = ReadingView("cost", "command", None, None, 10.0, True, HOSTILE)
+    change(site, readings=(read, stale, never))
+    page.until("!document.querySelector('[data-pool=research] .readings').hidden")
+    text = page.text('[data-pool="research"] .readings')
+    assert text == f"queue 1,234 · depth 5, 90 s old: ended with code 1 · cost: {HOSTILE}"
+    assert page.script("document.querySelectorAll('main img, main script').length") == 0
+
+
+def change(site: Site, **changes: Any) -> None:
+    """Let the pool research be otherwise."""
+    pools = tuple(replace(pool, **changes) if pool.name == "research" else pool for pool in site.runtime.shown.pools)
+    site.runtime.shown = replace(site.runtime.shown, pools=pools)
 
 
 def test_a_lost_connection_is_told_and_mends_itself(page: Browser, site: Site, runtime: FakeRuntime) -> None:

@@ -1,7 +1,7 @@
 // One card for each pool: how many, how loaded, what would happen next and why not now.
 
 import { byId, make, makeBar, reconcile, setAttribute, setBar, setHidden, setText } from "./dom.js";
-import { age, budgetText, bytes, duration, money, percent, plural, sentence } from "./format.js";
+import { age, budgetText, bytes, count, duration, money, percent, plural, sentence } from "./format.js";
 import { Spark } from "./spark.js";
 
 export function showPools(pools, at) {
@@ -19,6 +19,7 @@ function makeCard(pool) {
     badges: part("ul", "badges"),
     load: part("span", "load-now"),
     work: part("span", "quiet"),
+    readings: part("p", "readings quiet"),
     bar: makeBar(`Load of ${pool.name}`),
     spark: new Spark(),
     span: part("span"),
@@ -37,6 +38,7 @@ function makeCard(pool) {
     make("header", "", title, make("p", "numbers", card.number, card.bounds)),
     card.badges,
     make("div", "load-line", card.load, card.work),
+    card.readings,
     card.bar.root,
     card.spark.root,
     legend,
@@ -55,19 +57,17 @@ function fillCard(card, pool, at) {
   setText(card.bounds, ` of ${pool.min}–${pool.max}` + (pool.capacity < pool.max ? `, room for ${pool.capacity}` : ""));
   reconcile(card.badges, badges(pool), (badge) => badge.name, makeBadge, fillBadge);
   const tone = loadTone(pool);
+  const lines = loadLines(pool);
   setText(card.load, pool.load === null ? "no load yet" : `${percent(pool.load)} load`);
   setText(card.work, `${pool.queue_length} waiting, ${pool.in_flight} in flight`);
   setBar(card.bar, pool.load, {
     tone,
     text: pool.load === null ? "unknown" : percent(pool.load),
-    marks: hasThresholds(pool)
-      ? [
-          { at: pool.scale_down_threshold, label: `shrinks below ${percent(pool.scale_down_threshold)}` },
-          { at: pool.scale_up_threshold, label: `grows above ${percent(pool.scale_up_threshold)}` },
-        ]
-      : [],
+    marks: lines,
   });
-  card.spark.add(at, pool);
+  card.spark.add(at, pool, lines);
+  setText(card.readings, pool.readings.map(readingText).join(" · "));
+  setHidden(card.readings, !pool.readings.length);
   setText(card.span, `, last ${duration(card.spark.span_s)}`);
   setText(card.next, nextSentence(pool.next));
   setAttribute(card.next, "data-move", pool.next.direction === "none" && pool.next.held ? "held" : pool.next.direction);
@@ -82,6 +82,29 @@ function fillCard(card, pool, at) {
 // Whether one of its triggers looks at its thresholds.
 function hasThresholds(pool) {
   return pool.policy.split(", ").includes("threshold");
+}
+
+// The loads at which its triggers want another number, for those that look at the load.
+function loadLines(pool) {
+  const lines = [];
+  if (hasThresholds(pool)) {
+    lines.push({ at: pool.scale_down_threshold, label: `shrinks below ${percent(pool.scale_down_threshold)}` });
+    lines.push({ at: pool.scale_up_threshold, label: `grows above ${percent(pool.scale_up_threshold)}` });
+  }
+  for (const rule of pool.rules.filter((each) => each.type === "target")) {
+    const parameters = Object.fromEntries(rule.parameters.map(({ name, value }) => [name, value]));
+    const target = Number(parameters.target);
+    if (parameters.signal === "load") lines.push({ at: target, label: `aims at ${percent(target)}` });
+  }
+  return lines;
+}
+
+// What a collector has read, and for how long nobody has been able to.
+function readingText(reading) {
+  if (reading.value === null) return `${reading.name}: ${reading.trouble || "not read yet"}`;
+  const text = `${reading.name} ${count(reading.value)}`;
+  if (!reading.stale && !reading.trouble) return text;
+  return `${text}, ${age(reading.age_s)} old${reading.trouble ? `: ${reading.trouble}` : ""}`;
 }
 
 function loadTone(pool) {

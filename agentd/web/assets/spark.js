@@ -17,13 +17,13 @@ export class Spark {
     this.area = makeSvg("path", { class: "spark-area" });
     this.line = makeSvg("path", { class: "spark-line" });
     this.steps = makeSvg("path", { class: "spark-count" });
-    this.up = makeSvg("line", { class: "spark-threshold", x1: 0, x2: WIDTH });
-    this.down = makeSvg("line", { class: "spark-threshold", x1: 0, x2: WIDTH });
+    this.marks = []; // lines across it, at loads that mean something
     const attributes = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "spark", role: "img" };
-    this.root = makeSvg("svg", attributes, this.up, this.down, this.area, this.line, this.steps);
+    this.root = makeSvg("svg", attributes, this.area, this.line, this.steps);
   }
 
-  add(at, pool) {
+  // `lines`: {at, label}, at these loads its triggers want another number.
+  add(at, pool, lines) {
     this.points.push({ at, load: pool.load, count: pool.count });
     while (this.points.length > POINTS_MAX || this.points[0].at < at - WINDOW_S) this.points.shift();
     const minutes = Math.ceil((at - this.points[0].at) / SPAN_MIN_S);
@@ -31,8 +31,7 @@ export class Spark {
     const countMax = Math.max(1, pool.max, ...this.points.map((point) => point.count));
     const x = (point) => WIDTH - ((at - point.at) / this.span_s) * WIDTH;
     const y = (ratio) => 2 + (1 - ratio) * (HEIGHT - 4);
-    this.#threshold(this.up, y(pool.scale_up_threshold));
-    this.#threshold(this.down, y(pool.scale_down_threshold));
+    this.#mark(lines.map((line) => y(line.at).toFixed(1)));
     const runs = this.#runs();
     setAttribute(this.line, "d", runs.map((run) => path(run, x, (point) => y(point.load))).join(""));
     setAttribute(this.area, "d", runs.map((run) => area(run, x, (point) => y(point.load))).join(""));
@@ -56,9 +55,16 @@ export class Spark {
     return runs;
   }
 
-  #threshold(line, y) {
-    setAttribute(line, "y1", y.toFixed(1));
-    setAttribute(line, "y2", y.toFixed(1));
+  #mark(heights) {
+    while (this.marks.length > heights.length) this.marks.pop().remove();
+    while (this.marks.length < heights.length) {
+      this.marks.push(makeSvg("line", { class: "spark-threshold", x1: 0, x2: WIDTH }));
+      this.root.prepend(this.marks[this.marks.length - 1]);
+    }
+    heights.forEach((y, place) => {
+      setAttribute(this.marks[place], "y1", y);
+      setAttribute(this.marks[place], "y2", y);
+    });
   }
 
   #label() {
