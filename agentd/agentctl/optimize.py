@@ -19,7 +19,8 @@ from agentd.agentctl.text import duration, plural, printable, seconds
 
 if TYPE_CHECKING:
     from agentd.config import Config
-    from agentd.sim.optimize import Case, Finding, Standing
+    from agentd.sim.optimize import Finding, Standing
+    from agentd.sim.trials import Case
     from agentd.v1 import control_pb2 as pb
 
 _BAR = 30
@@ -151,8 +152,9 @@ def _state_dir(found: Config) -> Path:
 def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, file: Path | None) -> Outcome:
     """The search for one pool, with a bar on a terminal."""
     from agentd.sim.candidates import candidates
-    from agentd.sim.optimize import Budget, Case, OutOfTime, search
+    from agentd.sim.optimize import Budget, OutOfTime, search
     from agentd.sim.subject import UnfitError, hourly, late_weight, subject
+    from agentd.sim.trials import Case
     from agentd.sim.world import TRACE_WALL
 
     own = next((one for one in found.fleet.pools.values() if one.name == pool), None)
@@ -242,6 +244,12 @@ def _report(outcome: Outcome, slo_s: float) -> list[str]:
         f"compared: {finding.tried} settings in {plural(finding.runs, 'simulation')}, then the best {compared} and"
         f" today's on {duration(finding.length_s)}, {plural(finding.seeds, 'seed')}; late: waits above {seconds(slo_s)}"
     ]
+    if finding.held_out:
+        lines.append(f"chosen without the last {duration(finding.length_s)} of the load, and measured on these alone")
+    else:
+        lines.append(
+            "chosen and measured on the same load, too short to hold some of it back: expect less than it says"
+        )
     if finding.cut_short:
         lines.append("the runs or the time did not suffice for all: --budget-of-runs, --time-limit")
     lines += ["", *_table(finding, outcome.cost_per_hour).lines(table_width()), ""]
@@ -292,7 +300,7 @@ def _value(outcome: Outcome) -> dict[str, object]:
     search = {
         "tried": finding.tried, "runs": finding.runs, "seeds": finding.seeds, "requests": finding.requests,
         "length_s": finding.length_s, "pieces": finding.pieces, "piece_s": finding.piece_s,
-        "cut_short": finding.cut_short,
+        "cut_short": finding.cut_short, "held_out": finding.held_out,
     }  # fmt: skip
     return value | {
         "today": _standing(finding.today, outcome.cost_per_hour),

@@ -5,8 +5,11 @@ Pure: how much time has passed is asked of a function, and chance comes from see
 
 1. Successive halving: all candidates on a short part of the load, the better third on a longer one, and so on.
 2. The best few and what holds today on all of it, with several seeds.
-3. A bootstrap over pieces of the time says how sure the difference is. The bound is for the best of several: chance
-   has had that many tries.
+3. A bootstrap over pieces of the time says how sure the difference is.
+
+What was chosen for a part of the load looks better there than it is. Where the load is long enough its last 30 % are
+held back: one is chosen without them, and only they are measured in the end, in runs that begin with the rest. Else the
+bound is for the best of several: chance has had that many tries.
 
 The measure is J = agent-hours / the least that the work takes + late_weight x the late share, lower is better.
 """
@@ -18,11 +21,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from agentd.core.model import FleetConfig, PoolConfig
 from agentd.sim.candidates import TODAY, Candidate
-from agentd.sim.measure import BUCKETS, Result, result
-from agentd.sim.world import TRACE_AT_S, TRACE_WALL, Setup, World
-from agentd.traces import Arrival, initial_agents
+from agentd.sim.trials import Case, Run, simulate
+from agentd.traces import Arrival
 
 SEEDS = 3
 FINALISTS = 3
@@ -37,29 +38,9 @@ LEVEL = 0.05
 SEARCH_SHARE = 0.5
 # So short a part says how fast simulations are here, and is the least of a round.
 TRIAL_S = 3600.0
-DAYS_MIN = 4
-PIECES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What is searched: `fleet` has the one pool, made for simulation. `loads(seed)` are its requests, at least one.
-
-    `tells_tasks`: its agents tell their tasks beside their load.
-    """
-
-    fleet: FleetConfig
-    loads: Callable[[int], Sequence[Arrival]]
-    startup_s: float = 30.0
-    slo_s: float = 5.0
-    late_weight: float = 10.0
-    wall: float = TRACE_WALL
-    tells_tasks: bool = True
-
-    @property
-    def pool(self) -> PoolConfig:
-        (pool,) = self.fleet.pools.values()
-        return pool
+# So much of the load, the last, is held back to judge by, where that is at least a day.
+HELD_OUT_SHARE = 0.3
+HELD_OUT_S_MIN = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +50,6 @@ class Budget:
     runs: int
     time_limit_s: float
     clock: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of the time: requests, how many were late, agent-hours."""
-
-    requests: int
-    late: int
-    hours: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One candidate on one part of the load with one seed. `least_hours`: what the work alone takes."""
-
-    candidate: Candidate
-    seed: int
-    requests: int
-    late_share: float
-    wait_p95_s: float
-    agent_hours: float
-    peak: int
-    least_hours: float
-    j: float
-    pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +74,8 @@ class Finding:
     """What a search has found. `best` None: nothing that is better than today by more than its uncertainty.
 
     `others`: the rest of those that were compared at the end, the best first. `length_s` is how much of the load that
-    was, the latest part; `piece_s` what the bootstrap drew; `cut_short`: the time or the runs did not suffice.
+    was, the latest part; `held_out`: nothing was chosen by it. `piece_s` is what the bootstrap drew; `cut_short`: the
+    time or the runs did not suffice.
     """
 
     today: Standing
@@ -132,10 +89,20 @@ class Finding:
     pieces: int
     piece_s: float
     cut_short: bool
+    held_out: bool = False
 
 
 class OutOfTime(Exception):
     """The time is over, in the middle of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Requests from `begin_s` of the load on; their offsets count from there."""
+
+    load: Sequence[Arrival]
+    seed: int
+    begin_s: float
 
 
 @dataclass(slots=True)
@@ -150,20 +117,23 @@ class _Search:
     done: int = 0
     planned: int = 1
     loads: dict[int, Sequence[Arrival]] = field(default_factory=dict)
+    held_back_s: float = 0.0  # the last of the load, which nothing is chosen by
 
     @property
     def passed_s(self) -> float:
         return self.budget.clock() - self.began
 
-    def load(self, seed: int, length_s: float) -> list[Arrival]:
-        """The latest `length_s` seconds of the requests with `seed`."""
+    def part(self, seed: int, length_s: float, *, judging: bool = False) -> _Part:
+        """The latest requests with `seed`, of `length_s`; of those before what is held back, unless for `judging`."""
         if seed not in self.loads:
             self.loads[seed] = self.case.loads(seed)
         found = self.loads[seed]
-        begin = max(0.0, found[-1].offset_s - length_s)
-        return [Arrival(one.offset_s - begin, one.service_s) for one in found if one.offset_s >= begin]
+        end = found[-1].offset_s - (0.0 if judging else self.held_back_s)
+        begin = max(0.0, end - length_s)
+        chosen = [Arrival(one.offset_s - begin, one.service_s) for one in found if begin <= one.offset_s <= end]
+        return _Part(chosen or [Arrival(0.0, 0.0)], seed, begin)
 
-    def run(self, candidate: Candidate, load: Sequence[Arrival], seed: int, begin_s: float, until_s: float) -> Run:
+    def run(self, candidate: Candidate, part: _Part, until_s: float, measured_from_s: float = 0.0) -> Run:
         """One simulation; it ends with OutOfTime when `until_s` of the time have passed."""
 
         def progress(share: float) -> None:
@@ -173,9 +143,9 @@ class _Search:
 
         before_s = self.passed_s
         self.runs += 1
-        found = simulate(self.case, candidate, load, seed, begin_s, progress)
+        found = simulate(self.case, candidate, part.load, part.seed, part.begin_s, progress, measured_from_s)
         self.done += 1
-        self.speeds[candidate.name] = (self.passed_s - before_s) / max(1.0, load[-1].offset_s)
+        self.speeds[candidate.name] = (self.passed_s - before_s) / max(1.0, part.load[-1].offset_s)
         return found
 
     def fitting_s(self, entered: Sequence[Candidate], until_s: float) -> float:
@@ -196,79 +166,45 @@ def search(
     """
     searching = _Search(case, budget, on_progress, budget.clock())
     length_s = case.loads(seed)[-1].offset_s
+    held_back_s = HELD_OUT_SHARE * length_s
+    searching.held_back_s = held_back_s = held_back_s if held_back_s >= HELD_OUT_S_MIN else 0.0
+    choosing_s = length_s - held_back_s
     finalists, seeds = FINALISTS, SEEDS
     while seeds > 1 and (finalists + 1) * seeds > budget.runs / 2:
         seeds -= 1
     while finalists > 1 and (finalists + 1) * seeds > budget.runs / 2:
         finalists -= 1
+    rounds = [(share, keep) for share, keep in ROUNDS if _slice_s(choosing_s, share) < 0.9 * choosing_s]
+    if held_back_s or not rounds:
+        rounds.append((1.0, finalists))
+    while len(rounds) > 1 and 1 + len(rounds) + 2 * seeds > budget.runs:
+        del rounds[0]
     left = max(1, budget.runs - 1 - (finalists + 1) * seeds)
-    rounds = [(share, keep) for share, keep in ROUNDS if _slice_s(length_s, share) < 0.9 * length_s]
-    rounds = rounds or [(1.0, finalists)]
     later = sum(keep for _, keep in rounds[:-1])
     tried = list(candidates)[: max(1, left - later)]
     searching.cut_short = len(tried) < len(candidates)
     searching.planned = 1 + len(tried) + later + (finalists + 1) * seeds
     kept = tried
-    _try_speed(searching, seed, length_s)
+    searching.run(Candidate(TODAY), searching.part(seed, TRIAL_S), budget.time_limit_s)  # how fast that is
     for number, (share, keep) in enumerate(rounds, 1):
         until_s = budget.time_limit_s * SEARCH_SHARE * number / len(rounds)
-        kept = _round(searching, kept, _slice_s(length_s, share), seed, until_s)[: max(finalists, keep)]
-    return _final(searching, kept[:finalists], seed, seeds, length_s, len(tried))
-
-
-def simulate(
-    case: Case, candidate: Candidate, load: Sequence[Arrival], seed: int, begin_s: float = 0.0,
-    on_progress: Callable[[float], None] | None = None,
-) -> Run:  # fmt: skip
-    """`candidate` on `load`, which begins `begin_s` into the history."""
-    pool = candidate.apply(case.pool)
-    initial = min(pool.max, max(pool.min, initial_agents(load, pool.concurrency)))
-    setup = Setup(
-        startup_s=case.startup_s, initial=initial, seed=seed, wall=case.wall + begin_s, tells_tasks=case.tells_tasks
-    )  # fmt: skip
-    world = World(replace(case.fleet, pools={pool.name: pool}), load, setup)
-    world.on_progress = on_progress
-    measure = world.run()
-    found = result(
-        candidate.name, measure, load, slo_s=case.slo_s, cost_per_hour=0.0, end_s=world.now - TRACE_AT_S
-    )  # fmt: skip
-    length_h = load[-1].offset_s / 3600.0
-    least = max(sum(one.service_s for one in load) / 3600.0 / pool.concurrency, pool.min * length_h, 1e-9)
-    return Run(
-        candidate=candidate,
-        seed=seed,
-        requests=found.requests,
-        late_share=found.late_share,
-        wait_p95_s=found.wait_p95_s,
-        agent_hours=found.agent_hours,
-        peak=found.peak,
-        least_hours=least,
-        j=found.agent_hours / least + case.late_weight * found.late_share,
-        pieces=_pieces(found, load[-1].offset_s),
-    )
-
-
-def _try_speed(searching: _Search, seed: int, length_s: float) -> None:
-    trial_s = min(TRIAL_S, length_s)
-    load = searching.load(seed, trial_s)
-    begin_s = max(0.0, searching.loads[seed][-1].offset_s - trial_s)
-    searching.run(Candidate(TODAY), load, seed, begin_s, searching.budget.time_limit_s)
+        kept = _round(searching, kept, _slice_s(choosing_s, share), seed, until_s)[: max(finalists, keep)]
+    found, final_s, measured_from_s = _last_round(searching, kept[:finalists], seed, seeds, length_s)
+    return _finding(searching, found, seed, len(tried), final_s - measured_from_s)
 
 
 def _round(
     searching: _Search, kept: Sequence[Candidate], length_s: float, seed: int, until_s: float
 ) -> list[Candidate]:
-    """`kept` by how well they do on the latest `length_s`, the best first; as many as there was time for."""
-    load = searching.load(seed, length_s)
+    """`kept` by how well they do on the latest `length_s` to choose by, the best first; as many as time allowed."""
     fitting_s = searching.fitting_s(kept, until_s)
     if fitting_s < length_s:
         length_s = min(length_s, max(TRIAL_S, fitting_s))
-        load = searching.load(seed, length_s)
-    begin_s = searching.loads[seed][-1].offset_s - length_s
+    part = searching.part(seed, length_s)
     found: list[Run] = []
     for candidate in kept:
         try:
-            found.append(searching.run(candidate, load, seed, begin_s, until_s))
+            found.append(searching.run(candidate, part, until_s))
         except OutOfTime:
             searching.cut_short = True
             break
@@ -277,10 +213,16 @@ def _round(
     return [one.candidate for one in sorted(found, key=lambda one: one.j)]
 
 
-def _final(
-    searching: _Search, kept: Sequence[Candidate], seed: int, seeds: int, length_s: float, tried: int
-) -> Finding:
-    """The last round: today and `kept`, on as much of the load as there is time for."""
+def _last_round(
+    searching: _Search, kept: Sequence[Candidate], seed: int, seeds: int, length_s: float
+) -> tuple[list[list[Run]], float, float]:
+    """Today and `kept`, on as much of the load as there is time for: the runs of each, one for each seed.
+
+    With them how long that part is, and from when on it is measured.
+
+    Raises:
+        OutOfTime: there was time for none.
+    """
     entered = [Candidate(TODAY), *kept]
     # Half as much again: neither the load nor the machine is the same all the time.
     fitting_s = searching.fitting_s(entered, searching.budget.time_limit_s) / 1.5
@@ -291,28 +233,33 @@ def _final(
     if length_s > fitting_s:
         searching.cut_short = True
         final_s = max(min(length_s, SLICE_S_MIN), fitting_s)
+    measured_from_s = max(0.0, final_s - searching.held_back_s) if searching.held_back_s else 0.0
     searching.planned = searching.done + len(entered) * seeds
     found: list[list[Run]] = [[] for _ in entered]
-    requests = 0
     for number in range(seeds):
-        load = searching.load(seed + number, final_s)
-        begin_s = max(0.0, searching.loads[seed + number][-1].offset_s - final_s)
+        part = searching.part(seed + number, final_s, judging=True)
+        limit_s = 1.5 * searching.budget.time_limit_s
         try:
-            runs = [
-                searching.run(one, load, seed + number, begin_s, 1.5 * searching.budget.time_limit_s) for one in entered
-            ]
+            runs = [searching.run(one, part, limit_s, measured_from_s) for one in entered]
         except OutOfTime:
             searching.cut_short = True
             break
-        requests = requests or len(load)
         for row, run in zip(found, runs, strict=True):
             row.append(run)
     if not found[0]:
         raise OutOfTime
+    return found, final_s, measured_from_s
+
+
+def _finding(searching: _Search, found: list[list[Run]], seed: int, tried: int, length_s: float) -> Finding:
+    """What the runs of the last round say. Those of today come first, then those of who was best before."""
+    held_out = searching.held_back_s > 0.0
     weight = searching.case.late_weight
-    today, *others = (_standing(row, found[0], weight, len(kept), seed) for row in found)
+    tries = 1 if held_out else len(found) - 1
+    today, *others = (_standing(row, found[0], weight, tries, seed) for row in found)
+    candidates = others[:1] if held_out else sorted(others, key=lambda one: one.j)
+    best = next((one for one in candidates if one.gain_low > 0.0 and one.gain >= GAIN_MIN), None)
     others.sort(key=lambda one: one.j)
-    best = next((one for one in others if one.gain_low > 0.0 and one.gain >= GAIN_MIN), None)
     pieces = len(found[0][0].pieces)
     return Finding(
         today=today,
@@ -321,32 +268,17 @@ def _final(
         tried=tried,
         runs=searching.runs,
         seeds=len(found[0]),
-        requests=requests,
-        length_s=final_s,
+        requests=found[0][0].requests,
+        length_s=length_s,
         pieces=pieces,
-        piece_s=final_s / max(1, pieces),
+        piece_s=length_s / max(1, pieces),
         cut_short=searching.cut_short,
+        held_out=held_out,
     )
 
 
 def _slice_s(length_s: float, share: float) -> float:
     return min(length_s, max(SLICE_S_MIN, length_s * share))
-
-
-def _pieces(found: Result, length_s: float) -> tuple[Piece, ...]:
-    """The timeline in days, or in PIECES where there are few of these."""
-    days = length_s / 86_400.0
-    count = round(days) if days >= DAYS_MIN else PIECES
-    timeline = found.timeline
-    total = sum(moment.agents for moment in timeline)
-    pieces = []
-    for number in range(min(count, BUCKETS)):
-        part = timeline[number * BUCKETS // count : (number + 1) * BUCKETS // count]
-        if part:
-            share = sum(moment.agents for moment in part) / total if total else 0.0
-            requests, late = sum(moment.arrivals for moment in part), sum(moment.late for moment in part)
-            pieces.append(Piece(requests, late, share * found.agent_hours))
-    return tuple(pieces)
 
 
 def _standing(runs: Sequence[Run], today: Sequence[Run], late_weight: float, tries: int, seed: int) -> Standing:

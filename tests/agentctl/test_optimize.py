@@ -20,7 +20,8 @@ from agentd.agentctl import optimize_apply
 from agentd.config import load
 from agentd.core.model import PoolName
 from agentd.sim.candidates import Candidate
-from agentd.sim.optimize import Case, Finding, Standing
+from agentd.sim.optimize import Finding, Standing
+from agentd.sim.trials import Case
 from agentd.store_metrics import Metric
 from agentd.v1 import control_pb2 as pb
 
@@ -108,6 +109,7 @@ def test_a_better_setting_is_told_with_its_price_and_its_configuration(
     result = alone(*words(file, trace))
     assert result.code == 0, result.err
     assert "GAIN" in result.out
+    assert "chosen and measured on the same load, too short to hold some of it back" in result.out
     assert "COST" in result.out
     assert "recommended: adaptive" in result.out
     assert "    triggers: [{type: adaptive, wait_target_sec: 5, late_weight: 10, standby: 0}]" in result.out
@@ -121,7 +123,7 @@ def test_json_is_one_object(alone: Callable[..., Any], searched: list[Case], fil
     assert (pool["pool"], pool["reason"], value["advice"]) == ("research", "", [])
     assert pool["best"]["late_share"] < pool["today"]["late_share"]
     assert (pool["best"]["gain_low"], pool["best"]["confidence"], pool["best"]["cost"]) == (1.0, 0.99, 16.0)
-    assert pool["search"]["seeds"] == 3
+    assert (pool["search"]["seeds"], pool["search"]["held_out"]) == (3, False)
     assert pool["config"] == dropin(file).read_text()
     assert load(file).fleet.pools[RESEARCH].triggers[0].kind == "adaptive"
     (case,) = searched

@@ -15,7 +15,8 @@ from agentd.core.model import FleetConfig
 from agentd.core.rules import QUEUE, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
 from agentd.sim import optimize
 from agentd.sim.candidates import Candidate, candidates
-from agentd.sim.optimize import Budget, Case, Finding, OutOfTime, Piece, Run, search
+from agentd.sim.optimize import HELD_OUT_S_MIN, HELD_OUT_SHARE, Budget, Finding, OutOfTime, search
+from agentd.sim.trials import Case, Piece, Run, simulate
 from agentd.traces import Arrival
 
 HOURS = 2
@@ -88,9 +89,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
     def simulate(
         case: Case, candidate: Candidate, load: Sequence[Arrival], seed: int, begin_s: float,
-        on_progress: Callable[[float], None],
+        on_progress: Callable[[float], None], measured_from_s: float = 0.0,
     ) -> Run:  # fmt: skip
-        del case, begin_s
+        del case, begin_s, measured_from_s
         spent["seconds"] += load[-1].offset_s / 3600.0
         spent["runs"] += 1
         on_progress(1.0)
@@ -128,6 +129,83 @@ def test_the_time_is_bounded_and_what_fits_is_compared(made_up: dict[str, float]
 def test_a_search_without_time_for_anything_says_so(made_up: dict[str, float]) -> None:
     with pytest.raises(OutOfTime):
         find(Case(slow(), lambda _seed: LONG), ALL, Budget(1000, 0.5, lambda: made_up["seconds"]))
+
+
+WEEK = [Arrival(60.0 * n, 1.0) for n in range(7 * 24 * 60)]
+HELD_FROM_S = (1.0 - HELD_OUT_SHARE) * WEEK[-1].offset_s
+
+
+def week(
+    monkeypatch: pytest.MonkeyPatch, hours: Callable[[Candidate, bool], float]
+) -> tuple[Finding, list[tuple[float, float, float]]]:
+    """A search on a week in which each has `hours` in each piece, held out or not; of each run what it saw.
+
+    From when until when, and from when on it was measured.
+    """
+    seen: list[tuple[float, float, float]] = []
+
+    def run(
+        case: Case, candidate: Candidate, load: Sequence[Arrival], seed: int, begin_s: float,
+        on_progress: Callable[[float], None], measured_from_s: float = 0.0,
+    ) -> Run:  # fmt: skip
+        del case, on_progress
+        seen.append((begin_s, begin_s + load[-1].offset_s, begin_s + measured_from_s))
+        it = hours(candidate, measured_from_s > 0.0)
+        return Run(candidate, seed, len(load), 0.0, 0.0, it, 9, 1.0, it, (Piece(10, 0, it), Piece(10, 0, it)))
+
+    monkeypatch.setattr(optimize, "simulate", run)
+    return find(Case(slow(), lambda _seed: WEEK), ALL), seen
+
+
+def test_what_is_measured_in_the_end_was_held_back_while_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, seen = week(monkeypatch, lambda one, _: 1.0 + (ALL.index(one) if one in ALL else 99))
+    choosing, judging = seen[:-12], seen[-12:]  # the best three and today, three seeds
+    assert max(until for _, until, _ in choosing) <= HELD_FROM_S
+    assert [measured for _, _, measured in judging] == pytest.approx([HELD_FROM_S] * 12)
+    assert {(begin, until) for begin, until, _ in judging} == {(0.0, WEEK[-1].offset_s)}
+    assert found.held_out
+    assert found.length_s == pytest.approx(HELD_OUT_SHARE * WEEK[-1].offset_s)
+    assert found.best is not None
+    assert found.best.candidate is ALL[0]
+
+
+def test_who_was_best_only_where_he_was_chosen_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is who is better where it counts and was not the one chosen: that may be chance."""
+
+    def hours(one: Candidate, judging: bool) -> float:
+        if one not in ALL:
+            return 50.0
+        return (90.0 if one is ALL[0] else 10.0) if judging else 1.0 + ALL.index(one)
+
+    found, _ = week(monkeypatch, hours)
+    assert found.best is None
+    assert [one.candidate for one in found.others][-1] is ALL[0]
+
+
+@pytest.mark.parametrize(("days", "held_out"), [(3.0, False), (3.5, True)])
+def test_only_of_a_long_load_something_is_held_back(
+    made_up: dict[str, float], days: float, held_out: bool
+) -> None:  # fmt: skip
+    load = WEEK[: int(days * 24 * 60)]
+    assert (HELD_OUT_SHARE * load[-1].offset_s >= HELD_OUT_S_MIN) is held_out
+    found = find(Case(slow(), lambda _seed: load), ALL, budget(4))
+    assert found.held_out is held_out
+    assert found.runs == made_up["runs"] <= 4
+
+
+def test_of_a_run_only_what_is_asked_for_is_measured() -> None:
+    load = trace()
+    case = Case(slow(), trace)
+    whole, part = simulate(case, DEMAND, load, 1), simulate(case, DEMAND, load, 1, measured_from_s=3600.0)
+    half_s = load[-1].offset_s / 2.0
+    later = [one for one in load if one.offset_s >= half_s]
+    assert part.requests == pytest.approx(len(later), abs=20)
+    assert sum(piece.requests for piece in part.pieces) == part.requests
+    assert sum(piece.hours for piece in part.pieces) == pytest.approx(part.agent_hours)
+    assert 0.3 * whole.agent_hours < part.agent_hours < 0.7 * whole.agent_hours
+    assert part.least_hours == pytest.approx(sum(one.service_s for one in later) / 3600.0, rel=0.05)
+    assert sum(piece.late for piece in part.pieces) == pytest.approx(part.late_share * part.requests)
+    assert part.late_share != whole.late_share
 
 
 @pytest.mark.parametrize("candidate", EVERY, ids=[one.name.replace(" ", "-") for one in EVERY])
