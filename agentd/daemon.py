@@ -21,14 +21,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentd import __version__, activation, config, log, ports, statedir, units
+from agentd import __version__, activation, config, daemon_history, log, ports, statedir, units
 from agentd.about import About
 from agentd.cgroups import Cgroups
 from agentd.clock import SystemClock
 from agentd.collectors import HostCollector
 from agentd.config import Config
 from agentd.config.checks import NO_LIMITS
-from agentd.core.controller import Controller
 from agentd.core.messages import EventType, Probed, Record, Shutdown
 from agentd.core.model import Resources, Running
 from agentd.discovery import Discovery
@@ -43,9 +42,9 @@ from agentd.rpc import identity
 from agentd.rpc.operations import Reloaded
 from agentd.rpc.server import Inherited, Servers
 from agentd.runtime import Runtime
+from agentd.runtime_troubles import Troubles
 from agentd.sdk import address
 from agentd.service import ServiceManager, is_service, watchdog_s
-from agentd.store import Bounds, Store
 from agentd.web import listener
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class Daemon:
         self._config = fresh
         self._collector.watch(fresh.watch)
         self._about.operators = _uids(fresh.operators)
-        await self._runtime.reconfigure(fresh.fleet)
+        await self._runtime.reconfigure(daemon_history.remembered(fresh.fleet, self._runtime.store))
         self._runtime.tell(Record(EventType.CONFIG, "; ".join(changes) or "nothing changed", actor=owner))
         return Reloaded(str(source), fresh.warnings, changes)
 
@@ -197,15 +196,16 @@ class Daemon:
         at = servers.agents_address
         driver = _systemd_driver(at) if files is None else self._process_driver(at, files)
         stack.push_async_callback(driver.close)
-        history = self._config.history
-        bounds = Bounds(history.events_max, history.decisions_max, history.metrics_days)
-        store = Store.open(self._state_dir / "agentd.db", bounds, self._clock)
+        history, troubles = self._config.history, Troubles()
+        store = daemon_history.open_store(history, self._state_dir, self._clock)
         stack.push_async_callback(store.close)
         epoch = store.load().epoch
         self._collector = HostCollector(
             self._state_dir, self._config.watch, cgroups=Cgroups() if on_systemd else None, own_cgroup=not on_systemd
         )
-        controller = Controller(self._config.fleet, epoch)
+        controller = daemon_history.controller(
+            self._config.fleet, history, store, self._state_dir, self._clock, troubles, stack
+        )
         self._discovery = discovery = Discovery(controller.endpoints, self._clock, epoch)
         self._runtime = runtime = Runtime(
             controller,
@@ -217,6 +217,7 @@ class Daemon:
             prober=self._prober,
             housekeeping=(lambda: self._tend_logs(files)) if files else None,
             on_change=discovery.stir,
+            troubles=troubles,
         )
         stack.push_async_callback(runtime.flush)
         await runtime.start()

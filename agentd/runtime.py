@@ -91,6 +91,7 @@ class Runtime:
         prober: Callable[[Callable[[], tuple[Running, ...]], Callable[[Probed], None]], Prober] | None = None,
         housekeeping: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_change: Callable[[], None] = lambda: None,
+        troubles: Troubles | None = None,
     ) -> None:
         """`on_change` is called when more may have changed than numbers in heartbeats; it must return at once."""
         self.clock = clock
@@ -110,7 +111,7 @@ class Runtime:
         self._under_way: dict[InstanceId, UnderWay] = {}
         self._moved_while_listing: set[InstanceId] = set()
         self._publisher = Publisher(store)
-        self._troubles = Troubles()
+        self._troubles = troubles or Troubles()
         self._measuring = Measuring(collector, self._troubles, self._take) if collector else None
         self._collecting = Collecting(lambda: self.config, self._troubles, self._take, open_reader)
         self._intents = 0

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from agentd import log, store_metrics, store_schema
+from agentd import log, store_configurations, store_metrics, store_schema
 from agentd.clock import Clock
 from agentd.core.messages import EventType, StoredRecord
 from agentd.core.model import Decision
@@ -115,6 +115,10 @@ class Store:
         self._last_id += len(stored)
         await self._run(self._write, batch, stored, self._now())
         return stored
+
+    def configured(self, fingerprint: str, text: str) -> None:
+        """Decisions that are written from now on may be of this configuration; it is kept as long as one of them."""
+        self._executor.submit(self._kept.configured, fingerprint, text)
 
     async def retry(self) -> None:
         """Try again to write what a degraded store has kept. Does nothing while all is well."""
@@ -277,6 +281,8 @@ class Store:
             store_schema.put_events(file, kept.unwritten())
             store_schema.put_decisions(file, kept.decisions)
             store_schema.put_effects(file, kept.effects)
+            if not kept.knows_configurations:
+                store_configurations.put(file, kept.configurations)
             store_schema.put_meta(file, epoch=self._saved.epoch, saved_at=now, last_id=self._last_id)
             store_schema.prune(file, "events", self._bounds.events_max)
             store_schema.prune(file, "decisions", self._bounds.decisions_max)

@@ -5,6 +5,7 @@ Owns no file and no thread: `agentd.store` changes it and brings the file up to 
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from agentd.core.model import Decision
 from agentd.store_schema import Intent
 
 WRITTEN_MAX = 1_000  # records that stay in memory though they are written, should the file be damaged
+CONFIGURATIONS_MAX = 8  # of this run that stay in memory, should the file be damaged
 BASES_MAX = 100  # decisions that keep what they were made from while they wait for the file: that can be large
 
 
@@ -54,6 +56,8 @@ class Kept:
         self.decision_seq = 0
         self.effects: deque[Effect] = deque(maxlen=pending_max)
         self.lost = 0
+        self.configurations: dict[str, bytes] = {}  # by fingerprint, compressed; the newest last
+        self.knows_configurations = True  # the file has them
 
     def take(self, batch: Batch, records: Sequence[StoredRecord]) -> None:
         for key, value in batch.rows.items():
@@ -82,6 +86,14 @@ class Kept:
             self.decisions[place] = seq, replace(decision, basis="")
         self.effects.extend(batch.effects)
 
+    def configured(self, fingerprint: str, text: str) -> None:
+        """Decisions to come are made under this configuration."""
+        self.configurations.pop(fingerprint, None)
+        self.configurations[fingerprint] = zlib.compress(text.encode())
+        for old in list(self.configurations)[:-CONFIGURATIONS_MAX]:
+            del self.configurations[old]
+        self.knows_configurations = False
+
     def unwritten(self) -> Iterator[StoredRecord]:
         """Records that are not in the file, newest first."""
         for stored in reversed(self.records):
@@ -104,6 +116,7 @@ class Kept:
         self.changed_intents.clear()
         self.decisions.clear()
         self.effects.clear()
+        self.knows_configurations = True
         self.stored_id = max(self.stored_id, self.records[-1].id if self.records else 0)
         while len(self.records) > WRITTEN_MAX:
             self.records.popleft()
@@ -111,6 +124,7 @@ class Kept:
     def forget_file(self) -> None:
         """The file is a new one: everything here has to be written to it."""
         self.stored_id = 0
+        self.knows_configurations = False
 
 
 def matches(stored: StoredRecord, *, pool: str, instance: str, types: Collection[EventType]) -> bool:

@@ -63,13 +63,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE decisions ADD COLUMN proposals TEXT NOT NULL DEFAULT '[]'",
     ),
     ("ALTER TABLE decisions ADD COLUMN basis BLOB NOT NULL DEFAULT x''",),  # compressed by zlib
+    (
+        "ALTER TABLE decisions ADD COLUMN configuration TEXT NOT NULL DEFAULT ''",
+        # Which are still needed is asked of the index alone: behind the bases the column is far away.
+        "CREATE INDEX decisions_by_configuration ON decisions (configuration)",
+        "CREATE TABLE configurations (fingerprint TEXT PRIMARY KEY, value BLOB NOT NULL)",  # compressed by zlib
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
 EVENT_COLUMNS = "id, wall, type, pool, instance, decision, actor, reason"
 DECISION_COLUMNS = (
     "seq, id, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect,"
-    ' "trigger", proposals, basis'
+    ' "trigger", proposals, basis, configuration'
 )
 
 
@@ -344,7 +350,7 @@ def _event(row: tuple[int, float, str, str, str, str, str, str]) -> StoredRecord
 def put_decisions(connection: sqlite3.Connection, decisions: Iterable[tuple[int, Decision]]) -> None:
     """Store decisions under their sequence numbers; storing one twice is the same as once."""
     connection.executemany(
-        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES ({', '.join('?' * 16)})",
+        f"INSERT OR REPLACE INTO decisions ({DECISION_COLUMNS}) VALUES ({', '.join('?' * 17)})",
         (_decision_row(seq, made) for seq, made in decisions),
     )
 
@@ -369,6 +375,13 @@ def select_decisions(
     where = " AND ".join(used) or "1"
     query = f"SELECT {_shown(bases)} FROM decisions WHERE {where} ORDER BY seq DESC LIMIT ?"
     return [_decision(row) for row in connection.execute(query, (*used.values(), max(0, limit)))]
+
+
+def select_numbered(connection: sqlite3.Connection, numbers: Collection[int]) -> list[Decision]:
+    """The decisions with these sequence numbers, oldest first, with what they were made from."""
+    marks = ", ".join("?" * len(numbers))
+    query = f"SELECT {DECISION_COLUMNS} FROM decisions WHERE seq IN ({marks}) ORDER BY seq"
+    return [_decision(row) for row in connection.execute(query, tuple(numbers))]
 
 
 def first_decision_after(connection: sqlite3.Connection, pool: str, after: float) -> Decision | None:
@@ -404,14 +417,15 @@ def _decision_row(seq: int, made: Decision) -> tuple[object, ...]:
         _text(made.trigger),
         _json([[each.trigger, each.count, each.reason.code, each.reason.text] for each in made.proposals]),
         zlib.compress(_text(made.basis).encode()) if made.basis else b"",
+        made.configuration,
     )
 
 
 def _decision(
-    row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str, str, str, bytes],
+    row: tuple[int, str, str, float, float, int, int, int, str, str, str, str, str, str, str, bytes, str],
 ) -> Decision:
     _, number, pool, at, wall, current, wanted, granted, reasons, limits, counterfactual, victims, effect = row[:13]
-    trigger, proposals, basis = row[13:]
+    trigger, proposals, basis, configuration = row[13:]
     return Decision(
         id=number,
         pool=PoolName(pool),
@@ -428,6 +442,7 @@ def _decision(
         trigger=trigger,
         proposals=tuple(Proposal(kind, count, Reason(code, text)) for kind, count, code, text in json.loads(proposals)),
         basis=zlib.decompress(basis).decode() if basis else "",
+        configuration=configuration,
     )
 
 

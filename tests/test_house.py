@@ -56,6 +56,10 @@ PARTS = (
     Part("agentd.probes", AROUND, ("grpc", "grpc_health")),
     Part("agentd.ports", AROUND, ("psutil",)),
     Part("agentd.store", AROUND),
+    Part(
+        "agentd.recording",
+        (*AROUND, "agentd.core", "agentd.sim.replay", "agentd.store_configurations", "agentd.store_schema"),
+    ),
     Part("agentd.logfiles", (*AROUND, "agentd.units")),
     Part("agentd.statedir", ("agentd.errors",)),
     Part("agentd.log", ("agentd.core.model", "agentd.core.messages", "agentd.journal", "agentd.catalog")),
@@ -94,7 +98,7 @@ PARTS = (
         (
             *("agentd.sdk", "agentd.v1", "agentd.collecting", "agentd.config", "agentd.errors"),
             *("agentd.units", "agentd.cgroups", "agentd.dropins", "agentd.sim", "agentd.traces"),
-            *("agentd.core.model", "agentd.core.rules", "agentd.store_metrics"),
+            *("agentd.core.model", "agentd.core.rules", "agentd.store_metrics", "agentd.recording"),
         ),
         ("click", "grpc", "google", "psutil"),
     ),
@@ -111,7 +115,7 @@ PARTS = (
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.
-LATE = ("agentd.collecting", "agentd.config", "agentd.errors", "agentd.sim", "agentd.traces")
+LATE = ("agentd.collecting", "agentd.config", "agentd.errors", "agentd.recording", "agentd.sim", "agentd.traces")
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
     "__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json",

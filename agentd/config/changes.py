@@ -146,6 +146,9 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
     yield "history.events_max", _shown(history.events_max)
     yield "history.decisions_max", _shown(history.decisions_max)
     yield "history.metrics_days", _shown(history.metrics_days)
+    yield "history.record", history.record
+    yield "history.record_max", _shown(history.record_bytes_max)
+    yield "history.record_days", _shown(history.record_days)
     yield "operators", ", ".join(config.operators) or "none"
     for watch in config.watch:
         yield f"watch.{watch.name}", f"unit {watch.unit}" if watch.unit else f"process {watch.process}"

@@ -13,6 +13,9 @@ from agentd.core.model import FleetConfig
 
 # `auto` is the best one for the host; with one to choose from, that is `process`.
 DRIVERS = ("auto", "systemd", "process")
+RECORDS = ("decisions", "full")
+# A recording below that would be a few segments of a large fleet.
+RECORD_BYTES_MIN = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,17 @@ class WatchSpec:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much the store keeps; the oldest goes first."""
+    """How much the store keeps; the oldest goes first.
+
+    `record` is one of RECORDS: the decisions alone, or besides, in files of their own, all that reaches the controller.
+    """
 
     events_max: int = 100_000
     decisions_max: int = 20_000
     metrics_days: float = 14.0
+    record: str = "decisions"
+    record_bytes_max: int = 256 * 1024 * 1024
+    record_days: float = 7.0
 
 
 @dataclass(frozen=True, slots=True)

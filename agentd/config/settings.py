@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agentd.config.model import History, Listen, WatchSpec
+from agentd.config.model import RECORD_BYTES_MIN, RECORDS, History, Listen, WatchSpec
 from agentd.config.nodes import Section, Value
-from agentd.config.readers import number, optional, or_else, or_off, size, text, whole
+from agentd.config.readers import choice, number, optional, or_else, or_off, size, text, whole
 from agentd.core.model import HostReserve
 
 HOST_KEYS = ("reserve", "starting_max")
 RESERVE_KEYS = ("memory", "memory_ratio", "disk", "cpu_ratio", "memory_pressure_percent", "io_pressure_percent")
 LISTEN_KEYS = ("agents", "control", "http")
 WATCH_KEYS = ("name", "process", "unit")
-HISTORY_KEYS = ("events_max", "decisions_max", "metrics_days")
+HISTORY_KEYS = ("events_max", "decisions_max", "metrics_days", "record", "record_max", "record_days")
 
 HTTP_PORT_DEFAULT = 8766
 # A socket address holds 108 bytes with the closing NUL.
@@ -97,7 +97,17 @@ def read_history(root: Section) -> History:
         events_max=section.read("events_max", base.events_max, whole(100, 10_000_000)),
         decisions_max=section.read("decisions_max", base.decisions_max, whole(100, 10_000_000)),
         metrics_days=section.read("metrics_days", base.metrics_days, number(0.01, 3650, "days")),
+        record=section.read("record", base.record, choice(RECORDS)),
+        record_bytes_max=section.read("record_max", base.record_bytes_max, _record_max),
+        record_days=section.read("record_days", base.record_days, number(0.01, 3650, "days")),
     )
+
+
+def _record_max(value: Value) -> int:
+    found = size(value)
+    if found < RECORD_BYTES_MIN:
+        raise value.must(f"at least {RECORD_BYTES_MIN // 2**20}M")
+    return found
 
 
 def read_operators(root: Section) -> tuple[str, ...]:

@@ -294,6 +294,7 @@ class FleetConfig:
     starting_max: int = 16
     currency: str = ""
     budget: Budget = UNBOUNDED  # of all pools together
+    fingerprint: str = field(default="", compare=False)  # by which it is found later; empty: nobody keeps it
 
     @property
     def heartbeat_interval_s(self) -> float:
@@ -470,6 +471,7 @@ class Decision:
     proposals: tuple[Proposal, ...] = ()  # of all triggers, in their order
     # What it was made from, as `core.basis` has it; empty where nobody keeps it.
     basis: str = field(default="", repr=False, compare=False)
+    configuration: str = field(default="", repr=False, compare=False)  # the fingerprint of the one that held
 
     @property
     def binding(self) -> str:

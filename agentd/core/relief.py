@@ -21,7 +21,7 @@ def relieve(fleet: Fleet, now: float) -> None:
     if decision is None:
         return
     kept = basis.take_relief(fleet, now) if fleet.keeps_basis else ""
-    decision = replace(decision, id=fleet.new_decision_id(), basis=kept)
+    decision = replace(decision, id=fleet.new_decision_id(), basis=kept, configuration=fleet.config.fingerprint)
     pool, victim = fleet.pools[decision.pool], fleet.instances[decision.victims[0]]
     reason = decision.reasons[0].text
     fleet.decisions.append(decision)

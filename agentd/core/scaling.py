@@ -188,7 +188,7 @@ def _named(fleet: Fleet, decision: Decision, taken: Promised, *, between: bool) 
     if stays and (not decision.held or _gist(pool, decision) == pool.last_gist):
         return decision
     kept = basis.take(fleet, pool, decision.at, between=between, extra=taken) if fleet.keeps_basis else ""
-    return replace(decision, id=fleet.new_decision_id(), basis=kept)
+    return replace(decision, id=fleet.new_decision_id(), basis=kept, configuration=fleet.config.fingerprint)
 
 
 def _gist(pool: Pool, decision: Decision) -> list[int | str]:

@@ -174,7 +174,9 @@ def test_what_a_collector_is_told_is_not_shown() -> None:
     assert describe_changes(none, new) == describe_changes(new, none) == ["pools.research.collectors.a changed"]
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(FleetConfig) if f.name != "pools"])
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(FleetConfig) if f.name not in ("pools", "fingerprint")]
+)
 def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
     fleet = default().fleet
     others: dict[str, Any] = {
@@ -199,6 +201,9 @@ def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
         {"history": History(events_max=7)},
         {"history": History(decisions_max=7)},
         {"history": History(metrics_days=7)},
+        {"history": History(record="full")},
+        {"history": History(record_bytes_max=7)},
+        {"history": History(record_days=9)},
         {"operators": ("alice",)},
     ],
     ids=str,

@@ -175,13 +175,32 @@ def test_off_switches_a_reserve_off() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("history", "wrong"),
+    [
+        ("record: ful", "history.record must be one of decisions, full (did you mean full?), not ful"),
+        ("record_max: 1M", "history.record_max must be at least 4M, not 1M"),
+        ("record_days: 0", "history.record_days must be a number from 0.01 to 3650 (days), not 0"),
+    ],
+)
+def test_what_is_wrong_with_a_recording_is_said(history: str, wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"history: {{{history}}}", "f.yaml")
+    assert [problem.text for problem in caught.value.problems] == [wrong]
+
+
+def test_by_default_decisions_alone_are_recorded() -> None:
+    assert default().history.record == "decisions"
+
+
 def test_the_settings_of_the_daemon_are_read() -> None:
     text = """
 driver: process
 listen: {agents: 'localhost:7', control: unix:///run/c.sock, http: '[::1]:8000'}
 state_dir: /srv/agentd
 watch: [ollama, {unit: redis.service}, {name: db, process: postgres}]
-history: {events_max: 100, decisions_max: 200, metrics_days: 0.5}
+history:
+  {events_max: 100, decisions_max: 200, metrics_days: 0.5, record: full, record_max: 4M, record_days: 2}
 operators: [alice, bob, alice]
 host: {starting_max: 3}
 """
@@ -197,7 +216,7 @@ host: {starting_max: 3}
             WatchSpec("redis.service", unit="redis.service"),
             WatchSpec("db", process="postgres"),
         ),
-        history=History(100, 200, 0.5),
+        history=History(100, 200, 0.5, "full", 4 * 2**20, 2.0),
         operators=("alice", "bob"),
     )
 

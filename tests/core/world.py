@@ -106,7 +106,7 @@ class World:
         self.epoch = 1
         self.start_delay_s = start_delay_s
         self.stop_delay_s = stop_delay_s
-        self.controller = Controller(config, epoch=1)
+        self.controller = self.new_controller()
         self.agents: dict[InstanceId, Agent] = {}
         self.loads: dict[str, float] = {}
         self.usual_load = 0.5  # of agents that `loads` does not know
@@ -125,6 +125,10 @@ class World:
 
     # -- life -----------------------------------------------------------------------------------
 
+    def new_controller(self) -> Controller:
+        """The one of the agentd that begins now."""
+        return Controller(self.config, epoch=self.epoch)
+
     def boot(self) -> None:
         """agentd starts: it takes what was saved, looks at the host, and ticks once."""
         self.step(Restored(rows=dict(self.saved), saved_at=self.now, saved_wall=WALL + self.now, wall=WALL + self.now))
@@ -139,7 +143,7 @@ class World:
         self.busy.clear()
         self._later.clear()
         self._not_running.clear()
-        self.controller = Controller(self.config, epoch=self.epoch)
+        self.controller = self.new_controller()
         self.boot()
 
     def relist(self) -> None:

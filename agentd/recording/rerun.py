@@ -1,0 +1,141 @@
+"""A recording run again through the controller: every message from the segment's state on, and what differs.
+
+Each segment is run by itself. What comes of a step is compared with what came of it then: what was evaluated, decided,
+told, asked of the driver and answered, and the controller's state where the same version of agentd wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from agentd.core.messages import Event, Tick
+from agentd.core.model import FleetConfig
+from agentd.recording import codec, told
+from agentd.recording.segments import CAPACITY, LINES, WALL, Line, RecordingError, Segment
+from agentd.recording.told import ERROR, EVALUATED, STATE, first_difference
+from agentd.recording.whole import Whole, WholeController
+
+_EVENTS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first one of a segment: in the message at the wall time `wall`, at `place` of what came of it."""
+
+    wall: float
+    message: str
+    place: str
+    recorded: object
+    now: object
+
+
+@dataclass(slots=True)
+class Rerun:
+    """What came of one segment, of the messages within the time that was asked for.
+
+    `torn`: why the segment ends before its end, empty where it does not. `stopped`: why the replay did.
+    """
+
+    path: Path
+    began: float
+    version: str
+    ended: float = 0.0
+    messages: int = 0
+    differing: int = 0
+    evaluations: int = 0
+    same: int = 0
+    torn: str = ""
+    stopped: str = ""
+    first: Difference | None = None
+
+
+def rerun(path: Path, *, version: str, since: float | None = None, until: float | None = None) -> Rerun | None:
+    """Run the segment at `path` again; `since` and `until` are wall times. None: it is of another time.
+
+    Raises:
+        RecordingError, codec.CodecError: it cannot be read.
+    """
+    segment = Segment(path)
+    if until is not None and segment.wall > until:
+        return None
+    header = segment.header
+    try:
+        epoch, offset, wrote = int(header["epoch"]), segment.wall - float(header["at"]), str(header["version"])
+        config = codec.decode(FleetConfig, header["config"])
+        whole = codec.decode(Whole, header["state"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordingError(f"cannot read the first line of {path}: {error}") from error
+    controller = WholeController.from_whole(config, whole, epoch)
+    made = Rerun(path, segment.wall, wrote, segment.wall)
+    for line in segment.lines():
+        if line.name == WALL:
+            offset = float(line.value)
+        wall = line.at + offset
+        if until is not None and wall > until:
+            break
+        if line.name == CAPACITY:
+            controller.set_capacity(line.value)
+        if line.name in LINES:
+            continue
+        event = _event(path, line)
+        came = _step(controller, event, line.at)
+        if since is None or wall >= since:
+            made.ended = wall
+            _compare(made, line, wall, came, states=wrote == version)
+        if came is not None and ERROR in came:
+            made.stopped = f"agentd failed: {came[ERROR]}"
+            break
+    else:
+        made.torn = segment.torn
+    return made if made.messages or since is None or segment.wall >= since else None
+
+
+def from_time(paths: list[Path], since: float | None) -> Iterator[Path]:
+    """Those of `paths`, oldest first, that may have something from the wall time `since` on."""
+    for path, following in zip(paths, [*paths[1:], None], strict=True):
+        if since is None or following is None or Segment(following).wall >= since:
+            yield path
+
+
+def _event(path: Path, line: Line) -> Event:
+    kind = _EVENTS.get(line.name)
+    if kind is None:
+        raise RecordingError(f"cannot read {path}: there is no message {line.name!r}; a newer agentd wrote it")
+    event: Event = codec.decode(kind, line.value)
+    return event
+
+
+def _step(controller: WholeController, event: Event, now: float) -> dict[str, Any] | None:
+    try:
+        outcome, evaluated = controller.step_seen(event, now)
+    except Exception as error:  # what agentd failed of then, it fails of again
+        return told.raised(error)
+    came = told.told(outcome, evaluated, controller.says_go_on)
+    value: dict[str, Any] | None = None if came is None else json.loads(codec.text(came))
+    return value
+
+
+def _compare(made: Rerun, line: Line, wall: float, came: dict[str, Any] | None, *, states: bool) -> None:
+    then, now = line.told or {}, came or {}
+    if not states:
+        then, now = ({name: item for name, item in one.items() if name != STATE} for one in (then, now))
+    made.messages += 1
+    made.evaluations += len(then.get(EVALUATED, ()))
+    made.same += sum(one in now.get(EVALUATED, ()) for one in then.get(EVALUATED, ()))
+    if then != now:
+        made.differing += 1
+        found = first_difference(then, now)
+        if made.first is None and found is not None:
+            made.first = Difference(wall, _shown(line), *found)
+
+
+def _shown(line: Line) -> str:
+    if line.name == Tick.__name__:
+        return "a tick"
+    value = line.value if isinstance(line.value, dict) else {}
+    about = value.get("instance") or value.get("pool")
+    return f"{line.name} of {about}" if isinstance(about, str) else line.name

@@ -1,0 +1,180 @@
+"""A recording stays within its bounds, and whatever happens to its disk does not happen to the fleet."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fleets import FLEET
+from recorded import BOUNDS, VERSION, Recorded
+from world import World
+
+from agentd.recording import recorder as recording
+from agentd.recording.rerun import rerun
+from agentd.recording.segments import Segment, SegmentFile, listed, make_room
+
+
+def size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def live(world: Recorded, rounds: int, *, seconds: float = 60.0) -> None:
+    for number in range(rounds):
+        for agent in world.agents.values():
+            agent.load = 0.5 + number % 7 / 100
+        world.run_until(world.now + seconds)
+        world.recorder.flush()
+
+
+def test_the_directory_never_takes_more_than_its_bound_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, bytes_max=12_000))
+    world.boot()
+    names: list[str] = []
+    largest = 0
+    for _ in range(40):
+        live(world, 1)
+        largest = max(largest, size(tmp_path))
+        names += [path.name for path in listed(tmp_path) if path.name not in names]
+    assert 6_000 < largest <= 12_000
+    left = [path.name for path in listed(tmp_path)]
+    assert len(left) < len(names) and left == names[-len(left) :]
+    made = world.rerun()
+    assert [one.first for one in made] == [None] * len(made)
+
+
+def test_what_is_too_old_goes(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jsonl.gz").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"not ours")
+    keep = tmp_path / "2.jsonl.gz"
+    oldest = keep.stat().st_mtime + 60.0
+    make_room(tmp_path, keep, 1, 1000, oldest)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.jsonl.gz", "notes.txt"]
+    with pytest.raises(OSError, match="too few for one segment"):
+        make_room(tmp_path, keep, 1000, 1000, oldest)
+
+
+def test_a_segment_also_ends_after_a_while(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, segment_bytes_max=1 << 30))
+    world.boot()
+    live(world, 2, seconds=0.75 * recording.SEGMENT_S_MAX)
+    world.recorder.close()
+    walls = [Segment(path).wall for path in listed(tmp_path)]
+    assert len(walls) == 2 and walls[1] - walls[0] == pytest.approx(recording.SEGMENT_S_MAX, abs=11.0)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    """What every write to a segment fails with; empty: it succeeds."""
+    failing: list[OSError] = []
+    write = SegmentFile.write
+
+    def failing_write(self: SegmentFile, packed: bytes) -> None:
+        if failing:
+            raise failing[0]
+        write(self, packed)
+
+    monkeypatch.setattr(SegmentFile, "write", failing_write)
+    return failing
+
+
+def plain(rounds: int) -> World:
+    """The same story without a recording."""
+    world = World(FLEET)
+    world.boot()
+    for number in range(rounds):
+        for agent in world.agents.values():
+            agent.load = 0.5 + number % 7 / 100
+        world.run_until(world.now + 60.0)
+    return world
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path, full: list[OSError]) -> None:
+    world = Recorded(FLEET, tmp_path)
+    said: list[str] = []
+    world.recorder.on_trouble = said.append
+    world.boot()
+    live(world, 1)
+    full.append(OSError(errno.ENOSPC, "No space left on device"))
+    live(world, 3)
+    assert said == [f"nothing is recorded for replays: cannot write to {tmp_path}: No space left on device"]
+    full.clear()
+    live(world, 3)
+    assert said[1:] == [""], "it is tried again, and goes on"
+    made = world.rerun()
+    assert [one.first for one in made] == [None] * len(made)
+    assert "it has no end" in made[0].torn and made[-1].torn == ""
+    assert world.outcomes == plain(7).outcomes
+
+
+def test_less_than_so_much_free_disk_is_left_alone(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, free_bytes_min=1 << 62))
+    said: list[str] = []
+    world.recorder.on_trouble = said.append
+    world.boot()
+    live(world, 2)
+    assert len(said) == 1 and said[0].endswith("MiB of the disk are free")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_made_is_said_and_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    world = Recorded(FLEET, tmp_path / "file" / "recording")
+    said: list[str] = []
+    world.recorder.on_trouble = said.append
+    world.boot()
+    live(world, 2)
+    assert len(said) == 1 and "Not a directory" in said[0]
+    assert world.outcomes == plain(2).outcomes
+
+
+def test_a_disk_that_does_not_keep_up_ends_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "WAITING_MAX", 20)
+    world = Recorded(FLEET, tmp_path)
+    said: list[str] = []
+    world.recorder.on_trouble = said.append
+    with world.recorder._writing:  # the thread waits for the disk
+        world.boot()
+        world.run_until(200.0)
+    assert said[0] == "nothing is recorded for replays: more than 20 steps wait for the disk"
+    assert len(world.recorder._items) <= 25
+    world.recorder.close()
+
+
+def test_a_mistake_in_here_costs_the_recording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("moon")
+
+    monkeypatch.setattr(recording.told, "told", broken)
+    world = Recorded(FLEET, tmp_path)
+    said: list[str] = []
+    world.recorder.on_trouble = said.append
+    world.boot()
+    live(world, 2)
+    assert said == ["nothing is recorded for replays: KeyError: 'moon'"]
+    assert world.outcomes == plain(2).outcomes
+
+
+def test_a_wall_clock_that_is_set_is_in_the_recording(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, segment_bytes_max=1 << 20))
+    world.boot()
+    live(world, 1)
+    world.clock.offset += 7200.0
+    live(world, 1)
+    world.recorder.close()
+    (path,) = listed(tmp_path)
+    made = rerun(path, version=VERSION)
+    assert made is not None and made.first is None
+    assert made.ended - made.began == pytest.approx(7320.0, abs=15.0)
+    late = rerun(path, version=VERSION, since=made.began + 7000.0)
+    assert late is not None and 0 < late.messages < made.messages
+
+
+def test_two_segments_of_one_moment_have_names_of_their_own(tmp_path: Path) -> None:
+    for _ in range(3):
+        world = Recorded(FLEET, tmp_path)
+        world.boot()
+        world.recorder.close()
+    assert len(listed(tmp_path)) == 3
