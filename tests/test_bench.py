@@ -13,8 +13,8 @@ import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
 SCRIPTS = (
-    "agent_memory", "decisions", "drain", "etcd", "evaluate", "fleet", "heartbeats", "peers", "reaction", "rolling",
-    "sandbox", "sessions", "status",
+    "agent_memory", "decisions", "drain", "etcd", "evaluate", "fleet", "heartbeats", "peers", "reaction", "recording",
+    "rolling", "sandbox", "sessions", "status",
 )  # fmt: skip
 
 
@@ -59,6 +59,13 @@ def test_evaluate_gives_times_and_ratios_for_each_size(tmp_path: Path) -> None:
     assert found["12 agents: check"] > 0
     assert found["12 agents: check / baseline"] > 0
     assert found["12 agents: endpoints / baseline"] > 0
+
+
+def test_recording_gives_its_price_and_is_run_again(tmp_path: Path) -> None:
+    small = ("--rounds", "1", "--agents", "12", "--minutes", "2")
+    found = figures("recording", tmp_path / "report.json", *small)
+    assert found["12 agents: recording"] > 0
+    assert found["12 agents: run again"] > 0
 
 
 def test_policies_compares_with_a_plan_and_takes_the_mean(tmp_path: Path) -> None:

@@ -49,14 +49,17 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 COMMANDS = dict(leaves(cli))
 REMOTE = [
-    name for (name, *rest) in COMMANDS if not rest and name not in ("simulate", "optimize", "doctor", "heartbeat")
+    name
+    for (name, *rest) in COMMANDS
+    if not rest and name not in ("simulate", "optimize", "doctor", "heartbeat", "replay")
 ]
 
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
-        *("status", "ps", "up", "down", "auto", "check", "plan", "propose", "explain", "collectors", "events"),
+        *("status", "ps", "up", "down", "auto", "check", "plan", "propose", "explain", "replay", "collectors"),
         *(
+            "events",
             "endpoints",
             "logs",
             "restart",
