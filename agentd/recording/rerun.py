@@ -7,6 +7,7 @@ told, asked of the driver and answered, and the controller's state where the sam
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, get_args
 from agentd.core.messages import Event, Tick
 from agentd.core.model import FleetConfig
 from agentd.recording import codec, told
-from agentd.recording.segments import CAPACITY, LINES, WALL, Line, RecordingError, Segment
+from agentd.recording.segments import CAPACITY, LINES, WALL, Line, RecordingError, Segment, TornError
 from agentd.recording.told import ERROR, EVALUATED, STATE, first_difference
 from agentd.recording.whole import Whole, WholeController
 
@@ -59,7 +60,11 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
     Raises:
         RecordingError, codec.CodecError: it cannot be read.
     """
-    segment = Segment(path)
+    try:
+        segment = Segment(path)
+    except TornError as error:
+        written = path.stat().st_mtime
+        return Rerun(path, written, "", written, torn=str(error))
     if until is not None and segment.wall > until:
         return None
     header = segment.header
@@ -97,8 +102,16 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
 def from_time(paths: list[Path], since: float | None) -> Iterator[Path]:
     """Those of `paths`, oldest first, that may have something from the wall time `since` on."""
     for path, following in zip(paths, [*paths[1:], None], strict=True):
-        if since is None or following is None or Segment(following).wall >= since:
+        if since is None or following is None or _begins(following) >= since:
             yield path
+
+
+def _begins(path: Path) -> float:
+    """At what wall time; of a segment that says nothing, never too early."""
+    try:
+        return Segment(path).wall
+    except TornError:
+        return math.inf
 
 
 def _event(path: Path, line: Line) -> Event:

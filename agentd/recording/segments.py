@@ -27,6 +27,7 @@ OWNER = "agentd recording"
 CAPACITY, WALL, END = "+capacity", "+wall", "+end"
 LINES = (CAPACITY, WALL, END)
 
+_MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 256 * 1024
 _PART_BYTES = 16 * 1024
@@ -34,6 +35,10 @@ _PART_BYTES = 16 * 1024
 
 class RecordingError(AgentdError):
     """What was given is no recording that can be read."""
+
+
+class TornError(RecordingError):
+    """A segment that ends within its first line: agentd was killed, or its disk full, as it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,18 @@ class Segment:
 
     def __init__(self, path: Path) -> None:
         """Raises:
-        RecordingError: it cannot be read, is something else, or a newer agentd wrote it.
+        RecordingError: it cannot be read, is something else, or a newer agentd wrote it; a TornError: nothing is in it.
         """
         self.path = path
         self.torn = ""
         self._lines = self._read()
+        first = next(self._lines, None)
+        if first is None and _MAGIC.startswith(path.read_bytes()[: len(_MAGIC)]):
+            raise TornError("it ends within its first line: agentd was killed, or its disk full, as it began")
         try:
-            self.header: dict[str, Any] = json.loads(next(self._lines, b""))
+            self.header: dict[str, Any] = json.loads(first or b"")
         except ValueError as error:
-            raise RecordingError(f"{path} is no recording of agentd, or is torn within its first line") from error
+            raise RecordingError(f"{path} is no recording of agentd") from error
         if not isinstance(self.header, dict) or self.header.get("owner") != OWNER:
             raise RecordingError(f"{path} is no recording of agentd")
         if self.header.get("format") != FORMAT:

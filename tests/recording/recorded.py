@@ -37,7 +37,10 @@ def recorder(directory: Path, clock: WorldClock, bounds: Bounds = BOUNDS) -> Rec
 
 
 class Recorded(Chaos):
-    """Every agentd that it boots goes on with a new segment of the recording in `directory`."""
+    """Every agentd that it boots goes on with a new segment of the recording in `directory`.
+
+    What Chaos looks at after each step is left to the tests that are about it.
+    """
 
     def __init__(
         self, config: FleetConfig, directory: Path, *, bounds: Bounds = BOUNDS, start_delay_s: float = 0.0
@@ -48,6 +51,7 @@ class Recorded(Chaos):
         self.recorder = recorder(directory, self.clock, bounds)
         super().__init__(config, start_delay_s=start_delay_s)
         self.clock.world = self
+        self.on_step = None
 
     def new_controller(self) -> Controller:
         self.recorder.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_trigger_properties
 from fleets import FLEET, RESEARCH, STORIES
 from hypothesis import given
 from recorded import BOUNDS, VERSION, Recorded
@@ -56,6 +57,19 @@ def test_a_fleet_that_grows_and_shrinks_comes_out_again_exactly(story: list[Happ
         assert_exact(world.rerun())
 
 
+@pytest.mark.parametrize("name", sorted(test_trigger_properties.TRIGGERS))
+@test_trigger_properties.FEWER
+@given(test_trigger_properties.stories)
+def test_every_trigger_comes_out_again_exactly(name: str, story: list[Happening]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        world = Recorded(test_trigger_properties.fleet(name), Path(directory), start_delay_s=2.0)
+        world.boot()
+        for kind, values in story:
+            test_trigger_properties.HAPPENINGS[kind](world, *values)
+            world.recorder.flush()
+        assert_exact(world.rerun())
+
+
 def a_day(directory: Path, **bounds: Any) -> Recorded:
     """Load that comes and goes, a killed agentd, and a pool that goes out of the configuration while it drains."""
     pools = {
@@ -66,7 +80,6 @@ def a_day(directory: Path, **bounds: Any) -> Recorded:
     )
     config = replace(FLEET, pools=pools)
     world = Recorded(config, directory, bounds=replace(BOUNDS, **bounds), start_delay_s=2.0)
-    world.on_step = None  # what a pool has learned is saved now and then, and Chaos wants all of it at once
     world.boot()
     for number in range(12):
         HAPPENINGS["load"](world, 0.95 if number % 4 < 2 else 0.0)
@@ -198,13 +211,13 @@ def test_a_segment_whose_middle_is_damaged_is_read_up_to_there(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "is no recording of agentd, or is torn within its first line"),
-        (b"pools: {}\n", "is no recording of agentd, or is torn within its first line"),
-        (gzip.compress(b"hello\n"), "is no recording of agentd, or is torn within its first line"),
+        (b"pools: {}\n", "is no recording of agentd$"),
+        (gzip.compress(b"hello\n"), "is no recording of agentd$"),
         (gzip.compress(b'{"a": 1}\n'), "is no recording of agentd$"),
         (gzip.compress(b'{"owner": "agentd recording", "format": 2}\n'), r"another agentd wrote it \(form 2, this one"),
         (gzip.compress(b'{"owner": "agentd recording", "format": 1, "wall": 1}\n'), "cannot read the first line"),
     ],
+    ids=("text", "other lines", "other object", "newer", "short"),
 )
 def test_a_foreign_file_is_refused_by_name(tmp_path: Path, content: bytes, error: str) -> None:
     path = tmp_path / f"x{segments.SUFFIX}"
@@ -212,6 +225,18 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path, content: bytes, error
     with pytest.raises(RecordingError, match=error) as caught:
         rerun(path, version=VERSION)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 100])
+def test_a_segment_torn_within_its_first_line_is_said_and_holds_up_no_other(tmp_path: Path, length: int) -> None:
+    _, path = the_only_segment(tmp_path)
+    last = path.with_name(f"9{path.name}")
+    last.write_bytes(path.read_bytes()[:length])
+    made = [rerun(one, version=VERSION) for one in from_time(listed(tmp_path), WALL)]
+    assert [(one.messages > 0, one.torn.partition(":")[0]) for one in made if one] == [
+        (True, ""),
+        (False, "it ends within its first line"),
+    ]
 
 
 def test_a_directory_without_segments_is_refused(tmp_path: Path) -> None:
