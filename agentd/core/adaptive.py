@@ -52,8 +52,9 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     start_s = start_time_s(pool)
     view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
     floor = _floor(demand, view)
+    most = float(pool.max * pool.config.concurrency)
     for place, expert in enumerate(EXPERTS):
-        learned.peaks[place] = max(floor, experts.faded(expert, learned.peaks[place], passed_s, view.stretch))
+        learned.peaks[place] = experts.remembered(expert, learned.peaks[place], floor, passed_s, view.stretch, most)
     learned.forecast = forecasting.floor(fleet, pool, start_s, now)
     shadows = learned.shadows
     if shadows is None:
@@ -90,7 +91,8 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     slots = pool.config.concurrency
     view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
     floor = _floor(demand, view)
-    peak = max(floor, experts.faded(expert, learned.peaks[leader], max(0.0, now - learned.flow.at), view.stretch))
+    passed_s = max(0.0, now - learned.flow.at)
+    peak = experts.remembered(expert, learned.peaks[leader], floor, passed_s, view.stretch, float(pool.max * slots))
     expected = view.expected(demand.total)
     low, high = experts.band(expert, expected, floor, peak, slots)
     if trigger.standby:

@@ -40,15 +40,15 @@ class Expert:
     hold_s: float
 
 
-# The first is whom a pool begins with.
+# The first is whom a pool begins with: before anything is known, agents cost less than tasks that nobody is there for.
 EXPERTS = (
+    Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0),
     Expert("even", up=1.5, down=2.0, hold_ratio=1.3, hold_s=80.0),
     Expert("bursty", up=0.0, down=0.5, hold_ratio=1.3, hold_s=160.0),
     Expert("lean", up=0.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
     Expert("steady", up=1.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
     Expert("holding", up=0.5, down=1.5, hold_ratio=1.0, hold_s=240.0),
     Expert("careful", up=2.0, down=2.5, hold_ratio=1.0, hold_s=10.0),
-    Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0),
 )
 NAMES = tuple(expert.name for expert in EXPERTS)
 
@@ -82,9 +82,13 @@ def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
     )
 
 
-def faded(expert: Expert, peak: float, passed_s: float, stretch: float) -> float:
-    """What is left of `peak` after `passed_s`."""
-    return peak * math.exp(-passed_s / (expert.hold_s * stretch))
+def remembered(expert: Expert, peak: float, floor: float, passed_s: float, stretch: float, most: float) -> float:
+    """The recent peak with `floor` now, `passed_s` after it was `peak`.
+
+    A peak counts for at most what the pool can serve at once (`most`): a backlog of ten times as much does not want ten
+    times as long a memory.
+    """
+    return max(min(floor, most), peak * math.exp(-passed_s / (expert.hold_s * stretch)))
 
 
 def band(expert: Expert, expected: float, floor: float, peak: float, slots: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from agentd.core.experts import EXPERTS, Expert, Outlook, band, faded
+from agentd.core.experts import EXPERTS, Expert, Outlook, band, remembered
 
 # What was paid counts half as much after two thirds of this time.
 MEMORY_S = 86_400.0
@@ -81,7 +81,7 @@ class Shadow:
         waits = over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > step.wait_target_s)
         waiting = max(0.0, there - capacity)
         floor = there - waiting + waiting * view.urgent_ratio
-        self.peak = max(floor, faded(expert, self.peak, step.passed_s, view.stretch))
+        self.peak = remembered(expert, self.peak, floor, step.passed_s, view.stretch, float(step.most * step.slots))
         low, high = band(expert, view.expected(there), floor, self.peak, step.slots)
         low, high = max(low, kept), max(high, kept)
         wanted = low if self.count < low else high if self.count > high else self.count

@@ -21,7 +21,7 @@ from tests.core.fleets import fleet
 from tests.core.world import World
 
 RESEARCH = PoolName("research")
-EVEN = EXPERTS[0]
+EVEN = EXPERTS[experts.NAMES.index("even")]
 
 
 def streamed(rate: float, service_s: float, until: float = 3_600.0, step_s: float = 5.0) -> Flow:
@@ -185,7 +185,28 @@ def test_bursts_that_come_again_and_again_are_waited_for() -> None:
 
 def test_nobody_is_followed_before_something_is_known() -> None:
     shadows = lived([0.6] * 100)
-    assert shadows.leader == 0
+    assert EXPERTS[shadows.leader].name == "standing"
+
+
+@given(peak=st.floats(0, 500), floor=st.floats(0, 500), passed_s=st.floats(0, 5_000), most=st.floats(1, 200))
+def test_a_peak_counts_for_no_more_than_the_pool_can_serve(
+    peak: float, floor: float, passed_s: float, most: float
+) -> None:
+    """A backlog of ten times the pool is not remembered for longer than one that fills it."""
+    for expert in EXPERTS:
+        left = experts.remembered(expert, min(peak, most), floor, passed_s, 1.0, most)
+        assert min(floor, most) <= left <= most
+        full = experts.remembered(expert, 0.0, most, 0.0, 1.0, most)
+        assert full == experts.remembered(expert, 0.0, most * 10.0, 0.0, 1.0, most)
+
+
+def test_what_a_backlog_called_for_is_held_no_longer_than_what_fills_the_pool() -> None:
+    """Of 200 tasks or of 50 that come at once, to a pool of 50: about the same is held a quarter of an hour later."""
+    held = []
+    for burst in (50.0, 200.0):
+        shadows = lived([0.0, burst] + [0.0] * 450)
+        held.append(shadows.fleets[experts.NAMES.index("standing")].count)
+    assert 1 < held[0] <= held[1] <= held[0] + 1
 
 
 # -- the trigger ----------------------------------------------------------------------------------
