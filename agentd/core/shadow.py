@@ -23,7 +23,7 @@ MEMORY_S = 86_400.0
 BETTER_RATIO = 0.02
 DOUBT_S = 300.0
 # Nobody is left before so much has been seen.
-TRIAL_S = 300.0
+TRIAL_S = 600.0
 # Whether the forecast pays is judged by a week: much comes once in it. It is heeded after a day in shadow, when it has
 # saved so much, and until it has cost more than it saved.
 WEEK_S = 604_800.0
