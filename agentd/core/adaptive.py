@@ -51,7 +51,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     learned.flow.observe(now, demand.total, demand.at_work, sums.completed)
     start_s = start_time_s(pool)
     view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
-    floor = _floor(demand, view)
+    floor = view.floor(demand.at_work, demand.waiting)
     most = float(pool.max * pool.config.concurrency)
     for place, expert in enumerate(EXPERTS):
         learned.peaks[place] = experts.remembered(expert, learned.peaks[place], floor, passed_s, view.stretch, most)
@@ -90,11 +90,12 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     start_s = start_time_s(pool)
     slots = pool.config.concurrency
     view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
-    floor = _floor(demand, view)
+    floor = view.floor(demand.at_work, demand.waiting)
     passed_s = max(0.0, now - learned.flow.at)
     peak = experts.remembered(expert, learned.peaks[leader], floor, passed_s, view.stretch, float(pool.max * slots))
     expected = view.expected(demand.total)
-    low, high = experts.band(expert, expected, floor, peak, slots)
+    urgent = view.floor(demand.at_work, demand.waiting, expert.relied_ratio)
+    low, high = experts.band(expert, expected, urgent, peak, slots)
     if trigger.standby:
         low = max(low, math.ceil(demand.total / slots) + trigger.standby)
         high = max(high, low)
@@ -156,10 +157,6 @@ def _leader(trigger: AdaptiveTrigger, learned: Learned) -> int:
     if trigger.expert in experts.NAMES:
         return experts.NAMES.index(trigger.expert)
     return learned.shadows.leader if learned.shadows else 0
-
-
-def _floor(demand: Demand, view: Outlook) -> float:
-    return demand.at_work + demand.waiting * view.urgent_ratio
 
 
 def _text(demand: Demand, expected: float, start_s: float, view: Outlook, name: str, low: int, high: int) -> str:

@@ -5,12 +5,14 @@ just been let go would not be asked for again by the same numbers. The lower end
 instance that is started now is ready:
 
     expected   = demand x exp(-s/S) + rate x S x (1 - exp(-s/S))        s: start time, S: mean service time
-    lower      = max(expected + up x sqrt(expected), at work + waiting / (1 + 0.25 x wait target / S)) / concurrency
+    lower      = max(expected + up x sqrt(expected), floor) / concurrency
+    floor      = at work + max(0, waiting - relied x at work x s / S) / (1 + 0.25 x wait target / S)
     upper      = max(expected + down x sqrt(expected), hold x recent peak) / concurrency
 
 The first is the mean of an infinite-server queue with what is there now (of the tasks at hand a share exp(-s/S) is
 still there, the others have come since); its square root is the spread of a Poisson stream. The second is the reactive
-floor: what is at work and waits now. The recent peak fades with a time constant. The parameters were chosen on public
+floor: what is at work and waits now, but for what those at work will have finished by then, as far as that is relied
+on. The recent peak, which counts all that waits, fades with a time constant. The parameters were chosen on public
 traces with `bench/policies.py`; none of them fits every pool, so `core.shadow` chooses among them.
 """
 
@@ -31,18 +33,20 @@ _ROUNDING = 1e-9
 @dataclass(frozen=True, slots=True)
 class Expert:
     """`up`, `down`: spreads of expected demand kept, before growing and shrinking. `hold_ratio` of the recent peak is
-    kept, which fades with `hold_s`."""
+    kept, which fades with `hold_s`. `relied_ratio`: so much of what the slots at work will finish until a start has
+    ended is relied on to clear the backlog, and not started for."""
 
     name: str
     up: float
     down: float
     hold_ratio: float
     hold_s: float
+    relied_ratio: float = 0.0
 
 
 # The first is whom a pool begins with: before anything is known, agents cost less than tasks that nobody is there for.
 EXPERTS = (
-    Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0),
+    Expert("standing", up=1.0, down=2.0, hold_ratio=0.6, hold_s=900.0, relied_ratio=0.2),
     Expert("even", up=1.5, down=2.0, hold_ratio=1.3, hold_s=80.0),
     Expert("bursty", up=0.0, down=0.5, hold_ratio=1.3, hold_s=160.0),
     Expert("lean", up=0.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
@@ -56,17 +60,23 @@ NAMES = tuple(expert.name for expert in EXPERTS)
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What all experts share: expected tasks and their spread when a start has ended, the service time, how much of the
-    waiting must be served at once, and by how much their time constants are stretched."""
+    waiting must be served at once, by how much their time constants are stretched, and how many tasks a slot finishes
+    until a start has ended (`turns`)."""
 
     service_s: float
     arriving: float
     staying_ratio: float
     urgent_ratio: float
     stretch: float
+    turns: float
 
     def expected(self, demand: float) -> float:
         """Tasks at hand when a start that begins now has ended."""
         return self.staying_ratio * demand + self.arriving
+
+    def floor(self, at_work: float, waiting: float, relied_ratio: float = 0.0) -> float:
+        """Slots that tasks at hand call for now. `relied_ratio`: see Expert."""
+        return at_work + max(0.0, waiting - relied_ratio * at_work * self.turns) * self.urgent_ratio
 
 
 def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
@@ -79,6 +89,7 @@ def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
         staying_ratio=staying_ratio,
         urgent_ratio=1.0 / (1.0 + PATIENCE_RATIO * wait_target_s / service_s),
         stretch=(start_s + START_S_USUAL) / (2.0 * START_S_USUAL),
+        turns=start_s / service_s,
     )
 
 

@@ -80,9 +80,10 @@ class Shadow:
         over = max(there, (before + there) / 2.0) - capacity
         waits = over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > step.wait_target_s)
         waiting = max(0.0, there - capacity)
-        floor = there - waiting + waiting * view.urgent_ratio
+        floor = view.floor(there - waiting, waiting)
         self.peak = remembered(expert, self.peak, floor, step.passed_s, view.stretch, float(step.most * step.slots))
-        low, high = band(expert, view.expected(there), floor, self.peak, step.slots)
+        urgent = view.floor(there - waiting, waiting, expert.relied_ratio)
+        low, high = band(expert, view.expected(there), urgent, self.peak, step.slots)
         low, high = max(low, kept), max(high, kept)
         wanted = low if self.count < low else high if self.count > high else self.count
         self._resize(max(step.least, min(step.most, wanted)), step.now + step.start_s)

@@ -127,6 +127,14 @@ def test_a_band_is_never_below_what_is_there_and_grows_with_it(
     assert high <= more_high
 
 
+def test_who_relies_on_slots_at_work_starts_less_for_a_backlog_and_nothing_less_for_what_is_at_work() -> None:
+    """Worked by hand: 5 slots do 30 / 12 = 2.5 tasks each until a start has ended, of which a fifth is 2.5 tasks."""
+    view = experts.outlook(streamed(rate=0.5, service_s=12.0), 30.0, 0.0)
+    assert view.floor(5.0, 20.0) == pytest.approx(25.0)
+    assert view.floor(5.0, 20.0, 0.2) == pytest.approx(5.0 + 20.0 - 2.5, rel=0.01)
+    assert view.floor(5.0, 1.0, 0.2) == 5.0
+
+
 # -- shadows --------------------------------------------------------------------------------------
 
 
