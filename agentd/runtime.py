@@ -37,7 +37,6 @@ from agentd.core.messages import (
     Outcome,
     Probed,
     Record,
-    Refusal,
     Reply,
     Restored,
     Start,
@@ -56,13 +55,13 @@ from agentd.core.model import (
     Running,
     StartFailure,
 )
-from agentd.core.views import FleetView, PoolPlan
+from agentd.core.views import FleetView, ForecastView, PoolPlan
 from agentd.drivers import Driver
-from agentd.errors import Refused, StartError
+from agentd.errors import StartError
 from agentd.publisher import Publisher
 from agentd.runtime_collecting import Collecting
 from agentd.runtime_measuring import Collector, Measuring
-from agentd.runtime_parts import Prober, UnderWay, Unsaved
+from agentd.runtime_parts import Prober, UnderWay, Unsaved, granted
 from agentd.runtime_troubles import Troubles
 from agentd.store import Batch, Intent, Metric, Store
 
@@ -161,9 +160,8 @@ class Runtime:
         """
         outcome = self._step(event)
         await self._kept(outcome)
-        if isinstance(outcome.reply, Refusal):
-            raise Refused(outcome.reply.reason, outcome.reply.text, status=outcome.reply.status)
         assert outcome.reply is not None
+        granted(outcome.reply)
         return outcome.reply
 
     async def reconfigure(self, config: FleetConfig) -> None:
@@ -192,10 +190,11 @@ class Runtime:
         Raises:
             Refused: there is no such pool, or nothing is ever checked.
         """
-        plans = self._controller.plan(self.clock.now(), pool)
-        if isinstance(plans, Refusal):
-            raise Refused(plans.reason, plans.text, status=plans.status)
-        return plans
+        return granted(self._controller.plan(self.clock.now(), pool))
+
+    def forecast(self, pool: PoolName, label: str) -> ForecastView:
+        """What `pool`, or its agents with `label`, will have to do; raises Refused where there is no such one."""
+        return granted(self._controller.forecast(self.clock.now(), pool, label))
 
     def watch(self, after: int | None) -> AsyncIterator[StoredRecord]:
         """See `Publisher.watch`."""

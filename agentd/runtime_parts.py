@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from agentd.core.messages import Action, Outcome
+from agentd.core.messages import Action, Outcome, Refusal
+from agentd.errors import Refused
+
+T = TypeVar("T")
+
+
+def granted(answer: T | Refusal) -> T:
+    """What the controller answered.
+
+    Raises:
+        Refused: it did not take what was asked.
+    """
+    if isinstance(answer, Refusal):
+        raise Refused(answer.reason, answer.text, status=answer.status)
+    return answer
 
 
 class Prober(Protocol):

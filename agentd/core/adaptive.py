@@ -19,7 +19,7 @@ from agentd.core.experts import EXPERTS, Outlook
 from agentd.core.learned import Learned
 from agentd.core.metrics import Totals, quantile
 from agentd.core.model import Proposal, Reason
-from agentd.core.rules import AUTO, AdaptiveTrigger
+from agentd.core.rules import AdaptiveTrigger
 from agentd.core.shadow import Shadows, Step
 from agentd.core.state import Fleet, Pool
 
@@ -102,7 +102,7 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if sums.unhealthy:  # who is late may be at work with all it can take
         high = max(high, math.ceil((demand.total + sums.unhealthy * slots) / slots))
     count = without = max(low, min(high, sums.count))
-    if heeds(trigger, learned):
+    if forecasting.heeds(trigger, learned):
         kept = _kept(learned, slots)
         low, high, count = max(low, kept), max(high, kept), max(count, kept)
     grown_s = math.inf if pool.last_up_at is None else now - pool.last_up_at
@@ -119,13 +119,6 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
         return Proposal(trigger.kind, count, Reason("forecast", text))
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
     return Proposal(trigger.kind, count, Reason(code, text))
-
-
-def heeds(trigger: AdaptiveTrigger, learned: Learned) -> bool:
-    """Whether the forecast may raise the pool now."""
-    if trigger.forecast != AUTO:
-        return trigger.forecast == "on"
-    return learned.shadows is not None and learned.shadows.trial is not None and learned.shadows.trial.heeded
 
 
 def _kept(learned: Learned, slots: int) -> int:

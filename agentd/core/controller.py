@@ -17,6 +17,7 @@ from agentd.core import (
     directives,
     drain,
     dry_run,
+    forecasting,
     metrics,
     pauses,
     relief,
@@ -83,7 +84,7 @@ from agentd.core.model import (
     State,
 )
 from agentd.core.state import Fleet, Instance, Pool
-from agentd.core.views import FleetView, PoolPlan
+from agentd.core.views import FleetView, ForecastView, PoolPlan
 
 # What a driver reports of one instance.
 _OfOne = (
@@ -142,6 +143,10 @@ class Controller:
     def plan(self, now: float, pool: PoolName | None = None) -> tuple[PoolPlan, ...] | Refusal:
         """What a check of `pool`, or of all pools, would do at `now`. Changes nothing."""
         return dry_run.plan(self._fleet, now, pool)
+
+    def forecast(self, now: float, pool: PoolName, label: str) -> ForecastView | Refusal:
+        """What `pool`, or its agents with `label`, will have to do. Changes nothing."""
+        return forecasting.show(self._fleet, pool, label, now)
 
     def endpoints(self) -> dict[PoolName, tuple[Endpoint, ...]]:
         """Where every pool takes work now. Changes nothing."""

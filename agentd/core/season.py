@@ -32,7 +32,7 @@ MODELS = ("last", "hour", "yesterday", "week", "days", "shape")
 # Today may be so much above or below the other days.
 SHAPE_RATIO_MAX = 3.0
 # The nearest models count: a weight is the inverse of the error to this power.
-WEIGHT_POWER = 4.0
+WEIGHT_POWER = 8.0
 # Errors and shares are means of about so many slots: two days.
 MEMORY_SLOTS = 2 * DAY_SLOTS
 # A quantile moves by this share of the mean error, times how surprised it is.

@@ -20,6 +20,7 @@ from agentd.core.model import (
     Target,
 )
 from agentd.core.scalability import ScalingLaw
+from agentd.core.season import Quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,50 @@ class PoolView:
     rules: tuple[RuleView, ...] = ()  # its triggers, in their order
     guards: tuple[tuple[str, str], ...] = ()  # what is set of its guards, bounds and cooldowns aside
     held_s: float | None = None  # for how long something has been wanted and not granted; None: nothing is
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSlot:
+    """Five minutes from the wall time `at`: the peak of the tasks that came, and what is expected; None: not known."""
+
+    at: float
+    came: float | None
+    expected: Quantiles | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSkill:
+    """How right forecasts for `ahead_s` were: their mean distance from what came, and that of the same time yesterday.
+
+    `at_or_below`: the share of the time in which what came was not above the 10, 50 and 90 % quantile. `scored`: of so
+    many slots.
+    """
+
+    ahead_s: float
+    off_by: float
+    naive_off_by: float | None
+    at_or_below: tuple[float, ...]
+    scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastView:
+    """The forecast of a pool, or of one of its `labels`: the last day and the next one, `slots` oldest first.
+
+    `heeded`: whether it may raise the pool, with why as a code and as text. `seen_s` of `needed_s` have been seen.
+    """
+
+    pool: PoolName
+    label: str
+    labels: tuple[str, ...]
+    heeded: bool
+    code: str
+    text: str
+    seen_s: float
+    needed_s: float
+    slots: tuple[ForecastSlot, ...]
+    skills: tuple[ForecastSkill, ...]
+    wall: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,11 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         return pb.PlanResponse(plans=decisions.plans(plans, self._runtime.clock.now()))
 
     @_answers
+    async def GetForecast(self, request: pb.GetForecastRequest, context: _Context) -> pb.GetForecastResponse:
+        del context
+        return decisions.forecast(self._runtime.forecast(PoolName(request.pool), request.label))
+
+    @_answers
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
         del context
         stored = await self._runtime.events(

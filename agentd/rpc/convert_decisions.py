@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from agentd.core.messages import Grant
 from agentd.core.model import Decision, InstanceId, parse_instance_id
-from agentd.core.views import OfferView, PoolPlan
+from agentd.core.views import ForecastView, OfferView, PoolPlan
 from agentd.rpc import convert_effects as effects
 from agentd.v1 import control_pb2
 
@@ -57,6 +57,39 @@ def plans(made: Iterable[PoolPlan], now: float) -> list[control_pb2.PoolPlan]:
         )
         for each in made
     ]
+
+
+def forecast(found: ForecastView) -> control_pb2.GetForecastResponse:
+    return control_pb2.GetForecastResponse(
+        pool=found.pool,
+        label=found.label,
+        labels=list(found.labels),
+        heeded=found.heeded,
+        reason=control_pb2.Reason(code=found.code, text=found.text),
+        seen_s=found.seen_s,
+        needed_s=found.needed_s,
+        slots=[
+            control_pb2.ForecastSlot(
+                wall=slot.at,
+                came=slot.came,
+                low=slot.expected.low if slot.expected else None,
+                middle=slot.expected.middle if slot.expected else None,
+                high=slot.expected.high if slot.expected else None,
+            )
+            for slot in found.slots
+        ],
+        skills=[
+            control_pb2.ForecastSkill(
+                ahead_s=skill.ahead_s,
+                off_by=skill.off_by,
+                naive_off_by=skill.naive_off_by,
+                at_or_below=list(skill.at_or_below),
+                scored=skill.scored,
+            )
+            for skill in found.skills
+        ],
+        wall=found.wall,
+    )
 
 
 def _planned(instances: Iterable[InstanceId]) -> list[control_pb2.PlannedInstance]:

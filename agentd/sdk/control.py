@@ -230,6 +230,14 @@ class ControlClient:
         with self._translated():
             return list(self._stub.Plan(pb.PlanRequest(pool=pool), timeout=self._timeout_s).plans)
 
+    def forecast(self, pool: str, label: str = "") -> pb.GetForecastResponse:
+        """What `pool` had to do in the last day and is expected to in the next one.
+
+        `label`: of the tasks of agents with that label (`workload=chat`) alone.
+        """
+        with self._translated():
+            return self._stub.GetForecast(pb.GetForecastRequest(pool=pool, label=label), timeout=self._timeout_s)
+
     def explain(self, pool: str, history: int = 10, *, at_wall: float | None = None) -> pb.ExplainResponse:
         """The pool as it is and its last `history` decisions, newest first.
 

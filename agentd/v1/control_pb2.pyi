@@ -2102,6 +2102,178 @@ class PlannedInstance(_message.Message):
 Global___PlannedInstance: _TypeAlias = PlannedInstance  # noqa: Y015
 
 @_typing.final
+class GetForecastRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    label: _builtins.str
+    """Of the tasks of agents with this label alone, `workload=chat`. Empty: of the pool."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetForecastRequest: _TypeAlias = GetForecastRequest  # noqa: Y015
+
+@_typing.final
+class GetForecastResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    HEEDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SEEN_S_FIELD_NUMBER: _builtins.int
+    NEEDED_S_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    SKILLS_FIELD_NUMBER: _builtins.int
+    WALL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    label: _builtins.str
+    heeded: _builtins.bool
+    """Whether it may raise the pool, and why, as a code and as text."""
+    seen_s: _builtins.float
+    """So much of the pool has been seen, and has to be before anything is expected."""
+    needed_s: _builtins.float
+    wall: _builtins.float
+    """Now."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels that have a forecast of their own."""
+
+    @_builtins.property
+    def reason(self) -> Global___Reason: ...
+    @_builtins.property
+    def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForecastSlot]:
+        """The last day and the next one, oldest first."""
+
+    @_builtins.property
+    def skills(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForecastSkill]:
+        """By how far ahead, the nearest first."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        label: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        heeded: _builtins.bool = ...,
+        reason: Global___Reason | None = ...,
+        seen_s: _builtins.float = ...,
+        needed_s: _builtins.float = ...,
+        slots: _abc.Iterable[Global___ForecastSlot] | None = ...,
+        skills: _abc.Iterable[Global___ForecastSkill] | None = ...,
+        wall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heeded", b"heeded", "label", b"label", "labels", b"labels", "needed_s", b"needed_s", "pool", b"pool", "reason", b"reason", "seen_s", b"seen_s", "skills", b"skills", "slots", b"slots", "wall", b"wall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetForecastResponse: _TypeAlias = GetForecastResponse  # noqa: Y015
+
+@_typing.final
+class ForecastSlot(_message.Message):
+    """Tasks at work and waiting: the peak of five minutes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALL_FIELD_NUMBER: _builtins.int
+    CAME_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    MIDDLE_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    wall: _builtins.float
+    """Its begin."""
+    came: _builtins.float
+    low: _builtins.float
+    """What is reached or passed with a probability of 90, 50 and 10 %. Absent: not known, or past."""
+    middle: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        wall: _builtins.float = ...,
+        came: _builtins.float | None = ...,
+        low: _builtins.float | None = ...,
+        middle: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_came", b"_came", "_high", b"_high", "_low", b"_low", "_middle", b"_middle", "came", b"came", "high", b"high", "low", b"low", "middle", b"middle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_came", b"_came", "_high", b"_high", "_low", b"_low", "_middle", b"_middle", "came", b"came", "high", b"high", "low", b"low", "middle", b"middle", "wall", b"wall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__came: _TypeAlias = _typing.Literal["came"]  # noqa: Y015
+    _WhichOneofArgType__came: _TypeAlias = _typing.Literal["_came", b"_came"]  # noqa: Y015
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    _WhichOneofReturnType__middle: _TypeAlias = _typing.Literal["middle"]  # noqa: Y015
+    _WhichOneofArgType__middle: _TypeAlias = _typing.Literal["_middle", b"_middle"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__came) -> _WhichOneofReturnType__came | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__middle) -> _WhichOneofReturnType__middle | None: ...
+
+Global___ForecastSlot: _TypeAlias = ForecastSlot  # noqa: Y015
+
+@_typing.final
+class ForecastSkill(_message.Message):
+    """How right forecasts were."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AHEAD_S_FIELD_NUMBER: _builtins.int
+    OFF_BY_FIELD_NUMBER: _builtins.int
+    NAIVE_OFF_BY_FIELD_NUMBER: _builtins.int
+    AT_OR_BELOW_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
+    ahead_s: _builtins.float
+    off_by: _builtins.float
+    """How far the middle was from what came, in the mean; and the same time on the day before."""
+    naive_off_by: _builtins.float
+    scored: _builtins.int
+    """Slots that this is known of."""
+    @_builtins.property
+    def at_or_below(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The share of the time in which what came was not above `low`, `middle` and `high`."""
+
+    def __init__(
+        self,
+        *,
+        ahead_s: _builtins.float = ...,
+        off_by: _builtins.float = ...,
+        naive_off_by: _builtins.float | None = ...,
+        at_or_below: _abc.Iterable[_builtins.float] | None = ...,
+        scored: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_naive_off_by", b"_naive_off_by", "naive_off_by", b"naive_off_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_naive_off_by", b"_naive_off_by", "ahead_s", b"ahead_s", "at_or_below", b"at_or_below", "naive_off_by", b"naive_off_by", "off_by", b"off_by", "scored", b"scored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__naive_off_by: _TypeAlias = _typing.Literal["naive_off_by"]  # noqa: Y015
+    _WhichOneofArgType__naive_off_by: _TypeAlias = _typing.Literal["_naive_off_by", b"_naive_off_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__naive_off_by) -> _WhichOneofReturnType__naive_off_by | None: ...
+
+Global___ForecastSkill: _TypeAlias = ForecastSkill  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

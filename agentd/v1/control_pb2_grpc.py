@@ -70,6 +70,11 @@ class ControlServiceStub(object):
                 request_serializer=agentd_dot_v1_dot_control__pb2.PlanRequest.SerializeToString,
                 response_deserializer=agentd_dot_v1_dot_control__pb2.PlanResponse.FromString,
                 _registered_method=True)
+        self.GetForecast = channel.unary_unary(
+                '/agentd.v1.ControlService/GetForecast',
+                request_serializer=agentd_dot_v1_dot_control__pb2.GetForecastRequest.SerializeToString,
+                response_deserializer=agentd_dot_v1_dot_control__pb2.GetForecastResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/agentd.v1.ControlService/Explain',
                 request_serializer=agentd_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
@@ -162,6 +167,13 @@ class ControlServiceServicer(object):
 
     def Plan(self, request, context):
         """What a check now would decide, and whom it would start and let go. Nothing of it comes about.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetForecast(self, request, context):
+        """What a pool will have to do, by the time of the day and week.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +277,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Plan,
                     request_deserializer=agentd_dot_v1_dot_control__pb2.PlanRequest.FromString,
                     response_serializer=agentd_dot_v1_dot_control__pb2.PlanResponse.SerializeToString,
+            ),
+            'GetForecast': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetForecast,
+                    request_deserializer=agentd_dot_v1_dot_control__pb2.GetForecastRequest.FromString,
+                    response_serializer=agentd_dot_v1_dot_control__pb2.GetForecastResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -502,6 +519,33 @@ class ControlService(object):
             '/agentd.v1.ControlService/Plan',
             agentd_dot_v1_dot_control__pb2.PlanRequest.SerializeToString,
             agentd_dot_v1_dot_control__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetForecast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentd.v1.ControlService/GetForecast',
+            agentd_dot_v1_dot_control__pb2.GetForecastRequest.SerializeToString,
+            agentd_dot_v1_dot_control__pb2.GetForecastResponse.FromString,
             options,
             channel_credentials,
             insecure,

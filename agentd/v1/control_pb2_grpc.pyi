@@ -46,6 +46,8 @@ class ControlServiceStub:
     """Evaluate now. Guards, cooldowns among them, still apply."""
     Plan: _grpc.UnaryUnaryMultiCallable[_control_pb2.PlanRequest, _control_pb2.PlanResponse]
     """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
+    GetForecast: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetForecastRequest, _control_pb2.GetForecastResponse]
+    """What a pool will have to do, by the time of the day and week."""
     Explain: _grpc.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]
     """Why a pool has the size it has, and what would change it."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListEventsRequest, _control_pb2.ListEventsResponse]
@@ -79,6 +81,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Evaluate now. Guards, cooldowns among them, still apply."""
     Plan: _aio.UnaryUnaryMultiCallable[_control_pb2.PlanRequest, _control_pb2.PlanResponse]  # type: ignore[assignment]
     """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
+    GetForecast: _aio.UnaryUnaryMultiCallable[_control_pb2.GetForecastRequest, _control_pb2.GetForecastResponse]  # type: ignore[assignment]
+    """What a pool will have to do, by the time of the day and week."""
     Explain: _aio.UnaryUnaryMultiCallable[_control_pb2.ExplainRequest, _control_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a pool has the size it has, and what would change it."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_control_pb2.ListEventsRequest, _control_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -151,6 +155,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.PlanResponse, _abc.Awaitable[_control_pb2.PlanResponse]]:
         """What a check now would decide, and whom it would start and let go. Nothing of it comes about."""
+
+    @_abc_1.abstractmethod
+    def GetForecast(
+        self,
+        request: _control_pb2.GetForecastRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetForecastResponse, _abc.Awaitable[_control_pb2.GetForecastResponse]]:
+        """What a pool will have to do, by the time of the day and week."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -59,6 +59,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
                 takes_back=[pb.PlannedInstance(id="research-9104", port=9104)],
             )
         ]
+        self.forecast = pb.GetForecastResponse(pool="research")
         self.log = b"one\ntwo\nthree\n"
         self.endpoints = endpoints()
         self.changes = [discovery_pb2.WatchResponse(revision="7.1.", snapshot=True, endpoints=self.endpoints)]
@@ -117,6 +118,10 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer, discovery_pb2_grpc.Di
     def Plan(self, request: Any, context: Any) -> Any:
         self._take("Plan", request, context)
         return pb.PlanResponse(plans=self.plans)
+
+    def GetForecast(self, request: Any, context: Any) -> Any:
+        self._take("GetForecast", request, context)
+        return self.forecast
 
     def ListEvents(self, request: Any, context: Any) -> Any:
         self._take("ListEvents", request, context)

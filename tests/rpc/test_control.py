@@ -14,9 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
 
 from agentd.agentctl.values import as_value
-from agentd.core.model import ExitCause, ExitKind, State
+from agentd.core.forecast import Forecast
+from agentd.core.model import ExitCause, ExitKind, PoolName, State
 from agentd.core.rules import DemandTrigger, ExternalTrigger
 from agentd.core.scalability import ScalingLaw
+from agentd.core.season import SLOT_S
 from agentd.rpc import convert
 from agentd.v1 import agent_pb2, common_pb2
 from agentd.v1 import control_pb2 as pb
@@ -99,6 +101,30 @@ async def test_a_plan_says_what_a_check_would_do_and_changes_nothing(tmp_path: P
         assert plan.decision.wanted == 9 and plan.decision.chain[0].code == "wanted"
         assert plan.decision.limits[0].allows == plan.decision.chain[1].count
         await refused(agentd.control.Plan(pb.PlanRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
+
+
+@asynchronous
+async def test_a_forecast_is_told_of_a_pool_and_of_those_with_a_label(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        pool = agentd.controller._fleet.pools[PoolName("research")]
+        wall = agentd.controller._fleet.wall(agentd.runtime.clock.now())
+        pool.forecast = Forecast()
+        for slot in range(300):
+            pool.forecast.note(wall + (slot - 299) * SLOT_S, 7.0)
+        pool.forecast.note_labels(wall, {"workload=chat": 3})
+        found = await agentd.control.GetForecast(pb.GetForecastRequest(pool="research"))
+        assert (found.heeded, found.reason.code, list(found.labels)) == (False, "forecast_unused", ["workload=chat"])
+        assert found.seen_s == found.needed_s == 86_400.0
+        past, ahead = found.slots[0], found.slots[-1]
+        assert past.came == 7.0 and not past.HasField("middle")
+        assert not ahead.HasField("came") and ahead.low <= ahead.middle <= ahead.high
+        assert ahead.middle == pytest.approx(7.0, abs=0.5)
+        assert [skill.ahead_s for skill in found.skills] == [600.0, 3_600.0, 86_400.0]
+        labelled = await agentd.control.GetForecast(pb.GetForecastRequest(pool="research", label="workload=chat"))
+        assert [slot.came for slot in labelled.slots if slot.HasField("came")] == [3.0]
+        unknown = agentd.control.GetForecast(pb.GetForecastRequest(pool="research", label="workload=x"))
+        await refused(unknown, NOT_FOUND, "UNKNOWN_LABEL")
+        await refused(agentd.control.GetForecast(pb.GetForecastRequest(pool="x")), NOT_FOUND, "UNKNOWN_POOL")
 
 
 @asynchronous
