@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from fleets import RESEARCH, fleet, research
 
-from agentd.core import rows, scalability
+from agentd.core import rows, scalability, shadow
 from agentd.core.effects import Comparison, Demand, Effect, Measured, Metric, Verdict
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
+from agentd.core.forecast import Forecast
 from agentd.core.learned import Learned
 from agentd.core.ledger import Ledger, Scaling, Spent
 from agentd.core.messages import Stage
@@ -30,6 +31,7 @@ from agentd.core.model import (
 from agentd.core.recent import Recent
 from agentd.core.rules import CollectorConfig, Offer, Pause, Reading
 from agentd.core.scalability import Level
+from agentd.core.season import SLOT_S
 from agentd.core.shadow import Shadow, Shadows
 from agentd.core.state import Fleet, Instance, Pool, Purpose, Rolling, Schedule
 from agentd.core.trial import History, Mark, Sample, Trial
@@ -95,12 +97,24 @@ def learned() -> Learned:
     shadows = Shadows.beginning(3, 30.0)
     shadows.leader, shadows.lived_at, shadows.hours_s, shadows.tasks = 2, 32.0, 33.0, 34.0
     shadows.fleets[1] = Shadow(4, 3, 5.5, 6.5, [(60.0, 1)], 7.5, 8.5)
+    shadows.trial = shadow.Trial(Shadow(2, 1, 1.5, 2.5, [(61.0, 1)], 3.5, 4.5), Shadow(3, 3), 31.0, heeded=True)
     flow = Flow(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, True, [(1.0, 2.0)], 8.0, 9.0, 10.0, 11.0)
-    return Learned(flow, shadows, [float(place) for place in range(len(EXPERTS))], 35.0)
+    return Learned(flow, shadows, [float(place) for place in range(len(EXPERTS))], 35.0, 36.0)
 
 
 def collecting() -> FleetConfig:
     return fleet(research(collectors=(CollectorConfig("queue", "test"),)))
+
+
+def forecast() -> Forecast:
+    made = Forecast(seen=0)
+    for slot in range(300):
+        made.note(slot * SLOT_S, 3.0 + slot % 7)
+    made.note_labels(300 * SLOT_S, {"workload=chat": 2})
+    made.note_labels(301 * SLOT_S, {"workload=chat": 5})
+    made.labels_at = 18.75
+    made.take_changed()
+    return made
 
 
 def filled_fleet() -> Fleet:
@@ -119,6 +133,7 @@ def filled_fleet() -> Fleet:
     pool.target = Target(7, "alice", "demo", 15.0)
     pool.footprint_bytes, pool.footprint_learned, pool.footprint_cores = 16, True, 17.5
     pool.completed_gone, pool.adaptive = 18, learned()
+    pool.forecast = forecast()
     pool.conditions = {"ScalingLimited": (True, 1_700_000_019.0)}
     pool.conflicts, pool.restart_queue, pool.restarting = {9103: 18.0}, [IDENT], InstanceId("research-9102")
     pool.rolling = Rolling("alice", 8, 7, 2, "no port", {IDENT: Incarnation("abc")}, [InstanceId("research-9103")])
@@ -186,6 +201,9 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     assert pool.pauses["up"].expires == 17.5
     assert {level.at for level in pool.history.levels.values()} == {3.0}
     assert after.pauses == before.pauses
+    assert pool.forecast is not None and pool.forecast.labels_at == 13.75
+    trial = pool.adaptive.shadows.trial if pool.adaptive and pool.adaptive.shadows else None
+    assert trial is not None and (trial.since, trial.with_it.coming) == (26.0, [(56.0, 1)])
     assert (pool.ups, pool.downs) == ([5.0, 6.0], [7.0])
     assert pool.conflicts == {9103: 13.0}
     assert pool.target == Target(7, "alice", "demo", 10.0)
