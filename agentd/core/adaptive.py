@@ -42,7 +42,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     if demand is None or now < fleet.recovering_until:  # by then everybody has spoken again
         return
     if pool.adaptive is None:
-        pool.adaptive = Learned()
+        pool.adaptive = Learned(saved_at=now - SAVE_S)
     learned = pool.adaptive
     if not demand.whole:  # what is missing has not left
         learned.flow.resumed = True
