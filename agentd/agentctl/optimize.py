@@ -19,7 +19,9 @@ from agentd.agentctl.text import duration, plural, printable, seconds
 
 if TYPE_CHECKING:
     from agentd.config import Config
+    from agentd.core.model import PoolConfig
     from agentd.sim.optimize import Finding, Standing
+    from agentd.sim.prices import Prices
     from agentd.sim.trials import Case
     from agentd.v1 import control_pb2 as pb
 
@@ -51,7 +53,7 @@ class Outcome:
     told: tuple[str, ...] = ()
     reason: str = ""
     finding: Finding | None = None
-    cost_per_hour: float = 0.0
+    prices: Prices | None = None
     text: str = ""
 
 
@@ -153,7 +155,7 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
     """The search for one pool, with a bar on a terminal."""
     from agentd.sim.candidates import candidates
     from agentd.sim.optimize import Budget, OutOfTime, search
-    from agentd.sim.subject import UnfitError, hourly, late_weight, subject
+    from agentd.sim.subject import UnfitError, late_weight, subject
     from agentd.sim.trials import Case
     from agentd.sim.world import TRACE_WALL
 
@@ -192,7 +194,18 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
     text = ""
     if finding.best is not None:
         text = optimize_apply.dropin(file, pool, finding.best.candidate, _why(finding, wishes.slo_s))
-    return Outcome(pool, told, "", finding, hourly(own), text)
+    return Outcome(pool, told, "", finding, _prices(own, status), text)
+
+
+def _prices(own: PoolConfig, status: pb.Status | None) -> Prices:
+    """With what the agents of the running agentd use now."""
+    from agentd.sim.prices import prices
+
+    if status is None:
+        return prices(own)
+    memory = [one.footprint_bytes for one in status.pools if one.name == own.name and one.footprint_learned]
+    agents = [one for one in status.instances if one.pool == own.name and one.HasField("cpu_cores")]
+    return prices(own, memory_bytes=memory[0] if memory else None, cores=[one.cpu_cores for one in agents])
 
 
 def _startup(pool: str, wishes: Wishes, status: pb.Status | None) -> tuple[float, str]:
@@ -252,11 +265,13 @@ def _report(outcome: Outcome, slo_s: float) -> list[str]:
         )
     if finding.cut_short:
         lines.append("the runs or the time did not suffice for all: --budget-of-runs, --time-limit")
-    lines += ["", *_table(finding, outcome.cost_per_hour).lines(table_width()), ""]
+    lines += ["", *_table(finding, outcome.prices).lines(table_width()), ""]
     lines.append(
         f"GAIN: how much lower J = agent-hours / the least + weight x late share is, within 95 % bounds (bootstrap over"
         f" {finding.pieces} pieces of {duration(finding.piece_s)})"
     )
+    if outcome.prices is not None and outcome.prices.told:
+        lines.append(outcome.prices.told)
     mean = finding.today.agent_hours * 3600.0 / max(1.0, finding.length_s)
     lines.append(
         f"today's settings have {mean:.1f} agents in the mean here; far from what was recorded, trust none of it"
@@ -266,14 +281,14 @@ def _report(outcome: Outcome, slo_s: float) -> list[str]:
     return [*lines, f"recommended: {finding.best.candidate.name}", "", *outcome.text.splitlines(), ""]
 
 
-def _table(finding: Finding, cost_per_hour: float) -> Table:
+def _table(finding: Finding, prices: Prices | None) -> Table:
     columns = [
         Column("SETTING"),
         Column("LATE", right=True),
         Column("P95 WAIT", right=True),
         Column("HOURS", right=True),
     ]
-    columns += [Column("COST", right=True, drop=2)] * (cost_per_hour > 0.0)
+    columns += [Column("COST", right=True, drop=2)] * bool(prices)
     columns += [Column("VS TODAY", right=True), Column("GAIN", right=True, drop=1), Column("SURE", right=True)]
     table = Table(columns)
     today = finding.today
@@ -282,7 +297,7 @@ def _table(finding: Finding, cost_per_hour: float) -> Table:
         cells: list[object] = [
             one.candidate.name, f"{100.0 * one.late_share:.2f} %", seconds(one.wait_p95_s), f"{one.agent_hours:,.1f}"
         ]  # fmt: skip
-        cells += [f"{one.agent_hours * cost_per_hour:,.2f}"] if cost_per_hour > 0.0 else []
+        cells += [f"{prices.of(one.agent_hours, finding.requests):,.2f}"] if prices else []
         if one is today:
             table.add(*cells, None, None, None)
             continue
@@ -303,9 +318,9 @@ def _value(outcome: Outcome) -> dict[str, object]:
         "cut_short": finding.cut_short, "held_out": finding.held_out,
     }  # fmt: skip
     return value | {
-        "today": _standing(finding.today, outcome.cost_per_hour),
-        "best": None if finding.best is None else _standing(finding.best, outcome.cost_per_hour),
-        "others": [_standing(one, outcome.cost_per_hour) for one in finding.others],
+        "today": _standing(finding.today, finding, outcome.prices),
+        "best": None if finding.best is None else _standing(finding.best, finding, outcome.prices),
+        "others": [_standing(one, finding, outcome.prices) for one in finding.others],
         "search": search,
         "config": outcome.text,
     }
@@ -315,9 +330,10 @@ def _advice(one: pb.Advice) -> dict[str, str]:
     return {"code": one.code, "pool": one.pool, "text": one.text}
 
 
-def _standing(one: Standing, cost_per_hour: float) -> dict[str, object]:
+def _standing(one: Standing, finding: Finding, prices: Prices | None) -> dict[str, object]:
+    cost = prices.of(one.agent_hours, finding.requests) if prices else 0.0
     return {
         "setting": one.candidate.name, "late_share": one.late_share, "wait_p95_s": one.wait_p95_s,
-        "agent_hours": one.agent_hours, "cost": one.agent_hours * cost_per_hour, "peak": one.peak, "j": one.j,
-        "gain": one.gain, "gain_low": one.gain_low, "gain_high": one.gain_high, "confidence": one.confidence,
+        "agent_hours": one.agent_hours, "cost": cost, "peak": one.peak, "j": one.j, "gain": one.gain,
+        "gain_low": one.gain_low, "gain_high": one.gain_high, "confidence": one.confidence,
     }  # fmt: skip

@@ -63,11 +63,6 @@ def subject(fleet: FleetConfig, name: str, *, startup_s: float, shows_queue: boo
     return replace(fleet, pools={made.name: made}, enabled=True, autoscaling_enabled=True)
 
 
-def hourly(pool: PoolConfig) -> float:
-    """What an agent of `pool` costs per hour; 0 where nobody has said. What it uses and does is no part of it."""
-    return pool.rates.per_hour
-
-
 def late_weight(pool: PoolConfig) -> float:
     """What one percent of late tasks is worth to `pool`, in percent of its agents' time."""
     triggers = (trigger for trigger in pool.triggers if isinstance(trigger, AdaptiveTrigger))

@@ -130,6 +130,50 @@ def test_json_is_one_object(alone: Callable[..., Any], searched: list[Case], fil
     assert (case.startup_s, case.slo_s, case.late_weight, case.pool.max) == (20.0, 5.0, 10.0, 10)
 
 
+RATES = "cost: {per_hour: 2, per_task: 0.01, per_cpu_hour: 4, per_gib_hour: 0.5}"
+
+
+@pytest.mark.usefixtures("searched")
+def test_every_price_that_is_set_is_part_of_the_cost(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path
+) -> None:
+    """A thousand tasks; an agent uses half a core and 4 GiB in the mean. Of the best 8 hours, of today's 10."""
+    file.write_text(CONFIG.replace("cost: 2", RATES), encoding="utf-8")
+    status = daemon.fake.status
+    status.CopyFrom(pb.Status(config_file=str(file)))
+    status.pools.add(name="research", footprint_learned=True, footprint_bytes=4 << 30)
+    status.instances.add(id="research-9101", pool="research", cpu_cores=0.75)
+    status.instances.add(id="research-9102", pool="research", cpu_cores=0.25)
+    status.instances.add(id="writing-9201", pool="writing", cpu_cores=7.0)
+    status.instances.add(id="research-9103", pool="research")
+    result = ctl(*words(file, trace), "-o", "json")
+    (pool,) = json.loads(result.out)["pools"]
+    each = 2.0 + 0.5 * 4.0 + 4.0 * 0.5
+    assert pool["today"]["cost"] == pytest.approx(10.0 * each + 1000 * 0.01)
+    assert pool["best"]["cost"] == pytest.approx(8.0 * each + 1000 * 0.01)
+    assert "COST is without" not in ctl(*words(file, trace)).out
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize(
+    ("rates", "cost", "told"),
+    [
+        (RATES, 8.0 * 2.0 + 10.0, "COST is without memory and CPU"),
+        ("cost: {per_task: 0.5}", 500.0, ""),
+        ("cost: {per_cpu_hour: 4}", 0.0, "COST is without CPU"),
+    ],
+)
+def test_what_nobody_runs_to_say_is_told_to_be_missing_in_the_cost(
+    alone: Callable[..., Any], file: Path, trace: Path, rates: str, cost: float, told: str
+) -> None:
+    file.write_text(CONFIG.replace("cost: 2", rates), encoding="utf-8")
+    out = alone(*words(file, trace)).out
+    assert told in out
+    assert ("COST is" in out) is bool(told)
+    (pool,) = json.loads(alone(*words(file, trace, "-o", "json")).out)["pools"]
+    assert pool["best"]["cost"] == pytest.approx(cost)
+
+
 @pytest.mark.usefixtures("searched")
 @pytest.mark.parametrize(("answer", "written"), [("y\n", True), ("n\n", False), ("", False)])
 def test_nothing_is_written_before_a_yes(
