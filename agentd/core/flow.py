@@ -53,6 +53,7 @@ class Flow:
     most: float = 0.0
     least: float = 0.0
     short_s: float = 0.0
+    at_work: float = 0.0  # as last told
 
     @property
     def service_s(self) -> float:
@@ -82,7 +83,8 @@ class Flow:
                 came = more + done
             self.busy_s += at_work * passed_s
             self.busy_lately_s += at_work * passed_s
-            if at_work > 0.0:  # what is done while nobody is said to work says nothing of how long it took
+            # What is done while nobody is said to work says nothing of how long it took.
+            if at_work > 0.0 or self.at_work > 0.0:
                 self.done += done
                 self.done_lately += done
             # Reports do not come at one moment: what seems to have left without being done comes back with the next.
@@ -93,6 +95,7 @@ class Flow:
                 self.done /= 2.0
                 self.busy_s /= 2.0
         self.at, self.demand, self.completed, self.resumed = now, demand, completed, False
+        self.at_work = at_work
         if not self.marks or now - self.marks[-1][0] >= MARK_S:
             self.marks.append((now, self.most))
             if len(self.marks) > 2 * LONG_S / MARK_S:

@@ -34,3 +34,12 @@ def test_a_rate_is_never_negative_and_what_arrived_never_less(story: list[tuple[
         assert flow.most >= most or flow.began == now
         assert [count for _, count in flow.marks] == sorted(count for _, count in flow.marks)
         most = flow.most
+
+
+def test_the_last_task_of_several_counts_for_the_service_time() -> None:
+    """A task every minute that takes 10 s: when it is done nobody is at work any more."""
+    flow = Flow()
+    for second in range(7_200):
+        at_work = float(second % 60 < 10)
+        flow.observe(float(second), at_work, at_work, float((second + 50) // 60))
+    assert flow.service_s == pytest.approx(10.0, rel=0.1)
