@@ -44,6 +44,7 @@ def note(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> None:
         return
     if pool.forecast is None:
         pool.forecast = Forecast(labels_at=now - LABELS_S)
+        fleet.touch_forecast(pool.name)
     forecast, wall = pool.forecast, fleet.wall(now)
     ended = forecast.note(wall, found.total)
     if ended or now - forecast.labels_at >= LABELS_S:

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "up": ["4"],
     "down": ["4"],
     "explain": ["research"],
+    "forecast": ["research"],
     "logs": ["research-9101"],
     "restart": ["research-9101"],
     "drain": ["research-9101"],
@@ -57,7 +58,8 @@ REMOTE = [
 
 def test_all_commands_are_there() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
-        *("status", "ps", "up", "down", "auto", "check", "plan", "propose", "explain", "replay", "collectors"),
+        *("status", "ps", "up", "down", "auto", "check", "plan", "propose", "explain", "forecast", "replay"),
+        "collectors",
         *(
             "events",
             "endpoints",

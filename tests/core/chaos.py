@@ -63,6 +63,8 @@ _VOLATILE = {
     },
     "history": {"samples", "marks", "levels", "saturated", "sampled_at", "rounds"},
     "ledger": {"hours", "days", "months", "since", "metered_at", "marks"},
+    "forecast": {"series", "busy_at", "seen", "labels_at"},
+    "season": set(),
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
 }  # fmt: skip
 
