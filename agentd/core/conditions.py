@@ -53,8 +53,8 @@ def _statuses(fleet: Fleet, pool: Pool, decision: Decision) -> tuple[tuple[str, 
         (ACTIVE, _active(fleet, decision)),
         (LIMITED, not PASSING.issuperset(codes)),
     )
-    standing = forecasting.standing(pool)
-    return (*found, (HEEDED, standing.heeded)) if standing.may_be else found
+    heeded = forecasting.heeded(pool)
+    return found if heeded is None else (*found, (HEEDED, heeded))
 
 
 def _reasons(fleet: Fleet, pool: Pool, decision: Decision) -> tuple[Limit, ...]:

@@ -99,14 +99,18 @@ def remembered(expert: Expert, peak: float, floor: float, passed_s: float, stret
     A peak counts for at most what the pool can serve at once (`most`): a backlog of ten times as much does not want ten
     times as long a memory.
     """
-    return max(min(floor, most), peak * math.exp(-passed_s / (expert.hold_s * stretch)))
+    floor = floor if floor < most else most
+    faded = peak * math.exp(-passed_s / (expert.hold_s * stretch))
+    return faded if faded > floor else floor
 
 
 def band(expert: Expert, expected: float, floor: float, peak: float, slots: int) -> tuple[int, int]:
     """The lower and upper end, in instances of `slots` tasks each. `floor`: at work and urgently waiting."""
     spread = math.sqrt(expected)
-    low = instances(max(expected + expert.up * spread, floor), slots)
-    return low, max(low, instances(max(expected + expert.down * spread, expert.hold_ratio * peak), slots))
+    grow, shrink, held = expected + expert.up * spread, expected + expert.down * spread, expert.hold_ratio * peak
+    low = math.ceil((grow if grow > floor else floor) / slots - _ROUNDING)
+    high = math.ceil((shrink if shrink > held else held) / slots - _ROUNDING)
+    return low, high if high > low else low
 
 
 def instances(tasks: float, slots: int) -> int:

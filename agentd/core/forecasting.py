@@ -69,6 +69,14 @@ def heeds(trigger: AdaptiveTrigger, learned: Learned | None) -> bool:
     return trial is not None and trial.heeded
 
 
+def heeded(pool: Pool) -> bool | None:
+    """Whether `pool` heeds its forecast; None: it has no trigger that could."""
+    for trigger in pool.config.triggers:
+        if isinstance(trigger, AdaptiveTrigger):
+            return pool.forecast is not None and pool.forecast.ready and heeds(trigger, pool.adaptive)
+    return None
+
+
 def standing(pool: Pool) -> Standing:
     """Whether `pool` heeds its forecast, and why."""
     trigger = next((each for each in pool.config.triggers if isinstance(each, AdaptiveTrigger)), None)
