@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentd.agentctl import optimize_apply, optimize_history
-from agentd.agentctl.command import NO_DAEMON, USAGE, Command, Duration, Failure, Session, Whole, show_json
+from agentd.agentctl import loads, optimize_apply
+from agentd.agentctl.command import USAGE, Command, Duration, Failure, Session, Whole, show_json
 from agentd.agentctl.terminal import Column, Table, show, styled, table_width
 from agentd.agentctl.text import duration, plural, printable, seconds
 
 if TYPE_CHECKING:
-    from agentd.config import Config
     from agentd.core.model import PoolConfig
     from agentd.sim.optimize import Finding, Standing
     from agentd.sim.prices import Prices
@@ -26,8 +24,7 @@ if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
 
 _BAR = 30
-_STARTUP_S = 30.0
-_FILE = click.Path(path_type=Path, readable=False)
+_INSTEAD = "a trace (--trace)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,6 @@ class Wishes:
     """What the options say of every pool."""
 
     trace: Path | None
-    state_dir: Path
     for_s: float
     slo_s: float
     startup_s: float | None
@@ -66,8 +62,8 @@ class Outcome:
     ),
 )
 @click.option("--pool", "names", multiple=True, help="Only this pool; may be repeated. Default: all that can change.")
-@click.option("--trace", type=_FILE, help="A recorded load instead of the history, as for simulate; needs --pool.")
-@click.option("--for", "for_s", type=Duration(), default="7d", show_default=True, help="How much of the history.")
+@click.option("--trace", type=loads.FILE, help="A recorded load instead of the history, as for simulate; needs --pool.")
+@loads.FOR
 @click.option(
     "--slo", "slo_s", type=Duration(), default="5s", show_default=True, help="A task that waits longer is late."
 )
@@ -76,8 +72,8 @@ class Outcome:
 @click.option("--budget-of-runs", "runs", type=Whole(4, 10_000), default=80, show_default=True, help="Simulations.")
 @click.option("--time-limit", "limit_s", type=Duration(), default="2m", show_default=True, help="For all pools.")
 @click.option("--seed", type=Whole(0, 2**31 - 1), default=1, show_default=True, help="Of the draws.")
-@click.option("--config", "config_file", type=_FILE, help="Default: the running agentd's.")
-@click.option("--state-dir", type=_FILE, help="Where the history is. Default: the running agentd's.")
+@loads.CONFIG
+@loads.STATE_DIR
 @click.option("--apply", "applied", is_flag=True, help="Write what is recommended as a drop-in, and reload.")
 @click.option("--yes", is_flag=True, help="With --apply: do not ask.")
 @click.pass_obj
@@ -93,20 +89,18 @@ def optimize(
     the exact configuration. Nothing changes without --apply, which writes a drop-in beside the configuration file
     (agentd.yaml.d/50-optimize-POOL.yaml) after showing it and asking, and reloads. docs/optimize.md says how.
     """
-    status = _status(session)
-    file = config_file or (Path(status.config_file) if status is not None and status.config_file else None)
-    if applied and file is None:
-        raise Failure("--apply needs a configuration file to put a drop-in beside: give --config", USAGE)
     if applied and session.json and not yes:
         raise Failure("--apply with --output json asks nothing: say --yes", USAGE)
-    found = _config(file)
+    recorded = loads.source(session, config_file, state_dir)
+    status, file, found = recorded.status, recorded.file, recorded.config
+    if applied and file is None:
+        raise Failure("--apply needs a configuration file to put a drop-in beside: give --config", USAGE)
     pools = names or tuple(pool.name for pool in found.fleet.pools.values() if pool.ports and pool.min < pool.max)
     if trace is not None and len(pools) != 1:
         raise Failure(f"a trace is the load of one pool: say --pool; there are {', '.join(found.fleet.pools)}", USAGE)
-    where = state_dir or Path(status.state_dir if status is not None and status.state_dir else _state_dir(found))
     each_s = limit_s / max(1, len(pools))
-    wishes = Wishes(trace, where, for_s, slo_s, startup_s, service_s, runs, seed, each_s)
-    outcomes = [_one(pool, found, status, wishes, file) for pool in pools]
+    wishes = Wishes(trace, for_s, slo_s, startup_s, service_s, runs, seed, each_s)
+    outcomes = [_one(pool, recorded, wishes) for pool in pools]
     advice = [one for one in status.advice if not names or one.pool in names] if status is not None else []
     if session.json:
         show_json({"pools": [_value(one) for one in outcomes], "advice": [_advice(one) for one in advice]})
@@ -124,34 +118,7 @@ def optimize(
         show(["there is nothing to apply"])
 
 
-def _status(session: Session) -> pb.Status | None:
-    """What the running agentd says; None where there is none, and nobody has said where it is."""
-    try:
-        with session.client() as client:
-            return client.status()
-    except Failure as failure:
-        if failure.code != NO_DAEMON or session.address is not None:
-            raise
-        return None
-
-
-def _config(file: Path | None) -> Config:
-    from agentd import config
-    from agentd.errors import ConfigError
-
-    try:
-        return config.default() if file is None else config.load(file)
-    except ConfigError as error:
-        raise Failure("the configuration cannot be used", details=str(error).splitlines()) from None
-
-
-def _state_dir(found: Config) -> Path:
-    from agentd.sdk.address import state_dir_default
-
-    return found.state_dir or state_dir_default(os.environ, os.geteuid())
-
-
-def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, file: Path | None) -> Outcome:
+def _one(pool: str, recorded: loads.Source, wishes: Wishes) -> Outcome:
     """The search for one pool, with a bar on a terminal."""
     from agentd.sim.candidates import candidates
     from agentd.sim.optimize import Budget, OutOfTime, search
@@ -159,23 +126,19 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
     from agentd.sim.trials import Case
     from agentd.sim.world import TRACE_WALL
 
-    own = next((one for one in found.fleet.pools.values() if one.name == pool), None)
-    startup_s, origin = _startup(pool, wishes, status)
+    own, configured = recorded.pool(pool), recorded.config.fleet
+    startup_s, origin = recorded.startup(pool, wishes.startup_s)
     try:
-        subject(found.fleet, pool, startup_s=startup_s, shows_queue=False)  # mistakes before reading much
+        subject(configured, pool, startup_s=startup_s, shows_queue=False)  # mistakes before reading much
         assert own is not None, "a pool that is not there is refused"
-        load = (
-            optimize_history.from_trace(wishes.trace, wishes.service_s)
-            if wishes.trace is not None
-            else optimize_history.from_history(
-                wishes.state_dir, pool, concurrency=own.concurrency, has_queue=own.collector("queue") is not None,
-                for_s=wishes.for_s, service_s=wishes.service_s, status=status,
-            )
-        )  # fmt: skip
-        fleet = subject(found.fleet, pool, startup_s=startup_s, shows_queue=load.shows_queue)
-    except (UnfitError, optimize_history.TooLittle) as error:
+        if wishes.trace is not None:
+            load = loads.from_trace(wishes.trace, wishes.service_s)
+        else:
+            load = loads.from_history(recorded, own, for_s=wishes.for_s, service_s=wishes.service_s, instead=_INSTEAD)
+        fleet = subject(configured, pool, startup_s=startup_s, shows_queue=load.shows_queue)
+    except (UnfitError, loads.TooLittle) as error:
         return Outcome(pool, reason=str(error))
-    told = (*load.told, f"agents are ready after {seconds(startup_s)} ({origin})")
+    told = (*load.told, *_unseen(load, own), f"agents are ready after {seconds(startup_s)} ({origin})")
     weight = late_weight(own)
     wall = TRACE_WALL if load.wall is None else load.wall
     case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall, load.tells_tasks)
@@ -193,8 +156,20 @@ def _one(pool: str, found: Config, status: pb.Status | None, wishes: Wishes, fil
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     text = ""
     if finding.best is not None:
-        text = optimize_apply.dropin(file, pool, finding.best.candidate, _why(finding, wishes.slo_s))
-    return Outcome(pool, told, "", finding, _prices(own, status), text)
+        text = optimize_apply.dropin(recorded.file, pool, finding.best.candidate, _why(finding, wishes.slo_s))
+    return Outcome(pool, told, "", finding, _prices(own, recorded.status), text)
+
+
+def _unseen(load: loads.Load, pool: PoolConfig) -> list[str]:
+    """What the simulated policies do not see, as those of the recorded pool did not."""
+    told = []
+    if not load.tells_tasks:
+        told.append(
+            "      the simulated agents tell only their load either: settings that need to know of tasks are not tried"
+        )
+    if not load.shows_queue and pool.collector("queue") is None:
+        told.append("      nothing was ever seen to wait: what would wait is seen by no policy either")
+    return told
 
 
 def _prices(own: PoolConfig, status: pb.Status | None) -> Prices:
@@ -206,15 +181,6 @@ def _prices(own: PoolConfig, status: pb.Status | None) -> Prices:
     memory = [one.footprint_bytes for one in status.pools if one.name == own.name and one.footprint_learned]
     agents = [one for one in status.instances if one.pool == own.name and one.HasField("cpu_cores")]
     return prices(own, memory_bytes=memory[0] if memory else None, cores=[one.cpu_cores for one in agents])
-
-
-def _startup(pool: str, wishes: Wishes, status: pb.Status | None) -> tuple[float, str]:
-    if wishes.startup_s is not None:
-        return wishes.startup_s, "--startup"
-    known = next((one for one in status.pools if one.name == pool), None) if status is not None else None
-    if known is not None and known.start_times.HasField("p50_s"):
-        return max(0.1, known.start_times.p50_s), f"the median of its last {plural(known.start_times.counted, 'start')}"
-    return _STARTUP_S, "assumed; say --startup"
 
 
 def _bar(pool: str) -> Callable[[str, float], None]:

@@ -17,6 +17,7 @@ class Options:
     `settings` are keys of a pool's configuration and their values as a file would have them. `drain`: whether a
     draining agent finishes whatever it has, or is stopped at the pool's drain timeout. `initial` None: right for the
     opening of the trace. `tell`: what heartbeats have, one of TELLS: the tasks beside the load, or the load alone.
+    `wall`: when the load begins, for what goes by the time of day and week; None: a Monday, midnight UTC.
     """
 
     startup_s: float = 30.0
@@ -31,3 +32,4 @@ class Options:
     beat_jitter_ratio: float = 0.0
     beat_loss_ratio: float = 0.0
     tell: str = TASKS
+    wall: float | None = None

@@ -19,9 +19,13 @@ Json = str | float | int | bool | None | dict[str, "Json"] | list["Json"]
 
 
 def document(
-    trace: str, results: Sequence[Result], options: Options, *, agents_min: int, initial: int, service_s: float | None
-) -> dict[str, Json]:
-    """The object that `--output json` prints. `service_s`: what a trace of counts was expanded with."""
+    trace: str, results: Sequence[Result], options: Options, *, agents_min: int, initial: int,
+    service_s: float | None, history: Json = None,
+) -> dict[str, Json]:  # fmt: skip
+    """The object that `--output json` prints. `service_s`: what a trace of counts was expanded with.
+
+    `history`: where the load is from if it is no trace.
+    """
     settings: dict[str, Json] = {
         "startup_s": options.startup_s,
         "concurrency": options.concurrency,
@@ -37,6 +41,7 @@ def document(
         "beat_loss_ratio": options.beat_loss_ratio,
         "tell": options.tell,
         "set": dict(options.settings),
+        "history": history,
     }
     hours = clairvoyant_hours(results)
     policies: list[Json] = []

@@ -47,7 +47,7 @@ def subject(fleet: FleetConfig, name: str, *, startup_s: float, shows_queue: boo
             raise UnfitError(f"it looks at {trigger.signal}, whose history is not known")
     queue = pool.collector(QUEUE)
     collectors = (CollectorConfig(QUEUE, "simulated"),) if queue or shows_queue else ()
-    most = min(pool.max, len(pool.core) + len(pool.ports))
+    most = agents_max(pool)
     made = replace(
         pool,
         core=(),
@@ -61,6 +61,11 @@ def subject(fleet: FleetConfig, name: str, *, startup_s: float, shows_queue: boo
         drain_timeout_s=_DAY_S,
     )
     return replace(fleet, pools={made.name: made}, enabled=True, autoscaling_enabled=True)
+
+
+def agents_max(pool: PoolConfig) -> int:
+    """How many agents `pool` can have: as many as its `max`, where it has a port for each."""
+    return min(pool.max, len(pool.core) + (len(pool.ports) if pool.ports is not None else 0))
 
 
 def late_weight(pool: PoolConfig) -> float:

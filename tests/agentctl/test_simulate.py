@@ -45,6 +45,7 @@ def test_json_is_one_object_and_the_same_seed_gives_the_same_bytes(agentctl: Cal
     assert value["trace"] == "load"
     settings = value["settings"]
     assert (settings["min"], settings["max"], settings["seed"], settings["set"]) == (2, 50, 7, {"min": "2"})
+    assert (settings["startup_s"], settings["tell"], settings["history"]) == (30.0, "tasks", None)
     (policy,) = value["policies"]
     assert (policy["policy"], policy["requests"], policy["unserved"], policy["j"]) == ("demand", 90, 0, None)
     other = agentctl(*words, "--seed", "8", "-o", "json")
