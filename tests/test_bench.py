@@ -84,6 +84,54 @@ def test_policies_compares_with_a_plan_and_takes_the_mean(tmp_path: Path) -> Non
     assert "mean of all but azure-code" in printed
 
 
+def test_policies_says_who_is_best_and_where_agentd_loses(tmp_path: Path) -> None:
+    """One task every so often: whoever keeps more than one agent, or none, is worse than who keeps one."""
+    for name, every_s in (("calm", 40), ("azure-code-2023", 400)):
+        rows = [f"{every_s * n}.5,20.0" for n in range(30)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["offset_s,service_s", *rows, ""]), encoding="utf-8")
+    out = tmp_path / "out.json"
+    words = ["--traces", str(tmp_path), "--jobs", "1", "--startup", "5", "--out", str(out)]
+    printed = run("policies", "static:1", "demand", "hpa", "threshold", "kpa", *words)
+    report = json.loads(out.read_text(encoding="utf-8"))
+    j = {(one["trace"], one["policy"]): one["j"] for one in report["runs"]}
+    assert [one["trace"] for one in report["verdicts"]] == ["azure-code-2023", "calm"]
+    for one in report["verdicts"]:
+        best = min(("hpa", "kpa"), key=lambda policy: j[one["trace"], policy])
+        own, other = j[one["trace"], "demand"], j[one["trace"], best]
+        assert (one["policy"], one["peer"], one["j"], one["peer_j"]) == ("demand", best, own, other)
+        assert one["better_percent"] == pytest.approx(100 * (other - own) / other)
+        assert one["loses"] is (own > other)
+        (line,) = [line for line in printed.splitlines() if line.startswith(one["trace"]) and " % " in line]
+        assert line.split()[1] == best
+        assert line.endswith("worse  LOSES" if one["loses"] else "better")
+    losses = sum(one["loses"] for one in report["verdicts"])
+    assert printed.splitlines()[-1] == f"demand loses on {losses} of 2"
+    assert "loses on" not in run("policies", "static:1", "demand", *words)
+
+
+def test_policies_thins_a_trace_to_a_mean_demand_and_plans_anew(tmp_path: Path) -> None:
+    rows = [f"{4 * n}.5,{10 + n % 21}.0" for n in range(900)]
+    # By its name a plan of the whole trace is known, which is none of the thinned one.
+    (tmp_path / "azure-code-2023.csv").write_text("\n".join(["offset_s,service_s", *rows, ""]), encoding="utf-8")
+    (tmp_path / "thin.csv").write_text("offset_s,service_s\n0.5,10.0\n89.5,10.0\n", encoding="utf-8")
+    out = tmp_path / "out.json"
+    words = ["--traces", str(tmp_path), "--jobs", "1", "--out", str(out)]
+    found = []
+    for more in (["--thin", "0.5"], ["--thin", "0.5"], []):
+        run("policies", "static:1", *words, *more)
+        report = json.loads(out.read_text(encoding="utf-8"))
+        found.append([{key: one[key] for key in one if key != "cpu_s"} for one in report["runs"]])
+    first, second, whole = found
+    assert first == second
+    assert [one["slots"] for one in first] == [pytest.approx(0.5, abs=0.02), pytest.approx(0.2, abs=0.01)]
+    assert [one["slots"] for one in whole] == [pytest.approx(5.0, abs=0.1), first[1]["slots"]]
+    assert whole[0]["hours_ratio"] == pytest.approx(whole[0]["agent_hours"] / 6.7)
+    assert 0.5 < first[0]["hours_ratio"] <= 1.0
+    words = [sys.executable, str(BENCH / "policies.py"), "--traces", str(tmp_path), "--thin", "0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr.count("0 is no number of busy slots above 0")) == (2, 1)
+
+
 def test_adaptive_defaults_compares_with_what_ships(tmp_path: Path) -> None:
     rows = [f"{60 * n}.5,{20 + n % 7}.0" for n in range(40)]
     (tmp_path / "servegen-reasoning-1d.csv").write_text("\n".join(["offset_s,service_s", *rows, ""]), encoding="utf-8")
