@@ -84,9 +84,9 @@ def _drawn(found: pb.GetForecastResponse, hours: int, width: int, glyphs: Sequen
     for slot in near:
         by_hour.setdefault(_hour_of(slot.wall), []).append(slot)
     rows = {at: _row(slots) for at, slots in by_hour.items()}
-    most = max(
-        (max(value for value in row if value is not None) for row in rows.values() if any(_known(row))), default=0
-    )
+    known = [at for at, row in rows.items() if _most(row) is not None]
+    rows = {at: row for at, row in rows.items() if known and known[0] <= at <= known[-1]}
+    most = max((_most(row) or 0.0 for row in rows.values()), default=0.0)
     bar = max(_BAR_MIN, min(_BAR_MAX, width - 34))
     unit = max(most, 1.0) / bar
     lines = [
@@ -128,8 +128,8 @@ def _row(slots: Sequence[pb.ForecastSlot]) -> _Row:
     )
 
 
-def _known(row: _Row) -> list[bool]:
-    return [value is not None for value in row]
+def _most(row: _Row) -> float | None:
+    return max((value for value in row if value is not None), default=None)
 
 
 def _bar(row: _Row, unit: float, width: int, glyphs: Sequence[str]) -> str:

@@ -74,6 +74,18 @@ def test_bars_are_in_proportion() -> None:
     assert (bars["13:00"].index("|"), bars["13:00"].count("="), len(bars["13:00"].rstrip())) == (30, 25, 40)
 
 
+def test_hours_of_which_nothing_is_known_are_not_drawn_around_the_others() -> None:
+    found = answer()
+    for slot in found.slots[:12]:
+        slot.ClearField("came")
+    for slot in found.slots[36:]:
+        slot.ClearField("low")
+        slot.ClearField("middle")
+        slot.ClearField("high")
+    lines = forecast_lines(found, 24, 80)
+    assert [line[2:7] for line in lines if line[4:5] == ":"] == ["11:00", "12:00"]
+
+
 def test_fewer_hours_and_one_label(ctl: Ctl, daemon: Any) -> None:
     daemon.fake.forecast = answer("workload=chat")
     result = ctl("forecast", "research", "--label", "workload=chat", "--hours", "1")
