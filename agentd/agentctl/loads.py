@@ -133,8 +133,8 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
         raise TooLittle(f"{known} of history; at least {duration(HISTORY_S_MIN)} are needed, or {instead}")
     mean_s, origin = _service(service_s, recorded.status, pool.name)
     # No more of it than can be simulated.
-    work = sum(row.in_flight or (row.load or 0.0) * row.ready for row in rows) / len(rows)
-    expected = work * length_s / mean_s
+    whole = history.rebuild(rows, pool.concurrency)
+    expected = sum(sample.in_flight for sample in whole.samples) / len(rows) * length_s / mean_s
     cut = expected > REQUESTS_MAX
     if cut:
         rows = [row for row in rows if row.wall >= rows[-1].wall - length_s * REQUESTS_MAX / expected]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentd.agentctl import loads
 from agentd.core.model import PoolName
 from agentd.sim import run as running
 from agentd.sim.options import Options
@@ -179,6 +180,20 @@ def test_agents_that_reported_no_tasks_are_simulated_as_such(
     result = alone(*words, "--tell", "tasks")
     assert "the simulated agents tell their tasks all the same (--tell)" in result.out
     assert "heartbeats with the load alone" not in result.out
+
+
+def test_of_a_history_beyond_what_is_simulated_the_latest_part_counts(
+    alone: Callable[..., Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of six slots busy for seven hours, by load alone: 1260 tasks of a minute."""
+    record(tmp_path / "idle", "research", in_flight=0.0)
+    words[words.index("--state-dir") + 1] = str(tmp_path / "idle")
+    monkeypatch.setattr(loads, "REQUESTS_MAX", 310)
+    result = alone(*words)
+    assert "      the latest part only: 310 requests are the most that is simulated" in result.out
+    assert "load: rebuilt from 1h43m of history" in result.out
+    (policy,) = json.loads(alone(*words, "--json").out)["policies"]
+    assert 300 <= policy["requests"] <= 310
 
 
 @pytest.mark.parametrize(
