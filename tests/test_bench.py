@@ -84,6 +84,15 @@ def test_policies_compares_with_a_plan_and_takes_the_mean(tmp_path: Path) -> Non
     assert "mean of all but azure-code" in printed
 
 
+def test_forecast_compares_never_while_it_pays_and_always(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    printed = run("forecast", "--days", "1", "--jobs", "1", "--json", str(out))
+    found = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    assert [(one["load"], one["forecast"]) for one in found] == [("timetable", it) for it in ("off", "auto", "on")]
+    assert len({one["j"] for one in found}) == 1, "nothing is expected on the first day"
+    assert "agent-hours" in printed
+
+
 def test_policies_says_who_is_best_and_where_agentd_loses(tmp_path: Path) -> None:
     """One task every so often: whoever keeps more than one agent, or none, is worse than who keeps one."""
     for name, every_s in (("calm", 40), ("azure-code-2023", 400)):
