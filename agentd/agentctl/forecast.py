@@ -37,10 +37,10 @@ _ASCII = ("#", "=", "-", "|")
 def forecast(session: Session, pool: str, label: str, hours: int) -> None:
     """Show what POOL will have to do in the next hours, and how right forecasts were.
 
-    Of each hour the five minutes with most tasks at work and waiting: what came, and of what is to come three
-    quantiles: less than the first comes with a probability of 10 %, less than the last with 90 %. Times are those of
-    this terminal. A pool whose policy is adaptive heeds its forecast where that has paid; it may raise the pool and
-    never lowers it. In JSON there is every slot of five minutes.
+    Tasks at work and waiting, of each hour the five minutes with the most: those that came, and those of which most is
+    expected, with three quantiles of these five minutes: no more than the first come with a probability of 10 %, than
+    the second with 50 %, than the last with 90 %. Times are those of this terminal. A pool whose policy is adaptive heeds
+    its forecast where that has paid; it may raise the pool and never lowers it. In JSON there are all five minutes.
     """
     with session.client() as client:
         found = client.forecast(pool, label)
@@ -120,12 +120,8 @@ def _row(slots: Sequence[pb.ForecastSlot]) -> _Row:
     expected = [slot for slot in slots if slot.HasField("middle")]
     if not expected:
         return came, None, None, None
-    return (
-        came,
-        max(slot.low for slot in expected),
-        max(slot.middle for slot in expected),
-        max(slot.high for slot in expected),
-    )
+    most = max(expected, key=lambda slot: slot.middle)  # its own quantiles: those of an hour would be others
+    return came, most.low, most.middle, most.high
 
 
 def _most(row: _Row) -> float | None:

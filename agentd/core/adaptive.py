@@ -30,6 +30,8 @@ STEP_RATIO = 1.0 / 15.0
 STEP_S_MIN = 1.0
 # What has just grown is not made smaller before so long: where a start takes no time, counts would follow every task.
 HOLD_S = 10.0
+# Nobody is let go before what arrives has been seen for so long, and for a start.
+SEEN_S = 60.0
 # After so long without a look nobody knows what came in between.
 AWAY_S = 300.0
 # How often what was learned is worth a write.
@@ -39,6 +41,9 @@ SAVE_S = 60.0
 def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> None:
     """Take what the agents of `pool` tell now."""
     demand = demands.known(pool, sums)
+    start_s = start_time_s(pool)
+    if pool.adaptive is not None:
+        pool.adaptive.forecast = forecasting.floor(fleet, pool, start_s, now)
     if demand is None or now < fleet.recovering_until:  # by then everybody has spoken again
         return
     if pool.adaptive is None:
@@ -49,13 +54,11 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         return
     passed_s = max(0.0, now - learned.flow.at)
     learned.flow.observe(now, demand.total, demand.at_work, sums.completed)
-    start_s = start_time_s(pool)
     view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
     floor = view.floor(demand.at_work, demand.waiting)
     most = float(pool.max * pool.config.concurrency)
     for place, expert in enumerate(EXPERTS):
         learned.peaks[place] = experts.remembered(expert, learned.peaks[place], floor, passed_s, view.stretch, most)
-    learned.forecast = forecasting.floor(fleet, pool, start_s, now)
     shadows = learned.shadows
     if shadows is None:
         learned.shadows = Shadows.beginning(sums.count, now)
@@ -67,9 +70,9 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         slots = pool.config.concurrency
         step = Step(
             view, now, now - shadows.lived_at, came, freed_per_s, start_s, slots, pool.min, pool.max,
-            trigger.wait_target_s,
+            trigger.wait_target_s, trigger.standby,
         )  # fmt: skip
-        shadows.live(step, trigger.late_weight, _kept(learned, slots))
+        shadows.live(step, trigger.late_weight, _kept(learned, slots), _pinned(trigger))
     if now - learned.saved_at >= SAVE_S:
         learned.saved_at = now
         fleet.touch_adaptive(pool.name)
@@ -109,6 +112,10 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if count < sums.count and grown_s < HOLD_S:
         text = f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s"
         return Proposal(trigger.kind, sums.count, Reason("just_grown", text))
+    seen_s = now - learned.flow.began
+    if count < sums.count and seen_s < max(SEEN_S, start_s):
+        text = f"{count} would do; what arrives has been seen for {seen_s:.0f} s only"
+        return Proposal(trigger.kind, sums.count, Reason("just_begun", text))
     if count < sums.count and not demand.sure:
         return Proposal(
             trigger.kind, sums.count, Reason("unsure", "nobody knows all the tasks that wait or are at work")
@@ -147,9 +154,15 @@ def turning(pool: Pool, sums: Totals) -> str:
 
 def _leader(trigger: AdaptiveTrigger, learned: Learned) -> int:
     """The place of the expert whom the pool follows."""
-    if trigger.expert in experts.NAMES:
-        return experts.NAMES.index(trigger.expert)
+    pinned = _pinned(trigger)
+    if pinned is not None:
+        return pinned
     return learned.shadows.leader if learned.shadows else 0
+
+
+def _pinned(trigger: AdaptiveTrigger) -> int | None:
+    """The place of the expert whom people have named; None: nobody."""
+    return experts.NAMES.index(trigger.expert) if trigger.expert in experts.NAMES else None
 
 
 def _text(demand: Demand, expected: float, start_s: float, view: Outlook, name: str, low: int, high: int) -> str:

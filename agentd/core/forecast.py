@@ -54,10 +54,12 @@ class Forecast:
 
     def note(self, wall: float, tasks: float) -> bool:
         """The pool has so many tasks at the wall time; whether a slot has ended."""
-        ended = self.series[ALL].note(int(wall // SLOT_S), tasks)
+        slot = int(wall // SLOT_S)
+        if slot != self.series[ALL].slot:
+            self.expected.clear()
+        ended = self.series[ALL].note(slot, tasks)
         if ended:
             self.seen = min(self.seen + 1, SEEN_SLOTS)
-            self.expected.clear()
         return ended
 
     def note_labels(self, wall: float, tasks: Mapping[str, int]) -> None:
@@ -89,7 +91,7 @@ class Forecast:
         if len(self.series) <= LABELLED_MAX:
             return True
         oldest = min(self.busy_at, key=lambda name: (self.busy_at[name], name))
-        if wall - self.busy_at[oldest] < IDLE_S:
+        if abs(wall - self.busy_at[oldest]) < IDLE_S:  # a clock that was ahead has left nobody busy for years
             return False
         del self.series[oldest], self.busy_at[oldest]
         self.series[ALL].changed.update(self.days)

@@ -94,7 +94,7 @@ def standing(pool: Pool) -> Standing:
     trial = pool.adaptive.shadows.trial if pool.adaptive and pool.adaptive.shadows else None
     if pool.adaptive is None or pool.adaptive.shadows is None or trial is None:
         return Standing(False, "forecast_in_shadow", "it has to run in shadow for a day first")
-    lived_s, saved = pool.adaptive.shadows.lived_at - trial.since, 100.0 * trial.saved_ratio
+    lived_s, saved = trial.lived_s, 100.0 * trial.saved_ratio
     would = f"save {saved:.1f} %" if saved >= 0.0 else f"cost {-saved:.1f} % more"
     if lived_s < FORECAST_TRIAL_S:
         text = f"it runs in shadow for a day first, so far {lived_s / 3600.0:.1f} h, in which it would {would}"

@@ -29,7 +29,7 @@ def row(learned: Learned) -> dict[str, Any]:
     shadows = learned.shadows
     return {
         "flow": asdict(learned.flow),
-        "peaks": learned.peaks,
+        "peaks": {expert.name: peak for expert, peak in zip(EXPERTS, learned.peaks, strict=True)},
         "saved_at": learned.saved_at,
         "forecast": learned.forecast,
         "shadows": None
@@ -51,17 +51,17 @@ def load(value: dict[str, Any], shift: float) -> Learned:
     flow.debt_at += shift if flow.debt_at else 0.0
     flow.marks = [(at + shift, count) for at, count in flow.marks]
     learned = Learned(flow, saved_at=value["saved_at"] + shift, forecast=value.get("forecast", 0.0))
-    if len(value["peaks"]) == len(EXPERTS):
-        learned.peaks = list(value["peaks"])
+    if isinstance(value["peaks"], dict):
+        learned.peaks = [value["peaks"].get(expert.name, 0.0) for expert in EXPERTS]
     saved = value["shadows"]
     names = [expert.name for expert in EXPERTS]
-    if saved is not None and list(saved["fleets"]) == names:
+    if saved is not None and set(saved["fleets"]) == set(names):
         trial = None
         if saved.get("trial") is not None:
-            with_it, without, since, heeded = saved["trial"]
-            trial = Trial(_shadow(with_it, shift), _shadow(without, shift), since + shift, heeded)
+            with_it, without, lived_s, heeded = saved["trial"]
+            trial = Trial(_shadow(with_it, shift), _shadow(without, shift), lived_s, heeded)
         learned.shadows = Shadows(
-            [_shadow(fleet, shift) for fleet in saved["fleets"].values()], names.index(saved["leader"]),
+            [_shadow(saved["fleets"][name], shift) for name in names], names.index(saved["leader"]),
             saved["since"] + shift, saved["lived_at"] + shift, saved["hours_s"], saved["tasks"], trial,
         )  # fmt: skip
     return learned

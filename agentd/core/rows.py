@@ -7,7 +7,7 @@ one that wrote them. What is learned anew within seconds is not: the host, and w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
@@ -46,6 +46,8 @@ _CONTROLLER_FIELDS = (
     "directives_made",
     "wall_offset",
 )
+# What goes with a pool; what it has spent outlives it.
+_OF_POOLS = frozenset({"pool", "history", "adaptive", "forecast", "season"})
 _TIMES = ("since", "created_at", "started_at", "born_at", "heard_at")
 _TIMES_OR_ZERO = (
     "wake_at",
@@ -99,8 +101,9 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         if fleet.mode_is_persons or mode.enabled == fleet.mode.enabled:
             fleet.mode = mode
     loaded = [_load_instance(json.loads(text), shift) for key, text in rows.items() if key.startswith("instance/")]
-    # A pool that is no longer configured is there as long as one of its instances is.
+    # A pool that is no longer configured is there as long as one of its instances is. Nothing of the others is kept.
     populated = {instance.pool for instance in loaded}
+    _forget_others(fleet, rows, fleet.pools.keys() | populated)
     for key in sorted(rows):
         kind, _, name = key.partition("/")
         if kind == "pool" and (name in fleet.pools or name in populated):
@@ -125,6 +128,14 @@ def load(fleet: Fleet, rows: Mapping[str, str], shift: float = 0.0) -> None:
         if instance.wake_at:
             fleet.alarms.push(instance.wake_at, instance.id)
     fleet.pools = {name: fleet.pools[name] for name in sorted(fleet.pools)}
+
+
+def _forget_others(fleet: Fleet, rows: Iterable[str], pools: Collection[PoolName]) -> None:
+    """Have what is saved of other pools than `pools` deleted."""
+    for key in rows:
+        kind, _, name = key.partition("/")
+        if kind in _OF_POOLS and name.partition("/")[0] not in pools:
+            fleet.changed[key] = None
 
 
 def _row(fleet: Fleet, key: str) -> str | None:

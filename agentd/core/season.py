@@ -3,7 +3,8 @@
 The number is the peak of a slot of five minutes. Six simple models look at it: the last slot, the last hour, the same
 time yesterday, a week ago, and on the last seven days, and that last one moved to the level of today. They are weighted
 by how near each has been; so it is short-term where there is no season, and seasonal where there is one. The weights
-and all else are kept for three leads: ten minutes, an hour and a day ahead.
+and all else are kept for four leads: ten minutes, an hour, six hours and a day ahead. What lies between two of them is
+forecast from as far back as the longer one is long, for only that has been judged.
 
 Around that, quantiles: each is an offset in units of sqrt(value + 1), the spread of a Poisson stream, and moves after
 every slot by whether the slot was at or below it. So a share q of the slots comes out at or below quantile q, whatever
@@ -27,7 +28,7 @@ WEEK_SLOTS = 7 * DAY_SLOTS
 DAYS_KEPT = 15
 LEVELS = (0.1, 0.5, 0.9)
 # How far ahead, in slots: a forecast takes the first that is at least as far.
-LEADS = (2, HOUR_SLOTS, DAY_SLOTS)
+LEADS = (2, HOUR_SLOTS, 6 * HOUR_SLOTS, DAY_SLOTS)
 MODELS = ("last", "hour", "yesterday", "week", "days", "shape")
 # Today may be so much above or below the other days.
 SHAPE_RATIO_MAX = 3.0
@@ -35,8 +36,12 @@ SHAPE_RATIO_MAX = 3.0
 WEIGHT_POWER = 8.0
 # Errors and shares are means of about so many slots: two days.
 MEMORY_SLOTS = 2 * DAY_SLOTS
-# A quantile moves by this share of the mean error, times how surprised it is.
+# A quantile moves by this share of the mean error, times how surprised it is; the farther ahead, the less: what is
+# learned of it comes that much later, and must not chase the level of a single day.
 STEP_RATIO = 0.1
+STEP_POWER = 0.4
+# Before so many slots have come as far ahead, nothing is said of what is that far ahead.
+SCORED_MIN = HOUR_SLOTS
 SPREAD_RATIO = 0.01
 _SPREAD_FIRST = 0.8
 _OFFSETS_FIRST = (-1.28, 0.0, 1.28)
@@ -91,8 +96,8 @@ class Skill:
         low, middle, high = sorted(max(0.0, point + offset * unit) for offset in self.offsets)
         return Quantiles(low, middle, high)
 
-    def score(self, slot: int, found: list[float | None], came: float) -> None:
-        """Learn from `slot`, of which `found` was said and to which `came` came."""
+    def score(self, slot: int, lead: int, found: list[float | None], came: float) -> None:
+        """Learn from `slot`, of which `found` was said `lead` slots before, and to which `came` came."""
         point = self.point(slot, found)
         if point is None:
             return
@@ -102,10 +107,11 @@ class Skill:
         share = 1.0 / min(self.scored, MEMORY_SLOTS)
         self.off_by += share * (abs(came - self.quantiles(point).middle) - self.off_by)
         self.spread += SPREAD_RATIO * (abs(missed) - self.spread)
+        step = STEP_RATIO * (LEADS[0] / lead) ** STEP_POWER
         for place, level in enumerate(LEVELS):
             below = missed <= self.offsets[place]
             self.at_or_below[place] += share * (below - self.at_or_below[place])
-            self.offsets[place] += STEP_RATIO * self.spread * (level - below)
+            self.offsets[place] += step * self.spread * (level - below)
         usual, that_day = self.errors[0], self.errors[_weekday(slot)]
         for place, value in enumerate(found):
             if value is None:
@@ -135,9 +141,11 @@ class Series:
     changed: set[int] = field(default_factory=set)
 
     def note(self, slot: int, value: float) -> bool:
-        """`value` was seen in `slot`; whether a slot has ended by that. Time that has been already is forgotten."""
+        """`value` was seen in `slot`; whether a slot has ended by that.
+
+        A clock that is set back is believed: what is known of times that are yet to come is written over as they come.
+        """
         if self.slot is None or slot < self.slot:
-            self._forget_from(slot)
             self.slot, self.peak = slot, value
             return False
         if slot == self.slot:
@@ -148,7 +156,7 @@ class Series:
         return True
 
     def at(self, slot: int) -> float | None:
-        """The peak of a slot that has ended."""
+        """The peak of a slot that has ended. Of one that is yet to come it is what a wrong clock has left there."""
         day = self.days.get(slot // DAY_SLOTS)
         return None if day is None else day[slot % DAY_SLOTS]
 
@@ -158,32 +166,23 @@ class Series:
             return None
         last = self.slot - 1
         place = next((place for place, lead in enumerate(LEADS) if slot - last <= lead), None)
-        if place is None:
+        if place is None or self.skills[place].scored < SCORED_MIN:
             return None
-        point = self.skills[place].point(slot, self._said(slot, last))
+        point = self.skills[place].point(slot, self._said(slot, slot - LEADS[place]))
         return None if point is None else self.skills[place].quantiles(point)
 
     def _close(self, slot: int, value: float) -> None:
         for lead, skill in zip(LEADS, self.skills, strict=True):
-            skill.score(slot, self._said(slot, slot - lead), value)
+            skill.score(slot, lead, self._said(slot, slot - lead), value)
         number = slot // DAY_SLOTS
         if number not in self.days:
             self.days[number] = [None] * DAY_SLOTS
-            while len(self.days) > DAYS_KEPT:
-                self.changed.add(min(self.days))
-                del self.days[min(self.days)]
+            while len(self.days) > DAYS_KEPT:  # one of them may be of a clock that was wrong
+                farthest = max(self.days, key=lambda day: abs(number - day))
+                self.changed.add(farthest)
+                del self.days[farthest]
         self.days[number][slot % DAY_SLOTS] = round(value, 1)
         self.changed.add(number)
-
-    def _forget_from(self, slot: int) -> None:
-        """The clock was set back: what was seen from `slot` on is in the future now."""
-        first = slot // DAY_SLOTS
-        for number in [number for number in self.days if number >= first]:
-            self.changed.add(number)
-            if number > first:
-                del self.days[number]
-            else:
-                self.days[number][slot % DAY_SLOTS :] = [None] * (DAY_SLOTS - slot % DAY_SLOTS)
 
     def _said(self, slot: int, last: int) -> list[float | None]:
         """What each of MODELS says of `slot` when `last` is the last that has ended."""
@@ -226,4 +225,5 @@ def row(series: Series) -> dict[str, Any]:
 def load(value: dict[str, Any]) -> Series:
     """What `row` gave; its days come with `Series.days`."""
     skills = [Skill(**skill) for skill in value["skills"]]
-    return Series(value["slot"], value["peak"], skills=skills if len(skills) == len(LEADS) else Series().skills)
+    fits = len(skills) == len(LEADS) and all(len(skill.counts) == len(MODELS) for skill in skills)
+    return Series(value["slot"], value["peak"], skills=skills if fits else Series().skills)

@@ -37,7 +37,8 @@ NEEDED_RATIO = 0.75
 class Step:
     """What all shadows live through: `came` tasks in `passed_s` up to `now`. `freed_per_s`: the share of busy slots.
 
-    A start takes `start_s`; an instance works on `slots` tasks; there are between `least` and `most` of them.
+    A start takes `start_s`; an instance works on `slots` tasks; there are between `least` and `most` of them, `standby`
+    more than the tasks at hand need.
     """
 
     view: Outlook
@@ -50,6 +51,7 @@ class Step:
     least: int
     most: int
     wait_target_s: float
+    standby: int = 0
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Shadow:
             urgent = view.floor(there - waiting, waiting, expert.relied_ratio)
         self.peak = remembered(expert, self.peak, floor, step.passed_s, view.stretch, float(step.most * step.slots))
         low, high = band(expert, view.expected(there), urgent, self.peak, step.slots)
+        if step.standby:
+            kept = max(kept, math.ceil(there / step.slots) + step.standby)
         if kept > low:
             low, high = kept, kept if kept > high else high
         wanted = low if self.count < low else high if self.count > high else self.count
@@ -117,19 +121,19 @@ class Shadow:
 class Trial:
     """Two more shadows, both with the leader's expert, one of which keeps what the forecast expects.
 
-    `heeded`: whether that has saved enough, and has not stopped to.
+    `lived_s`: for how long. `heeded`: whether that has saved enough, and has not stopped to.
     """
 
     with_it: Shadow
     without: Shadow
-    since: float
+    lived_s: float = 0.0
     heeded: bool = False
 
     @classmethod
-    def beginning(cls, like: Shadow, now: float) -> Trial:
+    def beginning(cls, like: Shadow) -> Trial:
         """Both as `like` is now, with nothing paid."""
         with_it, without = (Shadow(like.count, like.count, like.demand, like.peak) for _ in range(2))
-        return cls(with_it, without, now)
+        return cls(with_it, without)
 
     @property
     def saved_ratio(self) -> float:
@@ -144,7 +148,8 @@ class Trial:
             late = fleet.live(expert, step, least)
             fleet.paid = fleet.paid * kept_ratio + held_s + late * price
             fleet.held_s = fleet.held_s * kept_ratio + held_s
-        if step.now - self.since >= FORECAST_TRIAL_S:
+        self.lived_s += step.passed_s
+        if self.lived_s >= FORECAST_TRIAL_S:
             self.heeded = self.saved_ratio >= (0.0 if self.heeded else FORECAST_BETTER_RATIO)
 
 
@@ -168,12 +173,13 @@ class Shadows:
         """All with `count` instances, ready."""
         return cls([Shadow(count, count) for _ in EXPERTS], since=now, lived_at=now)
 
-    def live(self, step: Step, late_weight: float, kept: int = 0) -> None:
+    def live(self, step: Step, late_weight: float, kept: int = 0, pinned: int | None = None) -> None:
         """Let all live through `step`, and follow whoever has paid least.
 
         `late_weight`: so many percent of the instances' time is one percent of late tasks worth. `kept`: so many
-        instances are what the forecast expects.
+        instances are what the forecast expects. `pinned`: the place of the expert whom the pool follows always.
         """
+        followed = self.leader if pinned is None else pinned
         self.lived_at = step.now
         kept_ratio = math.exp(-step.passed_s / MEMORY_S)
         held_s = [fleet.count * step.passed_s for fleet in self.fleets]
@@ -185,9 +191,9 @@ class Shadows:
             fleet.paid = fleet.paid * kept_ratio + held_s[place] + late[place] * price
             fleet.held_s = fleet.held_s * kept_ratio + held_s[place]
         if self.trial is not None:
-            self.trial.live(EXPERTS[self.leader], step, price, kept)
+            self.trial.live(EXPERTS[followed], step, price, kept)
         elif kept:
-            self.trial = Trial.beginning(self.fleets[self.leader], step.now)
+            self.trial = Trial.beginning(self.fleets[followed])
         self._follow(step.now - self.since)
 
     def _follow(self, seen_s: float) -> None:

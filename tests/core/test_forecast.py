@@ -164,7 +164,7 @@ def adaptive_pool(*, expected: float, heeded: bool, busy: int, count: int, concu
 
 
 def adaptive_trial(shadows: Shadows, heeded: bool) -> Trial:
-    trial = Trial.beginning(shadows.fleets[0], 0.0)
+    trial = Trial.beginning(shadows.fleets[0])
     trial.heeded = heeded
     return trial
 
@@ -244,6 +244,39 @@ def test_it_is_heeded_no_more_when_it_has_stopped_to_pay() -> None:
         trial.live(EXPERTS[0], Step(view, at, 10.0, 0.0, 0.1, 30.0, 1, 1, 50, 5.0), 1.0, 30)
     assert not trial.heeded
     assert at - shadows.lived_at < 7 * FORECAST_TRIAL_S
+
+
+def test_a_day_in_shadow_is_one_that_was_lived_through() -> None:
+    shadows = lived([0.05] * 10, [30] * 10, 1)
+    trial = shadows.trial
+    assert trial is not None
+    trial.with_it.paid, trial.without.paid = 1.0, 100.0
+    view = experts.outlook(Flow(), 30.0, 5.0)
+    later = shadows.lived_at + 40 * FORECAST_TRIAL_S  # agentd was away
+    trial.live(EXPERTS[0], Step(view, later, 10.0, 0.0, 0.1, 30.0, 1, 1, 50, 5.0), 1.0, 30)
+    assert not trial.heeded and trial.lived_s == pytest.approx(100.0, abs=11.0)
+
+
+def test_the_trial_goes_by_whom_the_pool_follows() -> None:
+    shadows = Shadows.beginning(9, 0.0)
+    flow = grown(8)
+    view = experts.outlook(flow, 30.0, 5.0)
+    careful = experts.NAMES.index("careful")
+    for second in range(1, 60):
+        step = Step(view, 10.0 * second, 10.0, 8.0, 0.1, 30.0, 1, 1, 50, 5.0)
+        shadows.live(step, 10.0, 1, careful)
+    assert shadows.trial is not None
+    assert shadows.trial.without.count == shadows.fleets[careful].count
+
+
+def test_who_is_new_to_a_pool_lets_nobody_go_before_anything_is_known() -> None:
+    made = pool()
+    made.adaptive = Learned(Flow(), Shadows.beginning(20, 100.0))
+    made.adaptive.flow.observe(100.0, 0.0, 0.0, 0.0)
+    found = adaptive.propose(made, AdaptiveTrigger(), told(20, 2), 104.0)
+    assert (found.count, found.reason.code) == (20, "just_begun")
+    found = adaptive.propose(made, AdaptiveTrigger(), told(20, 2), 161.0)
+    assert found.count is not None and found.count < 20
 
 
 def test_the_wall_clock_is_what_it_goes_by() -> None:

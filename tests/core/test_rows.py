@@ -203,7 +203,7 @@ def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     assert after.pauses == before.pauses
     assert pool.forecast is not None and pool.forecast.labels_at == 13.75
     trial = pool.adaptive.shadows.trial if pool.adaptive and pool.adaptive.shadows else None
-    assert trial is not None and (trial.since, trial.with_it.coming) == (26.0, [(56.0, 1)])
+    assert trial is not None and (trial.lived_s, trial.with_it.coming) == (31.0, [(56.0, 1)])
     assert (pool.ups, pool.downs) == ([5.0, 6.0], [7.0])
     assert pool.conflicts == {9103: 13.0}
     assert pool.target == Target(7, "alice", "demo", 10.0)
@@ -240,3 +240,25 @@ def test_an_instance_whose_pool_was_never_saved_is_not_lost() -> None:
     nobody.apply_config(type(nobody.config)(pools={}))
     rows.load(nobody, saved)
     assert nobody.pools[RESEARCH].removed
+
+
+def test_of_a_pool_that_is_configured_no_more_nothing_stays_but_what_it_has_spent() -> None:
+    saved = rows.snapshot(filled_fleet())
+    others = {key.replace("research", "gone"): row for key, row in saved.items() if key.count("research") == 1}
+    others = {key: row for key, row in others.items() if not key.startswith("instance/")}
+    made = Fleet(collecting(), epoch=2)
+    rows.load(made, saved | others)
+    gone = {key for key, row in rows.take_changed(made).items() if row is None}
+    assert gone >= {key for key in others if "gone" in key}
+    assert {"pool/gone", "adaptive/gone", "forecast/gone", "history/gone", "season/gone/0"} <= gone
+    assert made.past != Ledger(), "what it has spent"
+    assert not any("research" in key for key in gone)
+
+
+def test_experts_are_known_by_their_names_whatever_their_order() -> None:
+    saved = json.loads(rows.snapshot(filled_fleet())[f"adaptive/{RESEARCH}"])
+    backwards = saved | {"peaks": dict(reversed(saved["peaks"].items()))}
+    backwards["shadows"]["fleets"] = dict(reversed(saved["shadows"]["fleets"].items()))
+    made = Fleet(collecting(), epoch=2)
+    rows.load(made, rows.snapshot(filled_fleet()) | {f"adaptive/{RESEARCH}": json.dumps(backwards)})
+    assert made.pools[RESEARCH].adaptive == learned()

@@ -109,8 +109,8 @@ async def test_a_forecast_is_told_of_a_pool_and_of_those_with_a_label(tmp_path: 
         pool = agentd.controller._fleet.pools[PoolName("research")]
         wall = agentd.controller._fleet.wall(agentd.runtime.clock.now())
         pool.forecast = Forecast()
-        for slot in range(300):
-            pool.forecast.note(wall + (slot - 299) * SLOT_S, 7.0)
+        for slot in range(320):
+            pool.forecast.note(wall + (slot - 319) * SLOT_S, 7.0)
         pool.forecast.note_labels(wall, {"workload=chat": 3})
         found = await agentd.control.GetForecast(pb.GetForecastRequest(pool="research"))
         assert (found.heeded, found.reason.code, list(found.labels)) == (False, "forecast_unused", ["workload=chat"])
@@ -119,7 +119,7 @@ async def test_a_forecast_is_told_of_a_pool_and_of_those_with_a_label(tmp_path: 
         assert past.came == 7.0 and not past.HasField("middle")
         assert not ahead.HasField("came") and ahead.low <= ahead.middle <= ahead.high
         assert ahead.middle == pytest.approx(7.0, abs=0.5)
-        assert [skill.ahead_s for skill in found.skills] == [600.0, 3_600.0, 86_400.0]
+        assert [skill.ahead_s for skill in found.skills] == [600.0, 3_600.0, 21_600.0, 86_400.0]
         labelled = await agentd.control.GetForecast(pb.GetForecastRequest(pool="research", label="workload=chat"))
         assert [slot.came for slot in labelled.slots if slot.HasField("came")] == [3.0]
         unknown = agentd.control.GetForecast(pb.GetForecastRequest(pool="research", label="workload=x"))
