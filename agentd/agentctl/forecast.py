@@ -39,8 +39,8 @@ def forecast(session: Session, pool: str, label: str, hours: int) -> None:
 
     Tasks at work and waiting, of each hour the five minutes with the most: those that came, and those of which most is
     expected, with three quantiles of these five minutes: no more than the first come with a probability of 10 %, than
-    the second with 50 %, than the last with 90 %. Times are those of this terminal. A pool whose policy is adaptive heeds
-    its forecast where that has paid; it may raise the pool and never lowers it. In JSON there are all five minutes.
+    the second with 50 %, than the last with 90 %. Times are those of this terminal. A pool whose policy is adaptive
+    heeds its forecast where that has paid; it may raise the pool and never lowers it. In JSON there are all of them.
     """
     with session.client() as client:
         found = client.forecast(pool, label)
