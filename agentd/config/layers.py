@@ -22,7 +22,7 @@ FILES_MAX = 100
 
 
 def directory(file: Path) -> Path:
-    """Where the drop-ins of `file` are."""
+    """Where the drop-ins of `file` are, which has a name."""
     return file.with_name(f"{file.name}.d")
 
 
@@ -32,6 +32,8 @@ def dropins(file: Path) -> tuple[Path, ...]:
     Raises:
         ConfigError: the directory cannot be read, or holds more than FILES_MAX of them.
     """
+    if not file.name:
+        return ()  # the working directory, or /: no file, which reading it tells
     place = directory(file)
     try:
         names = sorted(path.name for path in place.iterdir() if _counts(path.name))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.config import load, parse
+from agentd.config import load, parse, written
 from agentd.errors import ConfigError
 
 
@@ -307,5 +307,9 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r":1:1: cannot read the file: is a directory"):
-        load(tmp_path)
+    """Nor one without a name, which has no drop-ins either."""
+    for path in (tmp_path, Path(), Path("/"), Path("..")):
+        with pytest.raises(ConfigError, match=r":1:1: cannot read the file: is a directory"):
+            load(path)
+        with pytest.raises(ConfigError, match=r":1:1: cannot read the file: is a directory"):
+            written(path, "pools")
