@@ -170,7 +170,9 @@ def read_triggers(section: Section, own: ThresholdTrigger, named: str) -> tuple[
         entries = value.items("a list of triggers")
         if not entries:
             raise value.must("a list of at least one trigger")
-        return tuple(entry.attempt(fallback, trigger) for entry in entries)
+        read = tuple(entry.attempt(fallback, trigger) for entry in entries)
+        _refuse_twins(entries, read)
+        return read
 
     fallback: Trigger = own if named == ThresholdTrigger.kind else POLICIES[named]
     default: tuple[Trigger, ...] = (fallback,)
@@ -179,6 +181,18 @@ def read_triggers(section: Section, own: ThresholdTrigger, named: str) -> tuple[
         text = f"{section.name} has policy {named}, and triggers without one of that type: leave the policy out"
         section.problems.error(section.key_node("policy"), text)
     return found
+
+
+def _refuse_twins(entries: tuple[Value, ...], triggers: tuple[Trigger, ...]) -> None:
+    """What `adaptive` learns is the pool's: a second one would learn into the same, with another price."""
+    learning = [
+        entry
+        for entry, trigger in zip(entries, triggers, strict=True)
+        if isinstance(trigger, AdaptiveTrigger) and not entry.problems.failed(entry.node)
+    ]
+    for entry in learning[1:]:
+        text = f"{entry.name} is the second of type adaptive: a pool has one, which learns for it; the first is"
+        entry.problems.error(entry.node, f"{text} {learning[0].name}")
 
 
 def check_triggers(section: Section, triggers: tuple[Trigger, ...], collectors: tuple[str, ...]) -> None:

@@ -136,6 +136,10 @@ WINDOW = "type: schedule, windows: [{"
         ("type: target, signal: loda, target: 3", "triggers[1].signal must be one of load, in_flight, demand, throug"),
         ("type: latency", "triggers[1] has no target_sec: latency needs one"),
         ("type: latency, target_sec: 1, quantile: p99", "quantile must be one of p50, p95"),
+        (
+            "type: adaptive}, {type: demand}, {type: adaptive, forecast: off",
+            "1:73: pools.research.triggers[3] is the second of type adaptive: a pool has one, which learns for it; ",
+        ),
         ("type: external, sources: []", "sources names nobody: leave it out where every program may ask"),
         ("type: external, sources: [Me]", "sources[1] must be 1 to 32 lower-case letters, digits and -, beginning"),
         ("type: schedule", "triggers[1] has no windows: a schedule needs at least one"),
@@ -165,6 +169,11 @@ def test_a_mistake_is_told_once_with_its_place(text: str, problem: str) -> None:
     (found,) = problems(trigger(text))
     assert found.startswith("f.yaml:1:")
     assert problem in found
+
+
+def test_a_trigger_that_cannot_be_read_is_no_second_one() -> None:
+    (found,) = problems(f"policy: adaptive\n{trigger('type: adaptive}, {standby: 1')}")
+    assert "triggers[2] has no type" in found
 
 
 def test_policy_and_triggers_must_agree() -> None:
