@@ -95,6 +95,10 @@ def optimize(
     status, file, found = recorded.status, recorded.file, recorded.config
     if applied and file is None:
         raise Failure("--apply needs a configuration file to put a drop-in beside: give --config", USAGE)
+    for name in names:
+        if recorded.pool(name) is None:
+            known = ", ".join(found.fleet.pools)
+            raise Failure(f"--pool {name}: there is no such pool; the configuration has {known}", USAGE)
     pools = names or tuple(pool.name for pool in found.fleet.pools.values() if pool.ports and pool.min < pool.max)
     if trace is not None and len(pools) != 1:
         raise Failure(f"a trace is the load of one pool: say --pool; there are {', '.join(found.fleet.pools)}", USAGE)

@@ -367,8 +367,10 @@ def test_a_trace_belongs_to_one_pool_and_a_pool_must_be_there(
 ) -> None:
     result = alone("optimize", "--config", str(file), "--trace", str(trace))
     assert (result.code, "say --pool; there are research, writing, fixed" in result.err) == (2, True)
-    result = alone("optimize", "--config", str(file), "--pool", "other", "--trace", str(trace))
-    assert "there is no such pool; the configuration has research, writing, fixed" in result.out
+    for names in (["--pool", "other"], ["--pool", "research", "--pool", "other"]):
+        result = alone("optimize", "--config", str(file), *names, "-o", "json")
+        assert (result.code, result.out) == (2, "")
+        assert "--pool other: there is no such pool; the configuration has research, writing, fixed" in result.err
     result = alone("optimize", "--config", str(file), "--pool", "fixed", "--trace", str(trace))
     assert "it always has the same number of agents" in result.out
 
