@@ -126,7 +126,7 @@ def _one(pool: str, recorded: loads.Source, wishes: Wishes) -> Outcome:
     """The search for one pool, with a bar on a terminal."""
     from agentd.sim.candidates import candidates
     from agentd.sim.optimize import Budget, OutOfTime, search
-    from agentd.sim.subject import UnfitError, late_weight, subject
+    from agentd.sim.subject import UnfitError, adaptive, subject
     from agentd.sim.trials import Case
     from agentd.sim.world import TRACE_WALL
 
@@ -143,12 +143,12 @@ def _one(pool: str, recorded: loads.Source, wishes: Wishes) -> Outcome:
     except (UnfitError, loads.TooLittle) as error:
         return Outcome(pool, reason=str(error))
     told = (*load.told, *_unseen(load, own), f"agents are ready after {seconds(startup_s)} ({origin})")
-    weight = late_weight(own)
+    like = adaptive(own)
     wall = TRACE_WALL if load.wall is None else load.wall
-    case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, weight, wall, load.tells_tasks)
+    case: Case = Case(fleet, load.requests, startup_s, wishes.slo_s, like.late_weight, wall, load.tells_tasks)
     try:
         finding = search(
-            case, candidates(wishes.slo_s, weight, tells_tasks=load.tells_tasks),
+            case, candidates(wishes.slo_s, like, tells_tasks=load.tells_tasks),
             Budget(wishes.runs, wishes.limit_s, time.monotonic),
             seed=wishes.seed, on_progress=_bar(pool),
         )  # fmt: skip

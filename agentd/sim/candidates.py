@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agentd.core.model import PoolConfig
-from agentd.core.rules import AdaptiveTrigger, DemandTrigger, TargetTrigger, ThresholdTrigger, Trigger
+from agentd.core.rules import AUTO, AdaptiveTrigger, DemandTrigger, TargetTrigger, ThresholdTrigger, Trigger
 
 TODAY = "today"
 # The seed's own cooldowns, brisk ones, and those of an autoscaler that looks ahead itself.
@@ -33,7 +33,7 @@ _KEYS = {
     ThresholdTrigger: ("scale_up_threshold", "scale_down_threshold"),
     TargetTrigger: ("signal", "target", "tolerance_ratio", "up_window_s", "down_window_s"),
     DemandTrigger: ("target_ratio", "down_window_s"),
-    AdaptiveTrigger: ("wait_target_s", "late_weight", "standby"),
+    AdaptiveTrigger: ("wait_target_s", "late_weight", "standby", "expert", "forecast"),
 }
 # What a pool may say that stands in the way of `triggers`.
 IN_THE_WAY = ("policy", "scale_up_threshold", "scale_down_threshold")
@@ -76,15 +76,16 @@ class Candidate:
         ]
 
 
-def candidates(slo_s: float, late_weight: float, *, tells_tasks: bool = True) -> tuple[Candidate, ...]:
+def candidates(slo_s: float, own: AdaptiveTrigger, *, tells_tasks: bool = True) -> tuple[Candidate, ...]:
     """Those that are tried beside what a pool has, the first of each kind before the second of any.
 
+    `own`: its adaptive trigger, or one with the defaults; what that is told of prices, experts and forecasts stays.
     `tells_tasks`: its agents tell what they have at work or waiting; `demand` knows nothing without, and those that
     look at the load have more to choose from then.
     """
     standbys, loads = (_STANDBYS, _TARGETS) if tells_tasks else (_LOAD_STANDBYS, _LOAD_TARGETS)
     kinds: list[list[Candidate]] = [
-        [_adaptive(AdaptiveTrigger(slo_s, late_weight, standby)) for standby in standbys],
+        [_adaptive(replace(own, wait_target_s=slo_s, standby=standby)) for standby in standbys],
         [_demand(DemandTrigger(share, window_s)) for share, window_s in _DEMANDS if tells_tasks],
         [_target(TargetTrigger(target=load, down_window_s=window_s)) for load, window_s in loads],
         [_threshold(ThresholdTrigger(up, down), *cooldowns) for up, down, *cooldowns in _THRESHOLDS],
@@ -94,7 +95,10 @@ def candidates(slo_s: float, late_weight: float, *, tells_tasks: bool = True) ->
 
 
 def _adaptive(trigger: AdaptiveTrigger) -> Candidate:
-    return Candidate(f"adaptive, wait {trigger.wait_target_s:g} s, standby {trigger.standby}", trigger)
+    told = [f"wait {trigger.wait_target_s:g} s", f"standby {trigger.standby}"]
+    told += [f"expert {trigger.expert}"] if trigger.expert != AUTO else []
+    told += [f"forecast {trigger.forecast}"] if trigger.forecast != AUTO else []
+    return Candidate(", ".join(["adaptive", *told]), trigger)
 
 
 def _demand(trigger: DemandTrigger) -> Candidate:

@@ -68,7 +68,6 @@ def agents_max(pool: PoolConfig) -> int:
     return min(pool.max, len(pool.core) + (len(pool.ports) if pool.ports is not None else 0))
 
 
-def late_weight(pool: PoolConfig) -> float:
-    """What one percent of late tasks is worth to `pool`, in percent of its agents' time."""
-    triggers = (trigger for trigger in pool.triggers if isinstance(trigger, AdaptiveTrigger))
-    return next(triggers, AdaptiveTrigger()).late_weight
+def adaptive(pool: PoolConfig) -> AdaptiveTrigger:
+    """The adaptive trigger of `pool`, or one with the defaults: what it says of prices counts for all settings."""
+    return next((trigger for trigger in pool.triggers if isinstance(trigger, AdaptiveTrigger)), AdaptiveTrigger())

@@ -19,6 +19,7 @@ from agentd import store_metrics, store_schema
 from agentd.agentctl import optimize_apply
 from agentd.config import load
 from agentd.core.model import PoolName
+from agentd.core.rules import AdaptiveTrigger
 from agentd.sim.candidates import Candidate
 from agentd.sim.optimize import Finding, Standing
 from agentd.sim.trials import Case
@@ -112,8 +113,22 @@ def test_a_better_setting_is_told_with_its_price_and_its_configuration(
     assert "chosen and measured on the same load, too short to hold some of it back" in result.out
     assert "COST" in result.out
     assert "recommended: adaptive" in result.out
-    assert "    triggers: [{type: adaptive, wait_target_sec: 5, late_weight: 10, standby: 0}]" in result.out
+    trigger = "type: adaptive, wait_target_sec: 5, late_weight: 10, standby: 0, expert: auto, forecast: auto"
+    assert f"    triggers: [{{{trigger}}}]" in result.out
     assert not dropin(file).exists()
+
+
+@pytest.mark.usefixtures("searched")
+def test_what_the_pool_says_of_its_own_adaptive_trigger_stays(
+    alone: Callable[..., Any], file: Path, trace: Path
+) -> None:
+    own = "triggers: [{type: adaptive, late_weight: 3, standby: 4, expert: careful, forecast: off}]"
+    file.write_text(CONFIG.replace("scale_up_threshold: 0.75", own), encoding="utf-8")
+    result = alone(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 0, result.err
+    (found,) = load(file).fleet.pools[RESEARCH].triggers
+    assert found == AdaptiveTrigger(5.0, 3.0, 0, "careful", "off")
+    assert "recommended: adaptive, wait 5 s, standby 0, expert careful, forecast off" in result.out
 
 
 def test_json_is_one_object(alone: Callable[..., Any], searched: list[Case], file: Path, trace: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from worlds import SIM, fleet
 
 from agentd.config import load
+from agentd.core.experts import NAMES
 from agentd.core.model import FleetConfig
-from agentd.core.rules import QUEUE, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
+from agentd.core.rules import QUEUE, AdaptiveTrigger, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
 from agentd.sim import optimize
 from agentd.sim.candidates import Candidate, candidates
 from agentd.sim.optimize import HELD_OUT_S_MIN, HELD_OUT_SHARE, Budget, Finding, OutOfTime, search
@@ -20,8 +21,10 @@ from agentd.sim.trials import Case, Piece, Run, simulate
 from agentd.traces import Arrival
 
 HOURS = 2
-ALL = candidates(5.0, 10.0)
-EVERY = (*ALL, *(one for one in candidates(5.0, 10.0, tells_tasks=False) if one not in ALL))
+OWN = AdaptiveTrigger(late_weight=10.0)
+SET = AdaptiveTrigger(expert=NAMES[0], forecast="on")
+ALL = candidates(5.0, OWN)
+EVERY = tuple(dict.fromkeys((*ALL, *candidates(5.0, OWN, tells_tasks=False), *candidates(5.0, SET)[:1])))
 DEMAND = Candidate("demand", DemandTrigger(0.8, 120.0))
 SLOW = ThresholdTrigger(0.75, 0.25)
 
@@ -221,8 +224,16 @@ def test_a_file_says_what_was_simulated(candidate: Candidate, own: str, tmp_path
     assert pool.triggers == (candidate.trigger,)
 
 
+def test_no_field_of_a_trigger_is_left_to_the_defaults() -> None:
+    """A default of the file may be another than what was simulated, and what the pool has set is none."""
+    for trigger in {type(one.trigger): one.trigger for one in EVERY if one.trigger is not None}.values():
+        keys = len(fields(trigger))
+        (line,) = (line for line in Candidate("it", trigger).lines() if line.startswith("triggers:"))
+        assert line.count(": ") == 2 + keys, line
+
+
 def test_demand_is_not_tried_where_agents_do_not_tell_their_tasks() -> None:
-    others = candidates(5.0, 10.0, tells_tasks=False)
+    others = candidates(5.0, OWN, tells_tasks=False)
     names = {one.name for one in others}
     assert len(names) == len(others)
     assert not any(name.startswith("demand") for name in names)
