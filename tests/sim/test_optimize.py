@@ -13,6 +13,8 @@ from worlds import SIM, fleet
 from agentd.config import load
 from agentd.core.experts import NAMES
 from agentd.core.model import FleetConfig
+from agentd.core.rates import FREE, Rates
+from agentd.core.rates import Budget as Budgeted
 from agentd.core.rules import QUEUE, AdaptiveTrigger, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
 from agentd.sim import optimize
 from agentd.sim.candidates import Candidate, candidates
@@ -27,6 +29,7 @@ ALL = candidates(5.0, OWN)
 EVERY = tuple(dict.fromkeys((*ALL, *candidates(5.0, OWN, tells_tasks=False), *candidates(5.0, SET)[:1])))
 DEMAND = Candidate("demand", DemandTrigger(0.8, 120.0))
 SLOW = ThresholdTrigger(0.75, 0.25)
+STAY = Candidate("today")
 
 
 def trace(seed: int = 1) -> list[Arrival]:
@@ -230,6 +233,28 @@ def test_no_field_of_a_trigger_is_left_to_the_defaults() -> None:
         keys = len(fields(trigger))
         (line,) = (line for line in Candidate("it", trigger).lines() if line.startswith("triggers:"))
         assert line.count(": ") == 2 + keys, line
+
+
+@pytest.mark.parametrize(
+    ("changes", "budget_of_all", "peak"),
+    [
+        ({}, Budgeted(), 8),
+        ({"max": 4}, Budgeted(), 4),
+        ({"budget": Budgeted(per_hour=10.0)}, Budgeted(), 5),
+        ({"budget": Budgeted(per_day=150.0)}, Budgeted(), 3),
+        ({}, Budgeted(per_month=31 * 24 * 4.0), 2),
+        ({"min": 6, "budget": Budgeted(per_hour=10.0)}, Budgeted(), 6),
+        ({"rates": FREE, "budget": Budgeted(per_hour=10.0)}, Budgeted(), 8),
+    ],
+)
+@pytest.mark.parametrize("begin_s", [0.0, 23.5 * 3600.0])
+def test_a_run_begins_with_what_the_budgets_pay_for(
+    changes: dict[str, object], budget_of_all: Budgeted, peak: int, begin_s: float
+) -> None:
+    """Also at the end of a day, when what is left of it would pay many for an hour: nobody takes them back later."""
+    made = replace(fleet(**({"rates": Rates(per_hour=2.0)} | changes)), budget=budget_of_all)
+    busy = [Arrival(5.0 * n, 30.0) for n in range(360)]  # six at work all the time: eight, with some to spare
+    assert simulate(Case(made, lambda _: busy, startup_s=0.0), STAY, busy, 1, begin_s).peak == peak
 
 
 def test_demand_is_not_tried_where_agents_do_not_tell_their_tasks() -> None:
