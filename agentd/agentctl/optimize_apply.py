@@ -22,6 +22,9 @@ from agentd.agentctl.text import printable
 if TYPE_CHECKING:
     from agentd.sim.candidates import Candidate
 
+# What a call ends with that agentd may have heard, and has not answered.
+_UNANSWERED = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL")
+_NOT_KNOWN = "whether agentd has taken the recommendation is not known"
 _STYLES = {"+": "good", "-": "bad", "@": "dim"}
 
 
@@ -63,8 +66,8 @@ def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bo
     `reads`: an agentd runs, and with that file. Without, what is written waits for one that does.
 
     Raises:
-        Failure: a file cannot be written, or agentd refuses them: then everything is as it was, or the text says what
-            is not.
+        Failure: a file cannot be written, or agentd refuses them or does not answer: then everything is as it was, or
+            the text says what is not, or is not known.
     """
     files = {place(config_file, pool): text for pool, text in texts.items()}
     before = _before(files)
@@ -87,6 +90,8 @@ def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bo
         except BaseException as error:
             cause = _cause(error)
             _restore(before, config_file, cause)
+            if isinstance(error, _Unanswered):
+                cause = _read_again(session, error)
             if cause is error:
                 raise
             raise cause from error
@@ -99,6 +104,14 @@ def apply(session: Session, config_file: Path, texts: dict[str, str], *, yes: bo
             say(["what was recommended before is replaced"])
         say([f"to undo: rm {' '.join(map(str, files))}{' && agentctl reload' if reads else ''}"])
     return True
+
+
+class _Unanswered(Failure):
+    """agentd was asked to read the recommendation, and has not said whether it did. `why`: in words."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(_NOT_KNOWN, details=why.splitlines())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,7 @@ def _put_in_force(session: Session, *, reads: bool) -> Sequence[str]:
     """What has changed.
 
     Raises:
+        _Unanswered: it may have been taken.
         Failure: it was refused.
     """
     if not reads:
@@ -164,8 +178,26 @@ def _put_in_force(session: Session, *, reads: bool) -> Sequence[str]:
         try:
             return tuple(client.reload().changes)
         except ControlError as error:
+            if not error.reason and error.code in _UNANSWERED:
+                raise _Unanswered(str(error)) from error
             text = "agentd refused the recommendation; its files are as they were"
             raise Failure(text, details=str(error).splitlines()) from error
+
+
+def _read_again(session: Session, first: _Unanswered) -> Failure:
+    """The files are back: have agentd read these, whatever it has read before, and say what is known then."""
+    try:
+        with session.client() as client:
+            client.reload()
+    except Failure as second:
+        text = f"{_NOT_KNOWN}; its files are as they were: agentctl reload has them read"
+        return Failure(text, details=[*first.why.splitlines(), *_told(second)])
+    text = "agentd did not say whether it took the recommendation; its files are as they were, and read again"
+    return Failure(text, details=first.why.splitlines())
+
+
+def _told(error: BaseException) -> list[str]:
+    return str(error).removeprefix("agentctl: ").splitlines()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -194,5 +226,5 @@ def _restore(before: _Before, beside: Path, cause: BaseException) -> None:
         with contextlib.suppress(OSError):  # it has other files by now, or is not there
             folder.rmdir()
     if left:
-        why = str(cause).removeprefix("agentctl: ").splitlines() or [type(cause).__name__]
+        why = _told(cause) or [type(cause).__name__]
         raise Failure("the recommendation could not be taken back", details=[*left, "why it was:", *why]) from cause

@@ -20,6 +20,7 @@ from agentd.agentctl import optimize_apply
 from agentd.config import load
 from agentd.core.model import PoolName
 from agentd.core.rules import AdaptiveTrigger
+from agentd.sdk.control import ControlClient, ControlError, NoDaemonError
 from agentd.sim.candidates import Candidate
 from agentd.sim.optimize import Finding, Standing
 from agentd.sim.trials import Case
@@ -231,6 +232,48 @@ def test_a_refused_reload_leaves_everything_as_it_was(
     assert "a.yaml:1:1: it is bad" in result.err
     assert (dropin(file).read_text() if dropin(file).exists() else None) == before
     assert dropin(file).parent.exists() is (before is not None)
+
+
+LATE = ControlError("agentd did not answer within 10 s", code="DEADLINE_EXCEEDED")
+CUT = NoDaemonError("the connection to agentd ended")
+BAD = ControlError("a.yaml:1:1: it is bad", code="INVALID_ARGUMENT", reason="CONFIG_INVALID")
+READ_AGAIN = "its files are as they were, and read again"
+NOT_KNOWN = "whether agentd has taken the recommendation is not known; its files are as they were: agentctl reload"
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("before", [None, "pools: {research: {max: 9}}\n"])
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [([LATE], READ_AGAIN), ([CUT], READ_AGAIN), *(([LATE, again], NOT_KNOWN) for again in (LATE, CUT, BAD))],
+    ids=["late", "cut", "late-late", "late-cut", "late-bad"],
+)
+def test_a_reload_without_an_answer_is_taken_back_by_another(
+    ctl: Callable[..., Any], daemon: Any, file: Path, trace: Path, before: str | None, errors: list[ControlError],
+    told: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """agentd may have read the recommendation all the same, and would go on with what is in no file."""
+    if before is not None:
+        dropin(file).parent.mkdir()
+        dropin(file).write_text(before)
+    daemon.fake.status.config_file = str(file)
+    answers, seen = list(errors), []
+
+    def reload(_: ControlClient) -> pb.ReloadResponse:
+        seen.append(dropin(file).read_text() if dropin(file).exists() else None)
+        if answers:
+            raise answers.pop(0)
+        return pb.ReloadResponse(config_file=str(file))
+
+    monkeypatch.setattr(ControlClient, "reload", reload)
+    result = ctl(*words(file, trace, "--apply", "--yes"))
+    assert result.code == 1
+    assert len(seen) == 2
+    assert "type: adaptive" in seen[0]
+    assert seen[1] == before
+    assert "refused" not in result.err
+    assert all(str(error) in result.err for error in errors)
+    assert told in result.err
 
 
 @pytest.mark.usefixtures("searched")
