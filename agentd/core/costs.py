@@ -15,7 +15,7 @@ Only scale-ups ask it: starts up to the minimum, of core agents, and repair do n
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from agentd.core import ledger
@@ -52,12 +52,21 @@ def clock_set(fleet: Fleet, wall: float, now: float) -> None:
     """It is `wall` now, by the clock of the host, which people and programs set."""
     before = fleet.wall(now)
     fleet.wall_offset = wall - now
-    if abs(wall - before) <= ledger.JUMP_S_MIN:
+    if abs(wall - before) <= ledger.SET_S_MIN:
         return
-    for name, books in (("", fleet.past), *((pool.name, pool.ledger) for pool in fleet.pools.values())):
+    for name, books in _all(fleet):
         if books.since:
             books.clock_set(before, wall)
             books.forget(wall)
+            fleet.touch_ledger(name)
+
+
+def restored(fleet: Fleet, now: float) -> None:
+    """An earlier agentd has kept the books; nobody saw whether the clock was set since."""
+    wall = fleet.wall(now)
+    for name, books in _all(fleet):
+        if books.is_ahead(wall):
+            books.clock_set(wall, wall)
             fleet.touch_ledger(name)
 
 
@@ -301,6 +310,13 @@ def _moment(window: Window, wall: float) -> str:
 
 
 # -- books --------------------------------------------------------------------------------------
+
+
+def _all(fleet: Fleet) -> Iterator[tuple[str, Ledger]]:
+    """With the names of the pools; empty: of those that are there no more."""
+    yield "", fleet.past
+    for pool in fleet.pools.values():
+        yield pool.name, pool.ledger
 
 
 def _settle(fleet: Fleet, pool: Pool, now: float) -> None:

@@ -4,8 +4,9 @@ Pure values: what is to be entered, and when, is `core.costs`. Of a span of time
 the day and the month that it lies in. The latest hours, days and months in which something was entered are kept, and
 what is older is forgotten.
 
-A clock may be wrong for a while, and corrected. Nothing is forgotten for that, and nothing counted twice: what is near
-the one date is as near the other then, and what would lie in the future is of the present.
+A clock may be wrong for a while, and corrected. Nothing is forgotten for that. By more than JUMP_S_MIN: what is near
+the one date is as near the other then. By less, nothing is moved, for a host that slept looks the same: what would lie
+in the future counts in the hour, day and month in which the clock was set, and where it was when the clock is there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 from agentd.core.rates import GIB, HOUR_S, Rates
@@ -22,11 +24,15 @@ from agentd.core.rates import GIB, HOUR_S, Rates
 HOURS_KEPT = 25
 # The present one and the one before it, and one that a wrong clock may have put between them.
 DAYS_KEPT = MONTHS_KEPT = 3
+# So many of each lie at most before, and after, a clock that was set lately: no date says how old they are.
+SET_KEPT = 50
 SCALINGS_KEPT = 5
 # A span of time that is longer was not seen by anybody: only its end is entered.
 SPAN_S_MAX = 31 * 86_400.0
 # A clock that is set by more than the longest month was wrong, or is: the calendar has not moved on by that.
 JUMP_S_MIN = 31 * 86_400.0
+# A clock that is off by less was not set, but steered.
+SET_S_MIN = 1.0
 
 
 class Window(StrEnum):
@@ -94,7 +100,8 @@ class Scaling:
 class Ledger:
     """What a pool has spent, by the number of the hour, day and month.
 
-    Times are monotonic but for `since`, the wall time at which the books were opened (0: they never were).
+    Times are monotonic but for `since`, the wall time at which the books were opened (0: they never were), and
+    `set_at`, the one to which the clock was set last (None: it never was): what lies ahead counts there.
     Invariant: of agents' time everything until `until` is entered, of usage everything until `metered_at`; and of the
     tasks of an instance what `Instance.paid_tasks` says.
     """
@@ -105,6 +112,7 @@ class Ledger:
     since: float = 0.0
     until: float | None = None
     metered_at: float | None = None
+    set_at: float | None = None
     scalings: list[Scaling] = field(default_factory=list)  # newest at the end
 
     def enter(self, spent: Spent, start: float, end: float) -> None:
@@ -128,22 +136,31 @@ class Ledger:
         return max(start, now - (wall - begin(Window.MONTH, wall)))
 
     def forget(self, wall: float) -> None:
-        """Let go of what is too old to be asked for; what a clock was ahead for is of the present."""
-        for window, book, kept, near in self._books():
+        """Let go of what is too old to be asked for.
+
+        Of what a clock that was set has left behind, nothing before so many hours, days or months went by under it.
+        """
+        for window, book, kept, _ in self._books():
             last = number(window, wall)
-            for key in [key for key in book if last < key <= last + near]:
-                book[last] = book.get(last, NOTHING_SPENT) + book.pop(key)
-            # By their number, and what is far ahead for itself: by a wrong clock's date all of them would be too old.
-            for keys in ([key for key in book if key <= last], [key for key in book if key > last]):
-                for key in sorted(keys)[:-kept]:
-                    del book[key]
+            lately = self.set_at is not None and last - number(window, self.set_at) < kept
+            most = SET_KEPT if lately else kept
+            # By their number, and what is ahead for itself: by a wrong clock's date all of them would be too old.
+            for keys in (sorted(key for key in book if key <= last), sorted(key for key in book if key > last)):
+                for key, following in list(pairwise(keys))[: max(0, len(keys) - most)]:
+                    spent = book.pop(key)
+                    if lately:
+                        book[following] += spent
         self.since = min(self.since, wall)
 
     def clock_set(self, before: float, wall: float) -> None:
-        """The clock said `before` and now says `wall`, which is further away than JUMP_S_MIN.
+        """The clock said `before` and now says `wall`.
 
-        What is near the one is then as near the other. What is not was entered by yet another clock.
+        Further away than JUMP_S_MIN: what is near the one is then as near the other; what is not was entered by yet
+        another clock.
         """
+        self.set_at = wall
+        if abs(wall - before) <= JUMP_S_MIN:
+            return
         for window, book, _, near in self._books():
             old, new = number(window, before), number(window, wall)
             moved = {key - old + new: book.pop(key) for key in list(book) if abs(key - old) <= near}
@@ -152,18 +169,29 @@ class Ledger:
         if self.since and abs(before - self.since) <= abs(wall - self.since):
             self.since += wall - before
 
+    def is_ahead(self, wall: float) -> bool:
+        """Whether something was entered under a date that is yet to come."""
+        return any(key > number(window, wall) for window, book, _, _ in self._books() for key in book)
+
     def spent(self, window: Window, wall: float) -> Spent:
         """In the present hour, day or month."""
-        book = next(book for each, book, _, _ in self._books() if each is window)
-        return book.get(number(window, wall), NOTHING_SPENT)
+        book, near = next((book, near) for each, book, _, near in self._books() if each is window)
+        last = number(window, wall)
+        found = book.get(last, NOTHING_SPENT)
+        if self._ahead_counts_in(window, wall) == last:
+            for key in sorted(key for key in book if last < key <= last + near):
+                found += book[key]
+        return found
 
     def mean_per_hour(self, wall: float) -> float | None:
         """The amount per hour of the last 24 hours, or since the books were opened; None: for less than an hour."""
         known_s = min(24 * HOUR_S, wall - self.since) if self.since else 0.0
         if known_s < HOUR_S:
             return None
-        first, total = wall - known_s, 0.0
-        for hour, spent in self.hours.items():
+        first, total, last = wall - known_s, 0.0, number(Window.HOUR, wall)
+        ahead_in = self._ahead_counts_in(Window.HOUR, wall)
+        for key, spent in self.hours.items():
+            hour = key if key <= last else ahead_in
             # Of the oldest hour only the part that lies in the last 24, of what the books know of it.
             begun, ended = max(hour * HOUR_S, self.since), (hour + 1) * HOUR_S
             total += spent.amount * max(0.0, min(1.0, (ended - first) / (ended - begun)))
@@ -180,6 +208,12 @@ class Ledger:
             for key, spent in theirs.items():
                 mine[key] = mine.get(key, NOTHING_SPENT) + spent
         self.since = min(self.since or other.since, other.since or self.since)
+        if other.set_at is not None:
+            self.set_at = other.set_at if self.set_at is None else max(self.set_at, other.set_at)
+
+    def _ahead_counts_in(self, window: Window, wall: float) -> int:
+        """The hour, day or month that has what lies ahead; where a clock was ahead, not every one until then does."""
+        return number(window, wall if self.set_at is None else min(self.set_at, wall))
 
     def _enter(self, spent: Spent, wall: float) -> None:
         for window, book, _, _ in self._books():
@@ -230,6 +264,7 @@ def row(ledger: Ledger) -> dict[str, Any]:
         "since": ledger.since,
         "until": ledger.until,
         "metered_at": ledger.metered_at,
+        "set_at": ledger.set_at,
         "scalings": [astuple(scaling) for scaling in ledger.scalings],
     }
 
@@ -243,5 +278,6 @@ def load(value: Mapping[str, Any], shift: float) -> Ledger:
         since=value["since"],
         until=None if value["until"] is None else value["until"] + shift,
         metered_at=None if value["metered_at"] is None else value["metered_at"] + shift,
+        set_at=value.get("set_at"),
         scalings=[Scaling(*scaling) for scaling in value["scalings"]],
     )

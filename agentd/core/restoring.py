@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.core import configuring, rows, schedule
+from agentd.core import configuring, costs, rows, schedule
 from agentd.core.health import set_alarm
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import Restored
@@ -15,6 +15,7 @@ def restore(fleet: Fleet, event: Restored, now: float) -> None:
     passed_s = max(0.0, event.wall - event.saved_wall)
     rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
     fleet.wall_offset = event.wall - now
+    costs.restored(fleet, now)
     schedule.move(fleet, now, anew=True)
     fleet.touch_self()
     fleet.listed = False

@@ -210,6 +210,22 @@ def test_a_clock_that_is_years_wrong_for_a_moment_does_not_wipe_the_books(years:
     assert found.budgets[0].left == pytest.approx(100.0 - 3200.0 / HOUR_S)
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_that_is_set_back_for_a_while_frees_no_budget(restarts: bool) -> None:
+    world = booted(priced(budget=Budget(per_month=100.0)))
+    world.run_until(1000.0)
+    for second in range(1000, 1030):
+        world.now = float(second)
+        world.step(Tick(wall=WALL + second - (20 * 86_400.0 if second < 1020 else 0.0)))
+        assert cost(world).spent_month.agent_hours * HOUR_S >= 2.0 * 1000
+    if restarts:
+        world.reboot()
+    world.run_until(1600.0)
+    found = cost(world)
+    for spent in (found.spent_hour, found.spent_day, found.spent_month):
+        assert spent.agent_hours * HOUR_S == pytest.approx(2 * 1600.0, rel=1e-3)
+
+
 def test_the_books_of_a_controller_go_on_exactly() -> None:
     world = booted(priced(Rates(1.0, 1.0, 1.0, 1.0)))
     for step in range(20):

@@ -49,7 +49,7 @@ def test_each_hour_gets_its_share_of_a_span() -> None:
     assert books.spent(Window.HOUR, now) == Spent(0.5, agent_hours=1.0)
     assert books.spent(Window.DAY, now) == Spent(1.5, agent_hours=3.0)
     assert books.spent(Window.MONTH, now) == Spent(1.5, agent_hours=3.0)
-    assert books.spent(Window.MONTH, wall("2024-01-31 23:00:00")).amount == 1.5
+    assert [spent.amount for _, spent in sorted(books.months.items())] == [1.5, 1.5]
 
 
 @given(st.floats(0, 40 * DAY_S), st.floats(1.7e9, 1.8e9), st.floats(0, 1000))
@@ -67,15 +67,73 @@ def test_of_a_moment_all_is_entered_there() -> None:
     assert books.spent(Window.HOUR, 1.7e9).amount == 2.0
 
 
-def test_what_is_old_is_forgotten_and_what_lies_in_the_future_is_of_the_present() -> None:
+def test_what_is_old_is_forgotten_and_what_lies_in_the_future_counts_now() -> None:
     books, now = Ledger(), wall("2024-03-10 12:30:00")
     for day in range(-70, 5):
         books.enter(Spent(1.0), now + day * DAY_S, now + day * DAY_S)
     books.forget(now)
-    assert (len(books.hours), len(books.days), len(books.months)) == (25, 3, 3)
-    # The four days after today are of this month, and entered.
-    assert [books.spent(window, now).amount for window in Window] == [5.0, 5.0, 14.0]
-    assert max(books.hours) == ledger.number(Window.HOUR, now)
+    for book, kept, ahead in ((books.hours, 25, 4), (books.days, 3, 3), (books.months, 3, 0)):
+        assert len(book) == kept + ahead
+    # The three days after today that are kept are of this month, and entered.
+    assert [books.spent(window, now).amount for window in Window] == [5.0, 4.0, 14.0]
+
+
+def read(books: Ledger, at: float) -> list[float]:
+    """Of the hour, the day and the month."""
+    return [books.spent(window, at).amount for window in Window]
+
+
+def test_a_clock_that_is_set_back_and_corrected_leaves_all_where_it_was() -> None:
+    books, now = Ledger(), wall("2024-11-05 12:30:00")
+    books.enter(Spent(400.0), wall("2024-10-28 12:00:00"), wall("2024-10-28 12:00:00"))
+    books.enter(Spent(100.0), now, now)
+    books.forget(now)
+    books.clock_set(now, now - 10 * DAY_S)
+    for minute in range(60):
+        at = now - 10 * DAY_S + 60.0 * minute
+        books.forget(at)
+        assert books.spent(Window.DAY, at).amount == books.spent(Window.MONTH, at).amount == 500.0
+    assert read(books, now - 10 * DAY_S) == [500.0] * 3
+    books.clock_set(now - 10 * DAY_S + HOUR_S, now + HOUR_S)
+    books.forget(now + HOUR_S)
+    assert read(books, now + HOUR_S) == [0.0, 100.0, 100.0]
+    assert [spent.amount for _, spent in sorted(books.months.items())] == [400.0, 100.0]
+
+
+def test_a_clock_that_was_ahead_counts_once_in_the_hour_and_day_that_it_is_corrected_in() -> None:
+    books, now = Ledger(), wall("2024-11-05 12:30:00")
+    books.clock_set(now, now + 10 * DAY_S)
+    books.enter(Spent(100.0), now + 10 * DAY_S, now + 10 * DAY_S)
+    books.clock_set(now + 10 * DAY_S, now)
+    books.forget(now)
+    assert read(books, now) == [100.0] * 3
+    assert read(books, now + HOUR_S) == [0.0, 100.0, 100.0]
+    assert read(books, now + DAY_S) == [0.0, 0.0, 100.0]
+    assert books.mean_per_hour(now + 4 * HOUR_S) == pytest.approx(25.0)
+    assert books.mean_per_hour(now + 40 * HOUR_S) == 0.0
+
+
+@given(st.lists(st.integers(-15 * 24, 15 * 24), max_size=120))
+def test_no_jumps_of_a_clock_lose_anything(hours: list[int]) -> None:
+    """All within a moment, something spent at each: the present has at least what it had, and the sum is the same."""
+    books, now = Ledger(), wall("2024-11-05 12:30:00")
+    books.enter(Spent(100.0), now, now)
+    before = now
+    for hour in hours:
+        at = now + hour * HOUR_S
+        books.clock_set(before, at)
+        books.forget(at)
+        books.enter(Spent(1.0), at, at)
+        if at < now:
+            assert min(read(books, at)) >= 101.0
+        before = at
+    books.clock_set(before, now)
+    books.forget(now)
+    ahead = sum(hour >= 0 for hour in hours)
+    assert all(amount >= 100.0 + ahead for amount in read(books, now))
+    for book in (books.hours, books.days, books.months):
+        assert sum(spent.amount for spent in book.values()) == 100.0 + len(hours)
+        assert len(book) <= 2 * ledger.SET_KEPT + 1
 
 
 YEARS = st.integers(1971, 2100).filter(lambda year: year != 2024).map(lambda year: wall(f"{year}-07-08 12:30:00"))
