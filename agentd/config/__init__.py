@@ -39,7 +39,7 @@ from agentd.config.settings import (
     read_watch,
     state_dir,
 )
-from agentd.config.triggers import policy
+from agentd.config.triggers import HOMES, policy
 from agentd.core.model import FleetConfig
 from agentd.core.rates import Budget
 from agentd.core.rules import ThresholdTrigger
@@ -95,7 +95,8 @@ COUNT_MAX = 65_535
 MISSPELT_RATIO = 0.8
 
 _HOMES = (
-    dict.fromkeys(POOL_KEYS, "in pools.<name>")
+    HOMES
+    | dict.fromkeys(POOL_KEYS, "in pools.<name>")
     | dict.fromkeys(RULE_KEYS, "in autoscaling")
     | dict.fromkeys(TOP_KEYS, "at the top level")
 )

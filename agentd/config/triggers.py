@@ -132,6 +132,13 @@ KINDS = {
     "external": Kind(("sources",), _external),
     "adaptive": Kind(("wait_target_sec", "late_weight", "standby", "expert", "forecast"), _adaptive),
 }
+# Where a parameter belongs that one type alone has, for whoever writes it beside the triggers.
+HOMES = {
+    key: f"in a trigger: triggers: [{{type: {name}, {key}: ...}}]"
+    for name, kind in KINDS.items()
+    for key in kind.keys
+    if sum(key in other.keys for other in KINDS.values()) == 1
+}
 # What `policy` may name: the one trigger, with its defaults.
 POLICIES: dict[str, Trigger] = {
     "threshold": ThresholdTrigger(),

@@ -176,6 +176,23 @@ def test_a_trigger_that_cannot_be_read_is_no_second_one() -> None:
     assert "triggers[2] has no type" in found
 
 
+@pytest.mark.parametrize("key", ["forecast", "expert", "standby", "wait_target_sec", "late_weight"])
+@pytest.mark.parametrize("near", ["policy: adaptive", "triggers: [{type: demand}]", "max: 3"])
+def test_what_belongs_to_the_adaptive_trigger_says_so_beside_it(key: str, near: str) -> None:
+    (found,) = problems(f"pools: {{research: {{{key}: 1, {near}}}}}")
+    home = f"it belongs in a trigger: triggers: [{{type: adaptive, {key}: ...}}]"
+    assert found == f"f.yaml:1:20: unknown key pools.research.{key}: {home}"
+    (found,) = problems(trigger(f"type: demand, {key}: 1"))
+    assert found.endswith(home)
+
+
+def test_what_several_types_of_trigger_have_is_of_no_single_one() -> None:
+    (found,) = problems("pools: {research: {down_window_sec: 1}}")
+    assert "it belongs in a trigger" not in found
+    (found,) = problems(trigger("type: demand, scale_up_threshold: 1"))
+    assert found.endswith("it belongs in autoscaling")
+
+
 def test_policy_and_triggers_must_agree() -> None:
     (found,) = problems("pools: {research: {policy: demand, triggers: [{type: threshold}]}}")
     assert "pools.research has policy demand, and triggers without one of that type" in found
