@@ -8,14 +8,12 @@ tried again later with a new segment.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +22,7 @@ from agentd.core.controller import Controller
 from agentd.core.messages import ConfigChanged, Event, Outcome
 from agentd.core.model import Decision, FleetConfig
 from agentd.recording import codec, configurations, told
-from agentd.recording.segments import CAPACITY, END, FORMAT, OWNER, SUFFIX, WALL, SegmentFile, make_room
+from agentd.recording.segments import CAPACITY, END, FORMAT, OWNER, WALL, SegmentFile, make_room, next_path
 from agentd.recording.whole import Whole, WholeController
 
 SEGMENT_BYTES_MAX = 8 * 1024 * 1024
@@ -231,12 +229,7 @@ class Recorder:
         """A new file; its first line."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._look_at_the_disk()
-        moment = datetime.fromtimestamp(item.wall, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-        path = self._directory / f"{moment}-{item.epoch}{SUFFIX}"
-        for number in itertools.count(1):
-            if not path.exists():
-                break
-            path = self._directory / f"{moment}-{item.epoch}-{number:03}{SUFFIX}"
+        path = next_path(self._directory, item.wall)
         self._file, self._began_at = SegmentFile(path), item.at
         removed = configurations.hidden_in(item.whole.removed, self._salt)
         config = configurations.hidden(item.config, self._salt)
@@ -268,8 +261,10 @@ class Recorder:
         if end:
             lines.append(codec.text([self._last_at, END, None]))
         packed = self._file.packed(lines, end=end)
-        oldest = self._clock.wall() - self._bounds.days * 86_400.0
-        make_room(self._directory, self._file.path, len(packed), self._bounds.bytes_max, oldest)
+        make_room(
+            self._directory, self._file.path, len(packed), self._bounds.bytes_max,
+            wall=self._clock.wall(), age_s_max=self._bounds.days * 86_400.0,
+        )  # fmt: skip
         self._look_at_the_disk()
         self._file.write(packed)
         self._size = self._began_at, self._file.bytes

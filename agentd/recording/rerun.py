@@ -100,18 +100,39 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
 
 
 def from_time(paths: list[Path], since: float | None) -> Iterator[Path]:
-    """Those of `paths`, oldest first, that may have something from the wall time `since` on."""
-    for path, following in zip(paths, [*paths[1:], None], strict=True):
-        if since is None or following is None or _begins(following) >= since:
+    """Those of `paths`, oldest first, that may have something from the wall time `since` on.
+
+    A clock that was set back while a segment was written let it reach further than to where the next one begins.
+    """
+    begins = [None if since is None else _begin(path) for path in paths]
+    for path, begun, following in zip(paths, begins, [*begins[1:], None], strict=True):
+        if since is None or begun is None or following is None or _latest(begun, following) >= since:
             yield path
 
 
-def _begins(path: Path) -> float:
-    """At what wall time; of a segment that says nothing, never too early."""
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """Of a segment: of which run of agentd, and when by both clocks."""
+
+    epoch: object
+    at: float
+    wall: float
+
+
+def _begin(path: Path) -> _Beginning | None:
+    """None: it does not say."""
     try:
-        return Segment(path).wall
-    except TornError:
+        segment = Segment(path)
+        return _Beginning(segment.header["epoch"], float(segment.header["at"]), segment.wall)
+    except (TornError, KeyError, TypeError, ValueError):  # of the latter `rerun` tells
+        return None
+
+
+def _latest(begun: _Beginning, following: _Beginning) -> float:
+    """The latest wall time in a segment before `following`. Of another run of agentd nobody knows how it ended."""
+    if begun.epoch != following.epoch:
         return math.inf
+    return following.wall + max(0.0, (begun.wall - begun.at) - (following.wall - following.at))
 
 
 def _event(path: Path, line: Line) -> Event:

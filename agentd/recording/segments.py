@@ -1,8 +1,11 @@
-"""The files of a recording: one directory of segments, each complete in itself, oldest first by name.
+"""The files of a recording: one directory of segments, each complete in itself, numbered in the order of writing.
 
 A segment is a gzip file of JSON lines. The first is its header: what wrote it, the configuration, and the controller's
 state. Each line after that is `[at, name, fields]` of an event, with what came of it as a fourth where that is more
 than "go on", or `[at, "+...", value]` of something else (`LINES`). `at` is monotonic.
+
+What a clock said is in their names for people. It may be wrong, and set, and decides neither their order nor, by one
+look or one segment alone, which of them is too old.
 
 agentd may be killed at any moment, and the machine with it: a segment is read up to where it is torn. `zcat` shows it.
 """
@@ -11,9 +14,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,10 @@ OWNER = "agentd recording"
 CAPACITY, WALL, END = "+capacity", "+wall", "+end"
 LINES = (CAPACITY, WALL, END)
 
+# So many segments that have ended must have been written last when others were too old already, for these to go.
+CONFIRMED_BY = 2
+
+_NUMBER = re.compile(r"(\d+)-")
 _MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 256 * 1024
@@ -126,12 +135,32 @@ def listed(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     try:
-        found = sorted(path for path in place.iterdir() if path.name.endswith(SUFFIX))
+        found = _in_order(place)
     except OSError as error:
         raise RecordingError(f"cannot read {place}: {error.strerror}") from error
     if not found:
         raise RecordingError(f"there is no recording in {place}")
     return found
+
+
+def next_path(directory: Path, wall: float) -> Path:
+    """Of a segment that begins at `wall`: behind all that are there."""
+    number = max((_number(path) for path in _in_order(directory)), default=0) + 1
+    return directory / f"{number:06}-{datetime.fromtimestamp(wall, UTC):%Y%m%dT%H%M%S}{SUFFIX}"
+
+
+def _in_order(directory: Path) -> list[Path]:
+    """The segments, oldest first."""
+    return sorted(
+        (path for path in directory.iterdir() if path.name.endswith(SUFFIX)),
+        key=lambda path: (_number(path), path.name),
+    )
+
+
+def _number(path: Path) -> int:
+    """0: an agentd wrote it that did not number them."""
+    found = _NUMBER.match(path.name)
+    return int(found[1]) if found else 0
 
 
 class SegmentFile:
@@ -159,17 +188,40 @@ class SegmentFile:
         os.close(self._file)
 
 
-def make_room(directory: Path, keep: Path | None, needed: int, bytes_max: int, oldest_wall: float) -> None:
-    """Delete the oldest segments but `keep` until `needed` more bytes fit, and all last written before `oldest_wall`.
+def make_room(
+    directory: Path, keep: Path | None, needed: int, bytes_max: int, *, wall: float, age_s_max: float
+) -> None:  # fmt: skip
+    """Delete the oldest segments but `keep` until `needed` more bytes fit, and all that are too old at `wall`.
 
     Raises:
         OSError: they do not fit.
     """
-    found = [(path, path.stat()) for path in sorted(directory.iterdir()) if path.name.endswith(SUFFIX)]
+    found = [(path, path.stat()) for path in _in_order(directory)]
     total = sum(info.st_size for _, info in found) + needed
-    for path, info in found:
-        if path != keep and (total > bytes_max or info.st_mtime < oldest_wall):
+    ended = [(path, info) for path, info in found if path != keep]
+    aged = _aged([info.st_mtime for _, info in ended], wall, age_s_max)
+    for number, (path, info) in enumerate(ended):
+        if total > bytes_max or number < aged:
             path.unlink()
             total -= info.st_size
     if total > bytes_max:
         raise OSError(0, f"{bytes_max} bytes are too few for one segment: raise history.record_max")
+
+
+def _aged(written: list[float], wall: float, age_s_max: float) -> int:
+    """How many of the oldest are too old, by when each was written last.
+
+    The latest must say so too: a clock may be wrong at `wall`, and as one was written. So may it have been when others
+    were; only what is older than all that stays goes.
+    """
+    latest = written[-CONFIRMED_BY:]
+    if len(latest) < CONFIRMED_BY:
+        return 0
+    wall = min(wall, *latest)
+    aged = 0
+    for number, at in enumerate(written, 1):
+        if at < wall - age_s_max:
+            aged = number
+        elif at <= wall:  # what is ahead says nothing
+            break
+    return aged

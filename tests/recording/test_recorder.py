@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from world import World
 
 from agentd.recording import recorder as recording
 from agentd.recording.rerun import rerun
-from agentd.recording.segments import Segment, SegmentFile, listed, make_room
+from agentd.recording.segments import Segment, SegmentFile, listed, make_room, next_path
 
 
 def size(directory: Path) -> int:
@@ -44,16 +45,65 @@ def test_the_directory_never_takes_more_than_its_bound_and_the_oldest_goes_first
     assert [one.first for one in made] == [None] * len(made)
 
 
+DAY_S = 86_400.0
+
+
+def segments_of(directory: Path, *days: float) -> list[Path]:
+    """One byte each, in the order of writing, last written on that day."""
+    for number, day in enumerate(days, 1):
+        path = directory / f"{number:06}-20260131T000000.jsonl.gz"
+        path.write_bytes(b"x")
+        os.utime(path, (day * DAY_S, day * DAY_S))
+    return sorted(directory.iterdir())
+
+
+def left(directory: Path, keep: Path, *, day: float, bytes_max: int = 1000) -> list[int]:
+    """The numbers of the segments that are left when room was made on that day, 7 days being kept."""
+    make_room(directory, keep, 1, bytes_max, wall=day * DAY_S, age_s_max=7 * DAY_S)
+    return [int(path.name[:6]) for path in listed(directory)]
+
+
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.jsonl.gz").write_bytes(b"x")
+    *_, keep = segments_of(tmp_path, 100, 101, 102, 109, 109.5, 110)
     (tmp_path / "notes.txt").write_bytes(b"not ours")
-    keep = tmp_path / "2.jsonl.gz"
-    oldest = keep.stat().st_mtime + 60.0
-    make_room(tmp_path, keep, 1, 1000, oldest)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.jsonl.gz", "notes.txt"]
+    assert left(tmp_path, keep, day=110) == [3, 4, 5, 6]
+    assert (tmp_path / "notes.txt").exists()
     with pytest.raises(OSError, match="too few for one segment"):
-        make_room(tmp_path, keep, 1000, 1000, oldest)
+        left(tmp_path, keep, day=110, bytes_max=1)
+    assert [path.name for path in listed(tmp_path)] == [keep.name]
+
+
+@pytest.mark.parametrize("day", [475.0, -20_000.0])
+def test_a_clock_that_is_wrong_for_one_look_deletes_nothing(tmp_path: Path, day: float) -> None:
+    *_, keep = segments_of(tmp_path, 104, 105, 106, 109, 110)
+    assert left(tmp_path, keep, day=day) == [1, 2, 3, 4, 5]
+
+
+def test_a_clock_that_is_wrong_as_a_segment_ends_and_the_next_begins_deletes_nothing(tmp_path: Path) -> None:
+    *_, keep = segments_of(tmp_path, 104, 105, 106, 475, 475)
+    assert left(tmp_path, keep, day=475) == [1, 2, 3, 4, 5]
+
+
+def test_segments_of_a_clock_that_was_set_back_go_in_their_order(tmp_path: Path) -> None:
+    *_, keep = segments_of(tmp_path, 104, 50, 51, 109, 110, 110)
+    assert left(tmp_path, keep, day=110) == [1, 2, 3, 4, 5, 6]
+    assert left(tmp_path, keep, day=110, bytes_max=5) == [3, 4, 5, 6]
+
+
+def test_a_segment_of_a_clock_that_was_ahead_holds_up_no_older_and_no_later_ones(tmp_path: Path) -> None:
+    *_, keep = segments_of(tmp_path, 100, 475, 101, 109, 110, 110)
+    assert left(tmp_path, keep, day=110) == [4, 5, 6]
+
+
+def test_segments_are_numbered_behind_those_that_were_not(tmp_path: Path) -> None:
+    for name in ("20260131T110000.000-7", "20260131T110000.000-7-001"):
+        (tmp_path / f"{name}.jsonl.gz").touch()
+    for wall in (1.8e9, 1.7e9, 1.75e9):
+        next_path(tmp_path, wall).touch()
+    assert [path.name.split(".")[0] for path in listed(tmp_path)] == [
+        "20260131T110000", "20260131T110000",
+        "000001-20270115T080000", "000002-20231114T221320", "000003-20250615T150640",
+    ]  # fmt: skip
 
 
 def test_a_segment_also_ends_after_a_while(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from agentd.core.messages import InstancesListed
 from agentd.core.model import Direction, HostSample, PoolConfig
 from agentd.core.rules import AdaptiveTrigger
 from agentd.recording import segments
+from agentd.recording.recorder import SEGMENT_S_MAX
 from agentd.recording.rerun import Rerun, from_time, rerun
 from agentd.recording.segments import RecordingError, Segment, listed
 
@@ -181,6 +182,20 @@ def test_only_the_time_that_is_asked_for_counts(tmp_path: Path) -> None:
         one.messages for one in whole
     )
     assert rerun(listed(tmp_path)[0], version=VERSION, until=WALL - 1.0) is None
+
+
+def test_a_clock_that_is_set_back_hides_nothing_of_the_time_that_is_asked_for(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, segment_bytes_max=1 << 30))
+    world.boot()
+    world.run_until(100.0)
+    world.clock.offset -= 5000.0
+    world.run_until(2.5 * SEGMENT_S_MAX)
+    world.recorder.close()
+    first, second, third = listed(tmp_path)
+    assert list(from_time([first, second, third], WALL + 50.0)) == [first, second, third]
+    made = rerun(first, version=VERSION, since=WALL + 50.0)
+    assert made is not None and made.messages > 0
+    assert list(from_time([first, second, third], WALL + 2 * SEGMENT_S_MAX)) == [third]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
