@@ -33,7 +33,8 @@ def test_what_waits_at_an_agent_that_drains_is_done_by_another(fleet: Fleet) -> 
     fleet.ctl("up", "2", "--pool", "research")
     fleet.ready(core, victim)
     answers: list[tuple[int, Any]] = []
-    tasks = [offer(fleet.ports[2], 1.5, answers) for _ in range(4)]
+    # Long enough that also on a busy machine none of them ends before the drain has come.
+    tasks = [offer(fleet.ports[2], 3.0, answers) for _ in range(4)]
     fleet.until("three wait", lambda: fleet.ps()[victim]["queue_length"] == 3)
     fleet.ctl("down", "1", "--pool", "research")
     fleet.until("its door is closed", lambda: call(fleet.ports[2], "GET", "/healthz")[0] == 503)

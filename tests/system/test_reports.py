@@ -111,7 +111,9 @@ def test_an_agent_reports_itself_and_nobody_else(agentd: Agentd) -> None:
         text = f"{VICTIM} is reported only from its own unit; pid {one['pid']} is of agent@{OTHER}.service"
         assert one["answers"] == {OTHER: "taken", VICTIM: f"PERMISSION_DENIED: {text}"}
     assert load(agentd, VICTIM) == load(agentd, OTHER) == 0.25
-    assert all(one["answers"][VICTIM] == "taken" for one in answers(agentd, VICTIM))
+    # In between nobody may be there to answer; what is said to be another's is refused.
+    said_to_it = {one["answers"][VICTIM] for one in answers(agentd, VICTIM)}
+    assert not [answer for answer in said_to_it if answer != "taken" and not answer.startswith("UNAVAILABLE")]
     assert len(warnings(agentd)) == 1
     assert f"agent@{OTHER}.service" in warnings(agentd)[0]
 
