@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,31 +20,40 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def run(script: str, *options: str) -> str:
+def run(script: str, *options: str, own_tmp: str = "") -> str:
     words = [sys.executable, str(BENCH / f"{script}.py"), *options]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    env = {**os.environ, "TMPDIR": own_tmp} if own_tmp else None
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def figures(script: str, file: Path, *options: str) -> dict[str, float]:
+def figures(script: str, file: Path, *options: str, own_tmp: str = "") -> dict[str, float]:
     """The medians that `script` writes; it must print them too."""
-    printed = run(script, "--json", str(file), *options)
+    printed = run(script, "--json", str(file), *options, own_tmp=own_tmp)
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["script"] == f"{script}.py"
     assert all(figure["what"] in printed for figure in report["figures"])
     return {figure["what"]: figure["median"] for figure in report["figures"]}
 
 
-def agents_left() -> set[str]:
-    """The agents of benchmarks that run, by the temporary directory in their environment."""
+@pytest.fixture
+def own_tmp() -> Iterator[str]:
+    """A temporary directory that no other benchmark uses, with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as path:
+        yield path
+
+
+def agents_left(own_tmp: str) -> set[str]:
+    """The agents of the benchmark that runs in `own_tmp`, by their environment."""
+    start = f"AGENTD_ENDPOINT=unix:{own_tmp}/".encode()
     found = set()
     for place in Path("/proc").glob("[0-9]*/environ"):
         try:
             marks = place.read_bytes().split(b"\0")
         except OSError:  # it has ended, or belongs to another user
             continue
-        found |= {os.fsdecode(mark) for mark in marks if mark.startswith(b"AGENTD_ENDPOINT=unix:/tmp/agentd-bench-")}
+        found |= {os.fsdecode(mark) for mark in marks if mark.startswith(start)}
     return found
 
 
@@ -159,24 +170,22 @@ def test_policies_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.host
-def test_heartbeats_counts_beats_in_the_core_and_leaves_nobody_behind(tmp_path: Path) -> None:
-    before = agents_left()
+def test_heartbeats_counts_beats_in_the_core_and_leaves_nobody_behind(tmp_path: Path, own_tmp: str) -> None:
     small = ("--rounds", "1", "--callers", "2", "--seconds", "0.2")
-    found = figures("heartbeats", tmp_path / "report.json", *small)
+    found = figures("heartbeats", tmp_path / "report.json", *small, own_tmp=own_tmp)
     assert found["beats/s, agentd's core"] > 0
     assert found["beats/s, bare grpc.aio"] > 0
-    assert agents_left() <= before
+    assert agents_left(own_tmp) == set()
 
 
 @pytest.mark.host
-def test_sessions_counts_those_that_are_served_and_those_that_are_back(tmp_path: Path) -> None:
-    before = agents_left()
+def test_sessions_counts_those_that_are_served_and_those_that_are_back(tmp_path: Path, own_tmp: str) -> None:
     small = ("--count", "6", "--per-connection", "2", "--seconds", "0.5", "--settle", "0")
-    found = figures("sessions", tmp_path / "report.json", *small)
+    found = figures("sessions", tmp_path / "report.json", *small, own_tmp=own_tmp)
     for server in ("agentd", "bare grpc.aio"):
         assert found[f"first to last session served, {server}"] > 0
         assert found[f"restart to all back, {server}"] > 0
-    assert agents_left() <= before
+    assert agents_left(own_tmp) == set()
 
 
 @pytest.mark.host
