@@ -18,7 +18,7 @@ from agentd.core.metrics import Totals
 from agentd.core.model import PoolName
 from agentd.core.rules import AUTO, AdaptiveTrigger
 from agentd.core.season import DAY_SLOTS, LEADS, SLOT_S
-from agentd.core.shadow import FORECAST_BETTER_RATIO, FORECAST_TRIAL_S
+from agentd.core.shadow import FORECAST_BETTER_RATIO, FORECAST_TRIAL_S, Trial
 from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool
 from agentd.core.views import ForecastSkill, ForecastSlot, ForecastView
 
@@ -65,21 +65,21 @@ def heeds(trigger: AdaptiveTrigger, learned: Learned | None) -> bool:
     """Whether the forecast may raise the pool now."""
     if trigger.forecast != AUTO:
         return trigger.forecast == "on"
-    trial = learned.shadows.trial if learned and learned.shadows else None
+    trial = _trial(learned)
     return trial is not None and trial.heeded
 
 
 def heeded(pool: Pool) -> bool | None:
-    """Whether `pool` heeds its forecast; None: it has no trigger that could."""
-    for trigger in pool.config.triggers:
-        if isinstance(trigger, AdaptiveTrigger):
-            return pool.forecast is not None and pool.forecast.ready and heeds(trigger, pool.adaptive)
-    return None
+    """Whether `pool` heeds its forecast; None: it has no trigger that could. `standing` says why."""
+    trigger = _trigger(pool)
+    if trigger is None:
+        return None
+    return pool.forecast is not None and pool.forecast.ready and heeds(trigger, pool.adaptive)
 
 
 def standing(pool: Pool) -> Standing:
     """Whether `pool` heeds its forecast, and why."""
-    trigger = next((each for each in pool.config.triggers if isinstance(each, AdaptiveTrigger)), None)
+    trigger = _trigger(pool)
     if trigger is None:
         text = "it is only shown: the pool has no adaptive trigger, which alone heeds one"
         return Standing(False, "forecast_unused", text, may_be=False)
@@ -91,13 +91,13 @@ def standing(pool: Pool) -> Standing:
         return Standing(False, "forecast_learning", text)
     if trigger.forecast == "on":
         return Standing(True, "forecast_on", "forecast: on in the configuration")
-    trial = pool.adaptive.shadows.trial if pool.adaptive and pool.adaptive.shadows else None
-    if pool.adaptive is None or pool.adaptive.shadows is None or trial is None:
+    trial = _trial(pool.adaptive)
+    if trial is None:
         return Standing(False, "forecast_in_shadow", "it has to run in shadow for a day first")
-    lived_s, saved = trial.lived_s, 100.0 * trial.saved_ratio
+    saved = 100.0 * trial.saved_ratio
     would = f"save {saved:.1f} %" if saved >= 0.0 else f"cost {-saved:.1f} % more"
-    if lived_s < FORECAST_TRIAL_S:
-        text = f"it runs in shadow for a day first, so far {lived_s / 3600.0:.1f} h, in which it would {would}"
+    if trial.lived_s < FORECAST_TRIAL_S:
+        text = f"it runs in shadow for a day first, so far {trial.lived_s / 3600.0:.1f} h, in which it would {would}"
         return Standing(False, "forecast_in_shadow", text)
     if trial.heeded:
         return Standing(True, "forecast_pays", f"of the last week it would {would}")
@@ -134,6 +134,17 @@ def show(fleet: Fleet, name: PoolName, label: str, now: float) -> ForecastView |
         name, label, labels, stands.heeded, stands.code, stands.text, forecast.seen * SLOT_S, SEEN_SLOTS * SLOT_S,
         tuple(slots), skills, fleet.wall(now),
     )  # fmt: skip
+
+
+def _trigger(pool: Pool) -> AdaptiveTrigger | None:
+    for trigger in pool.config.triggers:  # asked for in every evaluation
+        if isinstance(trigger, AdaptiveTrigger):
+            return trigger
+    return None
+
+
+def _trial(learned: Learned | None) -> Trial | None:
+    return learned.shadows.trial if learned and learned.shadows else None
 
 
 def _by_label(pool: Pool) -> dict[str, int]:

@@ -119,7 +119,7 @@ class Shadow:
 
 @dataclass(slots=True)
 class Trial:
-    """Two more shadows, both with the leader's expert, one of which keeps what the forecast expects.
+    """Two more shadows, both with the expert that the pool follows, one of which keeps what the forecast expects.
 
     `lived_s`: for how long. `heeded`: whether that has saved enough, and has not stopped to.
     """
