@@ -105,15 +105,19 @@ class Workload:
         self._on_change()
 
     def report(self, window_s: float) -> Report:
-        """The numbers now; load and response times over the last `window_s` seconds."""
+        """The numbers now; load and response times over the last `window_s` seconds, or since the last report.
+
+        The longer of the two: what an agent did while its report was late is told with it, not forgotten.
+        """
         with self._lock:
             now = self._count_up_to_now()
+            since = min(now - window_s, self._opened)
             if now > self._opened:
                 self._spans.append(_Span(self._opened, now, self._area))
                 self._opened, self._area = now, 0.0
-            times = sorted(took for when, took in self._finished if when > now - window_s)
+            times = sorted(took for when, took in self._finished if when > since)
             return Report(
-                load=self._mean_load(now - window_s) if self._load_given is None else self._load_given,
+                load=self._mean_load(since) if self._load_given is None else self._load_given,
                 queue_length=self._queue_length,
                 in_flight=self._in_flight,
                 tasks_completed=self._completed,

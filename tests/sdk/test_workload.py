@@ -85,12 +85,25 @@ def test_response_times_are_those_of_the_window() -> None:
         workload.begin()
         since, time.now = time.now, time.now + took
         workload.end(since)
-    report = workload.report(10.0)
+        report = workload.report(10.0)
     assert (report.response_time_p50_s, report.response_time_p95_s) == (2.0, 4.0)
     time.now += 10
     report = workload.report(10.0)
     assert (report.response_time_p50_s, report.response_time_p95_s) == (None, None)
     assert report.tasks_completed == 5
+
+
+def test_a_late_report_tells_all_that_was_done_since_the_one_before() -> None:
+    workload, time = make(1)
+    workload.report(10.0)
+    workload.begin()
+    time.now += 5
+    workload.end(time.now - 5)
+    time.now += 15
+    late = workload.report(10.0)
+    assert (late.response_time_p50_s, late.load) == (5.0, 0.25)
+    time.now += 10
+    assert workload.report(10.0).response_time_p50_s is None
 
 
 def test_a_response_time_counts_from_when_the_task_was_accepted() -> None:
