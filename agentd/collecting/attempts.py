@@ -7,7 +7,6 @@ import contextlib
 import math
 from collections.abc import Callable
 
-from agentd.collecting.kinds import open_reader
 from agentd.collecting.reading import Reader, ReadFailed, cause, one_line
 from agentd.core.rules import QUEUE, CollectorConfig
 
@@ -22,6 +21,8 @@ def opened(config: CollectorConfig) -> Reader:
     Raises:
         ReadFailed: it cannot be opened.
     """
+    from agentd.collecting.kinds import open_reader
+
     return open_reader(config.kind, config.settings)
 
 

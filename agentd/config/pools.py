@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from agentd.config.collectors import read_collectors
 from agentd.config.costs import budget, rates
 from agentd.config.guards import read_guards
 from agentd.config.nodes import Section, Value, line_in
@@ -33,7 +32,7 @@ from agentd.core.model import (
     RestartPolicy,
 )
 from agentd.core.rates import Budget, Rates
-from agentd.core.rules import ThresholdTrigger
+from agentd.core.rules import CollectorConfig, ThresholdTrigger
 
 PORT_MIN, PORT_MAX = 1024, 65535
 COOLDOWN_SEC_MAX = 30 * 86_400.0
@@ -206,7 +205,7 @@ def _read_pool(name: str, pools: Section | None, ranges: Section, shared: Shared
         ports=ports,
         triggers=triggers,
         policy=", ".join(dict.fromkeys(trigger.kind for trigger in triggers)),
-        collectors=read_collectors(section),
+        collectors=_collectors(section),
         scale_up_cooldown_s=section.read("scale_up_cooldown_sec", shared.scale_up_cooldown_s, cooldown),
         scale_down_cooldown_s=section.read("scale_down_cooldown_sec", shared.scale_down_cooldown_s, cooldown),
         quick_up_cooldown_s=quick.read("scale_up_cooldown_sec", 0.0, cooldown),
@@ -269,6 +268,14 @@ def _read_ports(
     if given is None:
         return fallback, None
     return given.attempt(fallback, port_range), given.node
+
+
+def _collectors(section: Section) -> tuple[CollectorConfig, ...]:
+    if "collectors" not in section:  # most pools have none, and their kinds take a while to load
+        return ()
+    from agentd.config.collectors import read_collectors
+
+    return read_collectors(section)
 
 
 def _command(value: Value) -> tuple[str, ...]:
