@@ -64,14 +64,10 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         learned.shadows = Shadows.beginning(sums.count, now)
     elif now - shadows.lived_at > AWAY_S:
         shadows.lived_at = now
-        learned.flow.take_lately()
+        learned.flow.take_lately(trigger.wait_target_s)
     elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):
-        came, freed_per_s = learned.flow.take_lately()
-        slots = pool.config.concurrency
-        step = Step(
-            view, now, now - shadows.lived_at, came, freed_per_s, start_s, slots, pool.min, pool.max,
-            trigger.wait_target_s, trigger.standby,
-        )  # fmt: skip
+        lately, slots = learned.flow.take_lately(trigger.wait_target_s), pool.config.concurrency
+        step = Step(view, now, now - shadows.lived_at, lately, start_s, slots, pool.min, pool.max, trigger.standby)
         shadows.live(step, trigger.late_weight, _kept(learned, slots), _pinned(trigger))
     if now - learned.saved_at >= SAVE_S:
         learned.saved_at = now

@@ -25,8 +25,22 @@ TASKS_REMEMBERED = 3000.0
 SERVICE_S_MIN = 0.001
 # Reports cross each other; what has not come back after this long has left without being done.
 DEBT_S_MAX = 30.0
+# Of how many pieces the last arrivals are kept, which may still be waiting in time.
+FRESH_PIECES = 8
 # Silence for longer than this (agentd was away) begins a new stream; what was learned of the service time stays.
 GAP_S_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """What has passed through since the last look: `came` and `done` tasks, and `busy_s`, the seconds that slots were
+    at work. `at_work`: slots that were at work at that look. `fresh`: tasks that came within the wait target."""
+
+    came: float
+    done: float
+    busy_s: float
+    at_work: float
+    fresh: float
 
 
 @dataclass(slots=True)
@@ -48,6 +62,8 @@ class Flow:
     arrived_lately: float = 0.0
     done_lately: float = 0.0
     busy_lately_s: float = 0.0
+    at_work_then: float = 0.0
+    fresh: list[tuple[float, float]] = field(default_factory=list)  # (until when, how many came), oldest first
     debt_at: float = 0.0  # since when more has left than came, of that; 0: not
     # The most that had arrived by any moment; where it is less by now, the least since then, and for how long it is.
     most: float = 0.0
@@ -86,7 +102,7 @@ class Flow:
             # What is done while nobody is said to work says nothing of how long it took.
             if at_work > 0.0 or self.at_work > 0.0:
                 self.done += done
-                self.done_lately += done
+            self.done_lately += done
             # Reports do not come at one moment: what seems to have left without being done comes back with the next.
             self.arrived += came
             self.arrived_lately += came
@@ -101,10 +117,9 @@ class Flow:
             if len(self.marks) > 2 * LONG_S / MARK_S:
                 del self.marks[: bisect_left(self.marks, (now - LONG_S, -math.inf)) - 1]
 
-    def take_lately(self) -> tuple[float, float]:
-        """Tasks that have arrived since this was asked last, and the busy slots freed per second, as a share."""
+    def take_lately(self, wait_target_s: float) -> Lately:
+        """What has passed through since this was asked last."""
         came = max(0.0, self.arrived_lately)
-        per_s = self.done_lately / self.busy_lately_s if self.busy_lately_s > 0.0 else 1.0 / self.service_s
         self.arrived_lately = min(0.0, self.arrived_lately)
         if self.arrived_lately == 0.0:
             self.debt_at = 0.0
@@ -112,14 +127,28 @@ class Flow:
             self.debt_at = self.at
         elif self.at - self.debt_at > DEBT_S_MAX:
             self.arrived_lately = self.debt_at = 0.0
+        lately = Lately(came, self.done_lately, self.busy_lately_s, self.at_work_then, self._fresh(came, wait_target_s))
         self.done_lately = self.busy_lately_s = 0.0
-        return came, per_s
+        self.at_work_then = self.at_work
+        return lately
+
+    def _fresh(self, came: float, wait_target_s: float) -> float:
+        """Tasks that came within the wait target, `came` of them until now."""
+        fresh = self.fresh
+        while fresh and fresh[0][0] <= self.at - wait_target_s:
+            fresh.pop(0)
+        if came and fresh and self.at - fresh[-1][0] < wait_target_s / FRESH_PIECES:
+            fresh[-1] = (fresh[-1][0], fresh[-1][1] + came)
+        elif came:
+            fresh.append((self.at, came))
+        return sum(number for _, number in fresh)
 
     def _begin(self, now: float) -> None:
         self.began = self.at = now
         self.arrived = self.arrived_lately = self.done_lately = self.busy_lately_s = 0.0
         self.debt_at = self.most = self.least = self.short_s = 0.0
         self.marks.clear()
+        self.fresh.clear()
 
     def _write_off(self, passed_s: float) -> None:
         """What has left without being done, and does not come back, has arrived all the same: a queue was purged."""

@@ -50,6 +50,7 @@ def load(value: dict[str, Any], shift: float) -> Learned:
     flow.at += shift
     flow.debt_at += shift if flow.debt_at else 0.0
     flow.marks = [(at + shift, count) for at, count in flow.marks]
+    flow.fresh = [(at + shift, count) for at, count in flow.fresh]
     learned = Learned(flow, saved_at=value["saved_at"] + shift, forecast=value.get("forecast", 0.0))
     if isinstance(value["peaks"], dict):
         learned.peaks = [value["peaks"].get(expert.name, 0.0) for expert in EXPERTS]
@@ -68,5 +69,5 @@ def load(value: dict[str, Any], shift: float) -> Learned:
 
 
 def _shadow(saved: list[Any], shift: float) -> Shadow:
-    count, ready, demand, peak, coming, paid, held_s = saved
-    return Shadow(count, ready, demand, peak, [(at + shift, number) for at, number in coming], paid, held_s)
+    count, ready, demand, peak, coming, *others = saved
+    return Shadow(count, ready, demand, peak, [(at + shift, number) for at, number in coming], *others)

@@ -6,7 +6,9 @@ its instances, and a price for each task that would have waited for longer than 
 has paid least lately is the one to follow (follow the leader: Cesa-Bianchi and Lugosi, Prediction, Learning, and Games,
 2006, chapter 2; every expert is seen at every moment, as what arrives does not depend on whom we follow).
 
-A shadow is a fluid: tasks are fractions, and all take the mean time. Times are seconds, costs instance-seconds.
+A shadow finishes a task when the real agents do, as far as it has as many at work; where it has more at work than they,
+those take the mean time. So where neither makes tasks wait, both have the same tasks. Times are seconds, costs
+instance-seconds; tasks may be fractions.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 from dataclasses import dataclass, field
 
 from agentd.core.experts import EXPERTS, Expert, Outlook, band, remembered
+from agentd.core.flow import Lately
 
 # What was paid counts half as much after two thirds of this time.
 MEMORY_S = 86_400.0
@@ -35,7 +38,7 @@ NEEDED_RATIO = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What all shadows live through: `came` tasks in `passed_s` up to `now`. `freed_per_s`: the share of busy slots.
+    """What all shadows live through: `passed_s` up to `now`, in which `lately` passed through the real agents.
 
     A start takes `start_s`; an instance works on `slots` tasks; there are between `least` and `most` of them, `standby`
     more than the tasks at hand need.
@@ -44,13 +47,11 @@ class Step:
     view: Outlook
     now: float
     passed_s: float
-    came: float
-    freed_per_s: float
+    lately: Lately
     start_s: float
     slots: int
     least: int
     most: int
-    wait_target_s: float
     standby: int = 0
 
 
@@ -58,7 +59,8 @@ class Step:
 class Shadow:
     """The fleet of one expert. `coming`: (ready at, how many), oldest first; `count` is with them.
 
-    `paid`: what it has cost, `held_s`: the time of its instances alone, both as remembered.
+    `paid`: what it has cost, `held_s`: the time of its instances alone, both as remembered. `open`: of the tasks that
+    wait, those of which it is not known yet whether they wait for too long.
     """
 
     count: int
@@ -68,24 +70,32 @@ class Shadow:
     coming: list[tuple[float, int]] = field(default_factory=list)
     paid: float = 0.0
     held_s: float = 0.0
+    open: float = 0.0
 
     def live(self, expert: Expert, step: Step, kept: int = 0) -> float:
-        """Live through `step`; the tasks that waited too long. At least `kept` instances are kept."""
+        """Live through `step`; the tasks that have waited for too long by now. At least `kept` instances are kept."""
         # All of them live in every step, and to choose between two numbers without a call takes half as long.
-        view, came = step.view, step.came
+        view, lately = step.view, step.lately
         while self.coming and self.coming[0][0] <= step.now:
             self.ready += self.coming.pop(0)[1]
         capacity = float(self.ready * step.slots)
         before = self.demand
-        there = before + came
-        mean = (before + there) / 2.0
-        done = (mean if mean < capacity else capacity) * step.freed_per_s * step.passed_s
-        there = there - done if done < there else 0.0
-        self.demand = there
-        mean = (before + there) / 2.0
-        over = (there if there > mean else mean) - capacity
-        waits = over > 0.0 and (capacity <= 0.0 or over * view.service_s / capacity > step.wait_target_s)
+        usual = lately.busy_s / step.passed_s
+        at_work = usual - lately.at_work + (before if before < capacity else capacity)
+        at_work = 0.0 if at_work < 0.0 else at_work if at_work < capacity else capacity
+        done = lately.done
+        if at_work > usual:
+            done += (at_work - usual) * step.passed_s / view.service_s
+        elif at_work < usual:
+            done *= at_work / usual
+        there = before + lately.came
+        self.demand = there = there - done if done < there else 0.0
         waiting = there - capacity if there > capacity else 0.0
+        # In the order in which they came: who came last may wait for as long as they may.
+        unknown = self.open + lately.came
+        unknown = unknown if unknown < waiting else waiting
+        late = unknown - lately.fresh
+        self.open = lately.fresh if late > 0.0 else unknown
         urgent = floor = view.floor(there - waiting, waiting)
         if expert.relied_ratio:
             urgent = view.floor(there - waiting, waiting, expert.relied_ratio)
@@ -99,7 +109,7 @@ class Shadow:
         wanted = step.least if wanted < step.least else step.most if wanted > step.most else wanted
         if wanted != self.count:
             self._resize(wanted, step.now + step.start_s)
-        return came if waits else 0.0
+        return late if late > 0.0 else 0.0
 
     def _resize(self, wanted: int, ready_at: float) -> None:
         if wanted > self.count:
@@ -185,7 +195,7 @@ class Shadows:
         held_s = [fleet.count * step.passed_s for fleet in self.fleets]
         late = [fleet.live(expert, step) for expert, fleet in zip(EXPERTS, self.fleets, strict=True)]
         self.hours_s = self.hours_s * kept_ratio + held_s[self.leader]
-        self.tasks = self.tasks * kept_ratio + step.came
+        self.tasks = self.tasks * kept_ratio + step.lately.came
         price = late_weight * NEEDED_RATIO * self.hours_s / self.tasks if self.tasks > 0.0 else 0.0
         for place, fleet in enumerate(self.fleets):
             fleet.paid = fleet.paid * kept_ratio + held_s[place] + late[place] * price

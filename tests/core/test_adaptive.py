@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentd.core import adaptive, demand, experts, learned, shadow
 from agentd.core.experts import EXPERTS
-from agentd.core.flow import Flow
+from agentd.core.flow import Flow, Lately
 from agentd.core.messages import Collected
 from agentd.core.metrics import Totals
 from agentd.core.model import InstanceId, PoolConfig, PoolName, PortRange
@@ -64,7 +64,7 @@ def test_without_a_count_of_completed_tasks_growth_is_arrival_and_decline_comple
     flow = Flow()
     for at, tasks in ((0.0, 0.0), (10.0, 5.0), (20.0, 3.0), (30.0, 4.0)):
         flow.observe(at, tasks, min(tasks, 2.0), None)
-    assert flow.take_lately()[0] == 6.0
+    assert flow.take_lately(5.0).came == 6.0
     assert flow.done == 2.0
 
 
@@ -73,11 +73,11 @@ def test_reports_that_cross_each_other_do_not_count_twice() -> None:
     flow = Flow()
     flow.observe(0.0, 3.0, 1.0, 0.0)
     flow.observe(1.0, 2.0, 1.0, 0.0)
-    assert flow.take_lately()[0] == 0.0
+    assert flow.take_lately(5.0).came == 0.0
     flow.observe(2.0, 3.0, 2.0, 0.0)
-    assert flow.take_lately()[0] == 0.0
+    assert flow.take_lately(5.0).came == 0.0
     flow.observe(3.0, 4.0, 2.0, 0.0)
-    assert flow.take_lately()[0] == 1.0
+    assert flow.take_lately(5.0).came == 1.0
 
 
 def test_a_long_silence_begins_a_new_stream_and_keeps_the_service_time() -> None:
@@ -90,11 +90,11 @@ def test_a_long_silence_begins_a_new_stream_and_keeps_the_service_time() -> None
 
 def test_what_came_while_agentd_was_away_is_not_taken_for_a_burst() -> None:
     flow = streamed(rate=0.5, service_s=12.0, until=600.0)
-    flow.take_lately()
+    flow.take_lately(5.0)
     rate = flow.rate
     flow.resumed = True
     flow.observe(620.0, 46.0, 6.0, 1_000.0)
-    assert flow.take_lately()[0] == 0.0
+    assert flow.take_lately(5.0).came == 0.0
     assert flow.rate <= rate
 
 
@@ -150,31 +150,64 @@ def lived(demand_at: list[float], *, service_s: float = 10.0, start_s: float = 3
         demand += came - left
         flow.observe(at, demand, demand, completed)
         view = experts.outlook(flow, start_s, 5.0)
-        shadows.live(step(view, at, *flow.take_lately(), start_s=start_s), 10.0)
+        shadows.live(Step(view, at, 2.0, flow.take_lately(5.0), start_s, 1, 1, 50), 10.0)
     return shadows
 
 
-def step(
-    view: experts.Outlook, now: float, came: float, freed_per_s: float = 1 / 12, start_s: float = 30.0, least: int = 1
-) -> Step:
-    return Step(view, now, 2.0, came, freed_per_s, start_s, 1, least, 50, 5.0)
+def step(view: experts.Outlook, now: float, lately: Lately, least: int = 1) -> Step:
+    return Step(view, now, 2.0, lately, 30.0, 1, least, 50)
 
 
 def test_a_shadow_waits_for_its_starts_and_lets_go_of_those_first() -> None:
     flow = streamed(rate=0.5, service_s=12.0)
     view = experts.outlook(flow, 30.0, 5.0)
     fleet_ = Shadow(1, 1)
-    fleet_.live(EVEN, step(view, 100.0, 6.0))
+    fleet_.live(EVEN, step(view, 100.0, Lately(6.0, 0.0, 0.0, 0.0, 6.0)))
     assert fleet_.count > 1 and fleet_.ready == 1
     assert [at for at, _ in fleet_.coming] == [130.0]
     wanted = fleet_.count
-    fleet_.live(EVEN, step(view, 131.0, 1.0))
+    fleet_.live(EVEN, step(view, 131.0, Lately(1.0, 1.0, 12.0, 6.0, 1.0)))
     assert fleet_.ready >= wanted
     quiet = experts.outlook(Flow(), 30.0, 5.0)
     fleet_.coming, fleet_.count, fleet_.demand, fleet_.peak = [(200.0, 3)], fleet_.ready + 3, 0.0, 0.0
     ready = fleet_.ready
-    fleet_.live(EVEN, step(quiet, 140.0, 0.0, least=ready))
+    fleet_.live(EVEN, step(quiet, 140.0, Lately(0.0, 0.0, 0.0, 0.0, 0.0), least=ready))
     assert (fleet_.coming, fleet_.ready, fleet_.count) == ([], ready, ready)
+
+
+@given(
+    story=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0.0, 2.0)), min_size=1, max_size=50),
+)
+def test_where_neither_makes_tasks_wait_a_shadow_has_the_tasks_that_the_real_agents_have(
+    story: list[tuple[int, int, float]],
+) -> None:
+    flow, fleet_ = Flow(), Shadow(400, 400)
+    demand = completed = at = 0.0
+    flow.observe(at, demand, demand, completed)
+    flow.take_lately(5.0)
+    for came, most_done, passed_s in story:
+        at += 1.0 + passed_s
+        done = min(float(most_done), demand)
+        completed, demand = completed + done, demand - done + came
+        flow.observe(at, demand, demand, completed)
+        view = experts.outlook(flow, 30.0, 5.0)
+        lately = flow.take_lately(5.0)
+        assert fleet_.live(EVEN, Step(view, at, 1.0 + passed_s, lately, 30.0, 1, 400, 500)) == 0.0
+        assert fleet_.demand == pytest.approx(demand, abs=1e-6)
+
+
+def test_a_task_that_waits_for_longer_than_it_may_is_late_once() -> None:
+    """One agent with one slot, always at work: of three tasks the second begins after 4 s, the third after 8 s."""
+    flow, fleet_ = Flow(), Shadow(1, 1)
+    late = []
+    for second in range(14):
+        done = second // 4
+        flow.observe(float(second), 3.0 - done if second else 0.0, min(1.0, 3.0 - done), float(done))
+        lately = flow.take_lately(5.0)
+        view = experts.Outlook(4.0, 0.0, 0.0, 1.0, 1.0, 7.5)
+        late.append(fleet_.live(EVEN, Step(view, float(second), 1.0, lately, 1e6, 1, 1, 1)))
+    assert sum(late) == 1.0
+    assert late.index(1.0) == 6, "it came in the first second"
 
 
 def test_late_tasks_are_paid_for_and_a_steady_stream_is_not_held_for_peaks() -> None:
@@ -406,18 +439,18 @@ def test_an_unreadable_queue_is_not_taken_for_tasks_that_left() -> None:
     adaptive.note(controller._fleet, made, AdaptiveTrigger(), told(6, 1, demand=None), 905.0)
     adaptive.note(controller._fleet, made, AdaptiveTrigger(), told(6, 1, 40), 910.0)
     assert made.adaptive.flow.rate <= rate + 0.01
-    assert made.adaptive.flow.take_lately()[0] == 0.0
+    assert made.adaptive.flow.take_lately(5.0).came == 0.0
 
 
 def test_a_purge_is_forgotten_soon() -> None:
     flow = streamed(rate=0.5, service_s=12.0, until=600.0)
     flow.observe(601.0, 5_006.0, 6.0, 300.0)
-    flow.take_lately()
+    flow.take_lately(5.0)
     flow.observe(602.0, 6.0, 6.0, 300.0)
     came = 0.0
     for second in range(603, 700):
         flow.observe(float(second), 6.0 + second - 602, 6.0, 300.0)
-        came += flow.take_lately()[0]
+        came += flow.take_lately(5.0).came
     assert came >= 60.0
 
 

@@ -20,7 +20,7 @@ def test_a_purge_of_what_came_long_ago_does_not_hide_what_comes() -> None:
         flow.observe(float(second), 6.0 if purged or second < 600 else 406.0, 6.0, completed)
         if second > 1_300:
             assert flow.rate == pytest.approx(0.5, rel=0.15), second
-        flow.take_lately()
+        flow.take_lately(5.0)
     assert flow.rate == pytest.approx(0.5, rel=0.02)
 
 

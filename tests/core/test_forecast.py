@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentd.core import adaptive, experts, forecast, forecasting, rows
 from agentd.core.controller import Controller
 from agentd.core.experts import EXPERTS, Outlook
-from agentd.core.flow import Flow
+from agentd.core.flow import Flow, Lately
 from agentd.core.forecast import ALL, IDLE_S, LABELLED_MAX, SEEN_SLOTS, Forecast
 from agentd.core.learned import Learned
 from agentd.core.messages import Beat
@@ -24,6 +24,7 @@ from tests.core.world import WALL, World
 
 RESEARCH = PoolName("research")
 DAY_S = DAY_SLOTS * SLOT_S
+NOTHING = Lately(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def told(count: int, busy: int) -> Totals:
@@ -206,8 +207,7 @@ def lived(came_at: list[float], expected_at: list[int], days: int) -> Shadows:
             completed, demand = completed + left, demand + came - left
             flow.observe(at, demand, demand, completed)
             view: Outlook = experts.outlook(flow, 30.0, 5.0)
-            arrived, freed_per_s = flow.take_lately()
-            shadows.live(Step(view, at, 10.0, arrived, freed_per_s, 30.0, 1, 1, 50, 5.0), 10.0, expected)
+            shadows.live(Step(view, at, 10.0, flow.take_lately(5.0), 30.0, 1, 1, 50), 10.0, expected)
     return shadows
 
 
@@ -241,7 +241,7 @@ def test_it_is_heeded_no_more_when_it_has_stopped_to_pay() -> None:
     view = experts.outlook(Flow(), 30.0, 5.0)
     while trial.heeded and days < 14 * 8_640:  # nothing comes any more, and it goes on to expect it
         at, days = at + 10.0, days + 1
-        trial.live(EXPERTS[0], Step(view, at, 10.0, 0.0, 0.1, 30.0, 1, 1, 50, 5.0), 1.0, 30)
+        trial.live(EXPERTS[0], Step(view, at, 10.0, NOTHING, 30.0, 1, 1, 50), 1.0, 30)
     assert not trial.heeded
     assert at - shadows.lived_at < 7 * FORECAST_TRIAL_S
 
@@ -253,7 +253,7 @@ def test_a_day_in_shadow_is_one_that_was_lived_through() -> None:
     trial.with_it.paid, trial.without.paid = 1.0, 100.0
     view = experts.outlook(Flow(), 30.0, 5.0)
     later = shadows.lived_at + 40 * FORECAST_TRIAL_S  # agentd was away
-    trial.live(EXPERTS[0], Step(view, later, 10.0, 0.0, 0.1, 30.0, 1, 1, 50, 5.0), 1.0, 30)
+    trial.live(EXPERTS[0], Step(view, later, 10.0, NOTHING, 30.0, 1, 1, 50), 1.0, 30)
     assert not trial.heeded and trial.lived_s == pytest.approx(100.0, abs=11.0)
 
 
@@ -263,7 +263,7 @@ def test_the_trial_goes_by_whom_the_pool_follows() -> None:
     view = experts.outlook(flow, 30.0, 5.0)
     careful = experts.NAMES.index("careful")
     for second in range(1, 60):
-        step = Step(view, 10.0 * second, 10.0, 8.0, 0.1, 30.0, 1, 1, 50, 5.0)
+        step = Step(view, 10.0 * second, 10.0, Lately(8.0, 8.0, 80.0, 8.0, 4.0), 30.0, 1, 1, 50)
         shadows.live(step, 10.0, 1, careful)
     assert shadows.trial is not None
     assert shadows.trial.without.count == shadows.fleets[careful].count
