@@ -63,6 +63,7 @@ _VOLATILE = {
     },
     "history": {"samples", "marks", "levels", "saturated", "sampled_at", "rounds"},
     "ledger": {"hours", "days", "months", "since", "metered_at", "marks"},
+    "adaptive": {"flow", "peaks", "shadows", "forecast"},  # every minute, but never without its `saved_at`
     "forecast": {"series", "busy_at", "seen", "labels_at"},
     "season": set(),
     "controller": {"wall_offset", "next_check", "ticked_at", "recovering_until"},
