@@ -187,6 +187,8 @@ def _chain(decision: pb.Decision, width: int, *, enabled: bool, now: float) -> l
             text = f"{proposal.trigger} {count}: {proposal.reason.text}"
             lines += wrapped(printable(text), width=width, first="  ", rest="    ")
         wins = f"{decision.trigger} decides: the highest count, of equal ones the first"
+        if decision.reasons and decision.reasons[0].code == "no_reading":
+            wins = f"{decision.trigger} decides: nobody is let go while its number cannot be read"
         lines += wrapped(printable(wins), width=width, first="  ", rest="    ")
     lines += ["", styled("LIMITS", "dim")]
     for limit in decision.limits:

@@ -15,7 +15,7 @@ import math
 from agentd.core import demand as demands
 from agentd.core import experts, forecasting
 from agentd.core.demand import Demand
-from agentd.core.experts import EXPERTS, Outlook
+from agentd.core.experts import EXPERTS
 from agentd.core.learned import Learned
 from agentd.core.metrics import Totals, quantile
 from agentd.core.model import Proposal, Reason
@@ -81,7 +81,7 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if demand is None or learned is None:
         text = "no ready instance has told its load, in_flight or queue_length"
         return Proposal(trigger.kind, None, Reason("no_sample", text))
-    if sums.unhealthy and sums.unhealthy * 2 >= sums.ready + sums.unhealthy:
+    if _silent(sums):
         text = f"{sums.unhealthy} of {sums.ready + sums.unhealthy} instances are silent"
         return Proposal(trigger.kind, sums.count, Reason("silent", text))
     leader = _leader(trigger, learned)
@@ -104,24 +104,35 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     if forecasting.heeds(trigger, learned):
         kept = _kept(learned, slots)
         low, high, count = max(low, kept), max(high, kept), max(count, kept)
-    grown_s = math.inf if pool.last_up_at is None else now - pool.last_up_at
-    if count < sums.count and grown_s < HOLD_S:
-        text = f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s"
-        return Proposal(trigger.kind, sums.count, Reason("just_grown", text))
-    seen_s = now - learned.flow.began
-    if count < sums.count and seen_s < max(SEEN_S, start_s):
-        text = f"{count} would do; what arrives has been seen for {seen_s:.0f} s only"
-        return Proposal(trigger.kind, sums.count, Reason("just_begun", text))
-    if count < sums.count and not demand.sure:
-        return Proposal(
-            trigger.kind, sums.count, Reason("unsure", "nobody knows all the tasks that wait or are at work")
-        )
-    text = _text(demand, expected, start_s, view, expert.name, low, high)
+    # A pool at its minimum lets nobody go: there is nothing to hold back.
+    held = _held(pool, learned, demand, count, start_s, now) if pool.min < sums.count > count else None
+    if held is not None:
+        return Proposal(trigger.kind, sums.count, held)
+    text = _text(demand, expected, start_s, learned, expert.name, low, high)
     if count > without:
         text = f"{text}; {learned.forecast:.1f} are usual at this time: forecast"
         return Proposal(trigger.kind, count, Reason("forecast", text))
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
     return Proposal(trigger.kind, count, Reason(code, text))
+
+
+def _silent(sums: Totals) -> bool:
+    """Whether too many say nothing for anything to be decided."""
+    return sums.unhealthy > 0 and sums.unhealthy * 2 >= sums.ready + sums.unhealthy
+
+
+def _held(pool: Pool, learned: Learned, demand: Demand, count: int, start_s: float, now: float) -> Reason | None:
+    """Why `count`, which is fewer than there are, is not followed yet."""
+    grown_s = math.inf if pool.last_up_at is None else now - pool.last_up_at
+    if grown_s < HOLD_S:
+        return Reason("just_grown", f"{count} would do; it grew {grown_s:.0f} s ago and is held for {HOLD_S:.0f} s")
+    seen_s, needed_s = now - learned.flow.began, max(SEEN_S, start_s)
+    if seen_s < needed_s:
+        text = f"{count} would do; fewer only when tasks have been watched for {needed_s:.0f} s, so far {seen_s:.0f} s"
+        return Reason("just_begun", text)
+    if not demand.sure:
+        return Reason("unsure", "nobody knows all the tasks that wait or are at work")
+    return None
 
 
 def _kept(learned: Learned, slots: int) -> int:
@@ -134,17 +145,27 @@ def start_time_s(pool: Pool) -> float:
     return quantile(pool.start_times_s, 0.5) if pool.start_times_s else START_S_DEFAULT
 
 
-def turning(pool: Pool, sums: Totals) -> str:
-    """What would change a pool that is to stay as it is."""
+def turning(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, fewer: bool) -> str:
+    """What would change a pool that is to stay as it is. `fewer`: whether it may shrink."""
     learned = pool.adaptive
     if learned is None or learned.flow.demand is None:
         return "decides when a ready instance tells its load, in_flight or queue_length"
+    if _silent(sums):
+        return "decides when more than half of the instances are heard"
     slots = pool.config.concurrency
     parts = []
     if sums.count < pool.max:
-        parts.append(f"would grow above {sums.count * slots} tasks at work or waiting, or when as many are expected")
-    if sums.count > pool.min:
-        parts.append(f"would shrink when {sums.count - 1} are enough for what is expected and what came lately")
+        full = sums.count * slots
+        expected = experts.most_expected(EXPERTS[_leader(trigger, learned)], full)
+        more = f"would grow above {expected:.1f} expected tasks, or when more wait than its {full} slots take in time"
+        parts.append(more if full else "would grow when a task comes or is expected")
+        if trigger.standby:
+            parts.append(
+                f"or above {max(0, sums.count - trigger.standby) * slots} tasks, for a standby of {trigger.standby}"
+            )
+    if fewer and sums.count > trigger.standby:
+        does = "1 is" if sums.count == 2 else f"{sums.count - 1} are"
+        parts.append(f"would shrink when {does} enough for what is expected and what came lately")
     return ", ".join(parts)
 
 
@@ -161,9 +182,12 @@ def _pinned(trigger: AdaptiveTrigger) -> int | None:
     return experts.NAMES.index(trigger.expert) if trigger.expert in experts.NAMES else None
 
 
-def _text(demand: Demand, expected: float, start_s: float, view: Outlook, name: str, low: int, high: int) -> str:
+def _text(demand: Demand, expected: float, start_s: float, learned: Learned, name: str, low: int, high: int) -> str:
     right = f"{low}" if low == high else f"{low} to {high}"
+    at_work = f"{demand.at_work:.3g}"
+    tasks = "1 task" if at_work == "1" else f"{at_work} tasks"
+    takes = "takes" if learned.flow.done else "may take"  # nobody has seen one end
     return (
-        f"{demand.at_work:.3g} tasks at work, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
-        f"(each takes {view.service_s:.3g} s); right: {right} ({name})"
+        f"{tasks} at work, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
+        f"(each {takes} {learned.flow.service_s:.3g} s); right: {right} ({name})"
     )

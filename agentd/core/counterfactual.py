@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from agentd.core import planner, triggers
+from collections.abc import Sequence
+
+from agentd.core import triggers
 from agentd.core.metrics import Totals
-from agentd.core.model import Decision, HealthCheck
+from agentd.core.model import Decision, Proposal
 from agentd.core.rules import ThresholdTrigger, Trigger
 from agentd.core.state import Fleet, Pool
 
 
-def steady(fleet: Fleet, pool: Pool, sums: Totals) -> str:
-    """What would change a pool that is to stay as it is."""
+def steady(fleet: Fleet, pool: Pool, sums: Totals, proposals: Sequence[Proposal]) -> str:
+    """What would change a pool that is to stay as it is. `proposals`: of its triggers; none: a target is asked for."""
     if not fleet.config.enabled:
         return "multi_agent.enabled is false: nothing is started or stopped"
-    if pool.target is not None:
+    if pool.target is not None or (fleet.mode.enabled and not proposals):
         return f"stays at {sums.count} until the target is changed"
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
-    parts = [triggers.turning(pool, sums)]
-    rule = pool.config.threshold
-    if rule is not None:
-        parts.append(_steady_threshold(pool, rule, sums))
-    return "; ".join(part for part in parts if part) or "neither more nor fewer are allowed"
-
-
-def _steady_threshold(pool: Pool, rule: ThresholdTrigger, sums: Totals) -> str:
-    if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
-        return "decides when the CPU that a ready instance uses has been measured"
-    if sums.load is None:
-        return "decides when a ready instance reports its load"
-    parts = []
-    if sums.count < pool.max:
-        parts.append(f"would go to {sums.count + 1} if load rises above {rule.scale_up_threshold:.2f}")
-    if sums.count > pool.min and planner.victims(pool):
-        parts.append(f"would go to {sums.count - 1} if load falls below {rule.scale_down_threshold:.2f}")
-    return "; ".join(parts)
+    return triggers.turning(pool, sums, proposals) or "neither more nor fewer are allowed"
 
 
 def otherwise(decision: Decision, now: float, rule: Trigger | None) -> str:

@@ -113,6 +113,11 @@ def band(expert: Expert, expected: float, floor: float, peak: float, slots: int)
     return low, high if high > low else low
 
 
+def most_expected(expert: Expert, tasks: float) -> float:
+    """The most that may be expected before the lower end of the band is above `tasks`."""
+    return ((math.sqrt(expert.up * expert.up + 4.0 * tasks) - expert.up) / 2.0) ** 2
+
+
 def instances(tasks: float, slots: int) -> int:
     """How many instances of `slots` tasks each hold so many."""
     return math.ceil(tasks / slots - _ROUNDING)

@@ -57,7 +57,9 @@ def evaluate(
         reasons=(reason,), trigger=rule.kind if rule else "", proposals=proposals,
     )  # fmt: skip
     if wanted == sums.count:
-        return decision if between else replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums))
+        if between:
+            return decision
+        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals))
     within, bound = _bounds(pool, sums.count, wanted)
     limits = [bound] if bound else []
     granted = within
@@ -77,7 +79,7 @@ def evaluate(
     let_go = planner.victims(pool)[: sums.count - granted] if granted < sums.count else []
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
     if decision.at_rest:
-        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums))
+        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals))
     return replace(decision, counterfactual=counterfactual.otherwise(decision, now, rule))
 
 
@@ -100,7 +102,7 @@ def _wish(
     if not fleet.mode.enabled:
         return sums.count, Reason("autoscaling_off", f"autoscaling is off ({fleet.mode.owner})"), (), None
     proposals = triggers.ask(fleet, pool, sums, now, between=between)
-    winner = triggers.highest(proposals)
+    winner = triggers.decisive(proposals, sums.count)
     rule = pool.config.triggers[proposals.index(winner)]
     return (sums.count if winner.count is None else winner.count), winner.reason, proposals, rule
 

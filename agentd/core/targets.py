@@ -101,6 +101,15 @@ def inside(rule: TargetTrigger, ratio: float) -> bool:
     return abs(ratio - 1.0) <= rule.tolerance_ratio + _EPSILON
 
 
+def turns(rule: TargetTrigger, current: int) -> tuple[float, str]:
+    """Above which number per instance `current` become more, and in words from where on they become fewer."""
+    inner = rule.target * (1.0 - rule.tolerance_ratio)
+    up = rule.target * (1.0 + rule.tolerance_ratio) if current else 0.0
+    # Rounded up, the ratio is one fewer only where that many would do.
+    enough = rule.target * (current - 1) / current if current else 0.0
+    return up, f"at {enough:.4g} or below" if enough < inner else f"below {inner:.4g}"
+
+
 def samples_of(fleet: Fleet, pool: Pool, signal: str, now: float) -> Samples:
     fresh_since = now - fleet.config.heartbeat_timeout_s
     values: list[float] = []

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentd.core import adaptive, schedule, targets
+from agentd.core import adaptive, planner, schedule, targets
 from agentd.core.metrics import Totals
-from agentd.core.model import Proposal, Reason
+from agentd.core.model import HealthCheck, Proposal, Reason
 from agentd.core.recent import Recent
 from agentd.core.rules import (
+    QUEUE,
     AdaptiveTrigger,
     DemandTrigger,
     ExternalTrigger,
@@ -57,10 +58,25 @@ def note(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> None:
             fleet.touch_pool(pool.name)
 
 
-def turning(pool: Pool, sums: Totals) -> str:
-    """What would change a pool that is to stay as it is, of the triggers that do not look at thresholds."""
-    parts = [text for trigger in pool.config.triggers if (text := _turning(pool, trigger, sums))]
-    return "; ".join(parts)
+def turning(pool: Pool, sums: Totals, proposals: Sequence[Proposal]) -> str:
+    """What would change a pool that is to stay as it is, by each of its triggers: more by any, fewer by all.
+
+    `proposals`: what they say, in their order.
+    """
+    blind = [proposal.reason.code == "no_reading" for proposal in proposals]
+    holding = [
+        unread or (proposal.count is not None and proposal.count >= sums.count)
+        for proposal, unread in zip(proposals, blind, strict=True)
+    ]
+    parts = []
+    for trigger, unread, holds in zip(pool.config.triggers, blind, holding, strict=True):
+        # Who wants fewer already says nothing of that: others hold the pool.
+        fewer = sums.count > pool.min and (holds or not any(holding))
+        text = f"{trigger.kind} decides when {_signal(trigger)} can be read"
+        parts.append(text if unread else _turning(pool, trigger, sums, fewer))
+    if sums.count > pool.min and sum(holding) > 1:
+        parts.append("fewer where all of them agree")
+    return "; ".join(part for part in parts if part)
 
 
 def threshold(totals: Totals, trigger: ThresholdTrigger) -> Proposal:
@@ -97,6 +113,18 @@ def highest(proposals: Sequence[Proposal]) -> Proposal:
         return proposals[0]
     counted = [proposal for proposal in proposals if proposal.count is not None]
     return max(counted, key=lambda proposal: proposal.count or 0) if counted else proposals[0]
+
+
+def decisive(proposals: Sequence[Proposal], current: int) -> Proposal:
+    """The highest, but no fewer than there are while a number is missing that a trigger needs.
+
+    A collector that fails says nothing of what waits behind it: the others may let the pool grow, and not shrink
+    (so does the Kubernetes autoscaler with several metrics).
+    """
+    found = highest(proposals)
+    if found.count is None or found.count >= current:
+        return found
+    return next((proposal for proposal in proposals if proposal.reason.code == "no_reading"), found)
 
 
 def compare(left: float, sign: str, right: float) -> str:
@@ -163,8 +191,8 @@ def _key(place: int, trigger: _Steady) -> str:
 # -- what would change it -------------------------------------------------------------------------
 
 
-def _turning(pool: Pool, trigger: Trigger, sums: Totals) -> str:
-    more, fewer = sums.count < pool.max, sums.count > pool.min
+def _turning(pool: Pool, trigger: Trigger, sums: Totals, fewer: bool) -> str:
+    more = sums.count < pool.max
     match trigger:
         case DemandTrigger():
             each = trigger.target_ratio * pool.config.concurrency
@@ -173,10 +201,10 @@ def _turning(pool: Pool, trigger: Trigger, sums: Totals) -> str:
                 f"would shrink at {(sums.count - 1) * each:g} or fewer{_lasting(trigger)}" if fewer else "",
             )
         case TargetTrigger():
-            up, down = (trigger.target * (1.0 + sign * trigger.tolerance_ratio) for sign in (1, -1))
+            up, down = targets.turns(trigger, sums.count)
             return _both(
                 f"would grow above {up:.4g} of {targets.named(trigger.signal)} per instance" if more else "",
-                f"would shrink below {down:.4g}{_lasting(trigger)}" if fewer else "",
+                f"would shrink {down}{_lasting(trigger)}" if fewer else "",
             )
         case LatencyTrigger():
             up = trigger.target_s * (1.0 + trigger.tolerance_ratio)
@@ -190,9 +218,26 @@ def _turning(pool: Pool, trigger: Trigger, sums: Totals) -> str:
         case ScheduleTrigger():
             return schedule.turning(pool)
         case AdaptiveTrigger():
-            return adaptive.turning(pool, sums)
+            return adaptive.turning(pool, trigger, sums, fewer)
         case ThresholdTrigger():
-            return ""
+            return _turning_threshold(pool, trigger, sums, more, fewer)
+
+
+def _turning_threshold(pool: Pool, trigger: ThresholdTrigger, sums: Totals, more: bool, fewer: bool) -> str:
+    if sums.load is None and pool.config.health is not HealthCheck.HEARTBEAT:
+        return "decides when the CPU that a ready instance uses has been measured"
+    if sums.load is None:
+        return "decides when a ready instance reports its load"
+    up, down = (f"{bound:.2f}" for bound in (trigger.scale_up_threshold, trigger.scale_down_threshold))
+    parts = [f"would go to {sums.count + 1} if load rises above {up}"] if more else []
+    if fewer and planner.victims(pool):
+        parts.append(f"would go to {sums.count - 1} if load falls below {down}")
+    return "; ".join(parts)
+
+
+def _signal(trigger: Trigger) -> str:
+    """The collector that `trigger` needs."""
+    return trigger.signal if isinstance(trigger, TargetTrigger) and trigger.signal != "demand" else QUEUE
 
 
 def _lasting(trigger: TargetTrigger | DemandTrigger) -> str:

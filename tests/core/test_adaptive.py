@@ -332,6 +332,48 @@ def test_what_has_just_grown_is_held_for_a_moment() -> None:
     assert later.count is not None and later.count < 6
 
 
+def test_a_pool_at_its_minimum_holds_nobody_back() -> None:
+    """It says the same in its first minute as later: what it needs, and the minimum is the limit."""
+    made = pool()
+    noted(made, told(1, 0), until=30.0)
+    found = adaptive.propose(made, AdaptiveTrigger(), told(1, 0), 35.0)
+    assert (found.count, found.reason.code) == (0, "needs_fewer")
+    held = adaptive.propose(made, AdaptiveTrigger(), told(4, 0), 35.0)
+    assert (held.count, held.reason.code) == (4, "just_begun")
+    assert held.reason.text.endswith("fewer only when tasks have been watched for 60 s, so far 35 s")
+
+
+def test_one_is_one_task_and_what_nobody_has_seen_end_is_a_guess() -> None:
+    made = pool()
+    noted(made, told(1, 1), until=5.0)
+    text = adaptive.propose(made, AdaptiveTrigger(), told(1, 1), 5.0).reason.text
+    assert text.startswith("1 task at work, 0 waiting;")
+    assert "(each may take 15 s)" in text
+
+
+@pytest.mark.parametrize("standby", [0, 2])
+@pytest.mark.parametrize("name", experts.NAMES)
+def test_what_would_change_it_is_where_it_changes(name: str, standby: int) -> None:
+    """The number of expected tasks that is told is the one above which the lower end is higher."""
+    expert = EXPERTS[experts.NAMES.index(name)]
+    for full in (1, 6, 40):
+        most = experts.most_expected(expert, full)
+        assert experts.band(expert, most - 1e-6, 0.0, 0.0, 1)[0] <= full
+        assert experts.band(expert, most + 1e-6, 0.0, 0.0, 1)[0] == full + 1
+    made = pool(concurrency=2)
+    trigger = AdaptiveTrigger(expert=name, standby=standby)
+    noted(made, told(4, 3))
+    text = adaptive.turning(made, trigger, told(4, 3), True)
+    assert ("above 4 tasks, for a standby of 2" in text) == bool(standby)
+    for demand_, grows in ((4, False), (5, True)):
+        found = adaptive.propose(made, trigger, told(4, demand_), 900.0)
+        assert standby == 0 or (found.count is not None and (found.count > 4) == grows)
+    assert "would shrink when 1 is enough" in adaptive.turning(made, trigger, told(2, 0), True) or standby
+    assert "would shrink" not in adaptive.turning(made, trigger, told(4, 3), False)
+    half = told(4, 3, ready=2, unhealthy=2)
+    assert adaptive.turning(made, trigger, half, True) == "decides when more than half of the instances are heard"
+
+
 def test_what_was_learned_comes_back_from_the_store() -> None:
     made = pool()
     noted(made, told(5, 4))

@@ -56,6 +56,27 @@ class TestTarget:
         reports(pool, "load", *[load] * 4)
         assert target(fleet, pool) == count
 
+    @pytest.mark.parametrize("count", [1, 2, 3, 5, 10, 11, 40])
+    @pytest.mark.parametrize("tolerance", [0.0, 0.1, 0.3])
+    def test_where_it_turns_is_told(self, count: int, tolerance: float) -> None:
+        fleet, pool = made(ready=count)
+        rule = TargetTrigger("in_flight", 1000.0, tolerance_ratio=tolerance)
+
+        def wanted(each: float) -> int:
+            reports(pool, "in_flight", *[each] * count)
+            return targets.target(fleet, pool, rule, totals(fleet, pool, NOW), NOW).count or 0
+
+        up, words = targets.turns(rule, count)
+        down = float(words.removeprefix("at ").removeprefix("below ").removesuffix(" or below"))
+        assert (wanted(up), wanted(up + 1.0) > count) == (count, True)
+        assert wanted(down + 1.0) == count
+        assert wanted(down - 1.0) < count
+        if down == int(down):  # others are rounded as they are told
+            assert (wanted(down) < count) == words.startswith("at ")
+
+    def test_of_nobody_anything_makes_one(self) -> None:
+        assert targets.turns(TargetTrigger("jobs", 10.0), 0)[0] == 0.0
+
     def test_who_starts_counts_as_idle_on_the_way_up(self) -> None:
         fleet, pool = made(ready=2, starting=2)
         reports(pool, "load", 1.0, 1.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agentd.core.metrics import Totals
 from agentd.core.model import Proposal, Reason
 from agentd.core.rules import ThresholdTrigger
-from agentd.core.triggers import compare, highest, threshold
+from agentd.core.triggers import compare, decisive, highest, threshold
 
 TRIGGER = ThresholdTrigger(0.75, 0.25)
 EMPTY = Totals(3, 3, 0, 0, 0, 0, (), 0, 0)
@@ -70,3 +70,13 @@ def test_the_highest_proposal_wins_ties_by_order_and_abstentions_only_alone() ->
     assert highest([two, other_two]) is two
     assert highest([none, two]) is two
     assert highest([none]) is none
+
+
+def test_nobody_is_let_go_while_a_number_cannot_be_read() -> None:
+    unread = Proposal("target", None, Reason("no_reading", "jobs was last read 61 s ago"))
+    unknown = Proposal("external", None, Reason("no_offer", "no program asks for a count"))
+    two, five = (Proposal("threshold", count, Reason("r", "r")) for count in (2, 5))
+    assert decisive([two, unread], 3) is unread
+    assert decisive([two, unread], 2) is two
+    assert decisive([five, unread], 3) is five
+    assert decisive([two, unknown], 3) is two
