@@ -97,12 +97,15 @@ class Session:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run time before click 8.3
-    """Seconds above 0 and up to ten years, written 30s, 10m, 1h, 1d, 1h30m or as a plain number."""
+    """Seconds above 0 and up to `most_s`, written 30s, 10m, 1h, 1d, 1h30m or as a plain number."""
 
     name = "duration"
     _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012
     _WHOLE = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+|[0-9]+(?:\.[0-9]+)?")
     _PART = re.compile(r"([0-9.]+)([smhd]?)")
+
+    def __init__(self, most_s: float = FOREVER_S) -> None:
+        self._most_s = most_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
@@ -111,8 +114,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic at run 
         seconds = 0.0
         if self._WHOLE.fullmatch(text):
             seconds = sum(float(number) * self._UNITS[unit] for number, unit in self._PART.findall(text))
-        if seconds > FOREVER_S:
-            self.fail(f"{text[:40]!r} is above the maximum of {FOREVER_S / 86400:.0f}d", param, ctx)
+        if seconds > self._most_s:
+            self.fail(f"{text[:40]!r} is above the maximum of {self._most_s / 86400:.0f}d", param, ctx)
         if seconds <= 0:
             self.fail(f"{text!r} is no duration above 0; write for example 30s, 10m, 1h or 1d", param, ctx)
         return seconds
@@ -132,7 +135,7 @@ class Count(click.ParamType):  # type: ignore[type-arg]  # no generic at run tim
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         if not re.fullmatch(r"[0-9]+", text):
-            self.fail(f"{text!r} is no whole number from 0 up; for example: agentctl up 12", param, ctx)
+            self.fail(f"{text!r} is no whole number from 0 up; for example: 12", param, ctx)
         digits = text.lstrip("0") or "0"
         # The length first: int() refuses thousands of digits.
         if len(digits) > len(str(COUNT_MAX)) or int(digits) > COUNT_MAX:

@@ -14,6 +14,9 @@ from agentd.agentctl.text import duration, printable
 if TYPE_CHECKING:
     from agentd.v1 import control_pb2 as pb
 
+# What agentd takes: core.signals.OFFER_S_MAX.
+OFFER_S_MAX = 30 * 86_400.0
+
 
 @click.command(
     cls=Command,
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("pool", metavar="POOL")
 @click.argument("count", type=Count(), required=False)
 @click.option("--as", "source", required=True, help="Who asks: lower-case letters, digits and -.")
-@click.option("--for", "for_s", type=Duration(), help="How long: 30s, 10m, 1h, 1d. Default: 10m.")
+@click.option("--for", "for_s", type=Duration(OFFER_S_MAX), help="How long: 30s, 10m, 1h, at most 30d. Default: 10m.")
 @click.option("--reason", default="", help="Why; shown beside the count.")
 @click.option("--withdraw", is_flag=True, help="Take back what was asked for.")
 @click.pass_obj

@@ -14,7 +14,7 @@ from agentd.collecting.reading import Kind
 from agentd.collecting.settings import Form, Given, Setting, Settings
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, scalar_text, seconds, text
-from agentd.core.rules import CollectorConfig
+from agentd.core.rules import SIGNALS, CollectorConfig
 
 COLLECTOR_KEYS = ("type", "every_sec", "timeout_sec")
 EVERY_SEC_DEFAULT, TIMEOUT_SEC_DEFAULT = 10.0, 5.0
@@ -43,6 +43,11 @@ def _collector(entries: Section, name: str) -> CollectorConfig | None:
         entries.problems.error(
             entries.key_node(name),
             f"collector name {name!r} must be 1 to 32 lower-case letters, digits, _ and -, beginning with a letter",
+        )
+    if name in SIGNALS:
+        entries.problems.error(
+            entries.key_node(name),
+            f"collector name {name!r} is taken: it is what agents report, which a trigger of type target may look at",
         )
 
     def collector(value: Value) -> CollectorConfig:

@@ -155,7 +155,8 @@ class Value:
     def shown(self) -> str:
         """The value as an error names it."""
         if not isinstance(self.node, yaml.ScalarNode):
-            return "a list" if self.is_list else "a mapping"
+            empty = "" if self.node.value else "n empty"
+            return f"a{empty} list" if self.is_list else f"a{empty} mapping"
         return shown_word(self.node.value) if self.node.style is None else repr(_shortened(self.node.value))
 
     def attempt(self, default: T, reader: Callable[[Value], T]) -> T:

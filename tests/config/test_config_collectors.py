@@ -133,6 +133,7 @@ MISTAKES = [
     ),
     ("a: {type: prometheus, url: 'http://h', query: up, headers: {X-A: 'sécret'}}", "X-A must be printable ASCII"),
     ("A: {type: command, argv: [x]}", "1:7: collector name 'A' must be 1 to 32 lower-case letters, digits, _ and -"),
+    ("load: {type: command, argv: [x]}", "1:7: collector name 'load' is taken: it is what agents report"),
     (f"{'a' * 33}: {{type: command, argv: [x]}}", "must be 1 to 32 lower-case letters"),
 ]
 

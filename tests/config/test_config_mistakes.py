@@ -191,7 +191,10 @@ MISTAKES = [
     ("pools: {research: {health: {path: /}}}", "1:28: pools.research.health has no check: it must have one of"),
     ("pools: {research: {health: {check: grpc, path: /}}}", "1:48: pools.research.health.path is for check: http only"),
     ("pools: {research: {health: {check: http, path: x}}}", "1:48: pools.research.health.path must be a path that beg"),
-    ("pools: {research: {triggers: []}}", "1:30: pools.research.triggers must be a list of at least one trigger"),
+    (
+        "pools: {research: {triggers: []}}",
+        "1:30: pools.research.triggers must be a list of at least one trigger, not an empty list",
+    ),
     (
         "pools: {research: {triggers: [{type: x}]}}",
         "1:38: pools.research.triggers[1].type must be one of threshold, ",
