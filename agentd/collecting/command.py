@@ -125,7 +125,8 @@ class _Run:
             raise ReadFailed(f"{self._program} {how}{f': {said}' if said else ''}")
         text = bytes(self._output).partition(b"\n")[0].decode("utf-8", "replace").strip()
         if not _NUMBER.match(text):
-            raise ReadFailed(f"{self._program} printed {one_line(text, 60)!r}, not a number, on its first line")
+            printed = f"{one_line(text, 60)!r}, not a number," if text else "nothing"
+            raise ReadFailed(f"{self._program} printed {printed} on its first line")
         return float(text)
 
     def _take(self, fd: int) -> bool:

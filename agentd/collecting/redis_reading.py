@@ -58,6 +58,10 @@ class RedisReader:
                 username = given.text("username")
                 return (username, password(given)) if username else (password(given),)
 
+            # Without it the library writes a warning with each connection.
+            async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+                return self.get_credentials()
+
         self.key = given.text("key")
         secret = "password_env" in given or "password_file" in given
         try:

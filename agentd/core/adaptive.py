@@ -157,7 +157,8 @@ def turning(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, fewer: bool) -> 
     if sums.count < pool.max:
         full = sums.count * slots
         expected = experts.most_expected(EXPERTS[_leader(trigger, learned)], full)
-        more = f"would grow above {expected:.1f} expected tasks, or when more wait than its {full} slots take in time"
+        word = "slot takes" if full == 1 else "slots take"
+        more = f"would grow above {expected:.1f} expected tasks, or when more wait than its {full} {word} in time"
         parts.append(more if full else "would grow when a task comes or is expected")
         if trigger.standby:
             parts.append(

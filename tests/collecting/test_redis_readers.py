@@ -158,11 +158,12 @@ def user(redis_server: RedisServer) -> str:
 
 
 def test_a_password_comes_from_the_environment(
-    redis_server: RedisServer, user: str, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, user: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = {"url": redis_server.url, "key": "list:user", "username": user, "password_env": "QUEUE_PASSWORD"}
     monkeypatch.setenv("QUEUE_PASSWORD", SECRET)
     assert read("redis-list", **given) == 1
+    assert caplog.records == [], "the library warns of something with each connection"
     monkeypatch.setenv("QUEUE_PASSWORD", "wrong")
     text = refused("redis-list", **given)
     assert text.startswith("Redis does not let us in: ") and 'wrong"' not in text
