@@ -41,6 +41,12 @@ CONSTANTS = (
     (shadow, "TRIAL_S"),
     (shadow, "NEEDED_RATIO"),
     (adaptive, "STEP_RATIO"),
+    (adaptive, "HOLD_S"),
+    (adaptive, "SEEN_S"),
+    (adaptive, "START_S_DEFAULT"),
+    (flow, "SPAN_S_MIN"),
+    (flow, "SERVICE_S_DEFAULT"),
+    (flow, "TASKS_REMEMBERED"),
 )
 MODULES = {name: module for module, name in CONSTANTS}
 
