@@ -82,7 +82,8 @@ def load(text: str, config: FleetConfig) -> tuple[Fleet, dict[str, Any]]:
     if value["others"]:
         fleet.pools[_OTHERS] = Pool(PoolConfig(name=_OTHERS, min=0, max=0), removed=True)
     if value.get("money"):
-        costs.take_elsewhere(fleet, value["money"], value["asked"]["now"])
+        whole = [name for name in fleet.pools if f"pool/{name}" in saved]
+        costs.take_elsewhere(fleet, whole, value["money"], value["asked"]["now"])
     for number in range(value["others"]):
         ident = InstanceId(f"{_OTHERS}-{number}")
         fleet.instances[ident] = Instance(ident, _OTHERS, 0, State.HELD, 0.0, 0.0, Purpose.ADOPTED)

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from agentd.core import ledger
 from agentd.core.ledger import SCALINGS_KEPT, Ledger, Scaling, Spent, Window, agent_time, usage, work
 from agentd.core.model import Decision, Direction, Limit, PoolConfig, PoolName, State
-from agentd.core.rates import GIB, HOUR_S, Budget, money
+from agentd.core.rates import FREE, GIB, HOUR_S, Budget, money
 from agentd.core.state import Fleet, Pool
 from agentd.core.views import BudgetView, CostView
 
@@ -207,9 +208,15 @@ def elsewhere(fleet: Fleet, pools: Collection[Pool], now: float) -> list[float]:
     return [*spent, fleet.standing_elsewhere + math.fsum(sum(it) for _, it in others)]
 
 
-def take_elsewhere(fleet: Fleet, value: Sequence[float], now: float) -> None:
-    """Let `fleet`, which has nothing of these pools, know what `elsewhere` told of them."""
+def take_elsewhere(fleet: Fleet, pools: Collection[PoolName], value: Sequence[float], now: float) -> None:
+    """Let `fleet`, which has of others than `pools` only who stands in their way, know what `elsewhere` told of them.
+
+    Those who stand there cost nothing by themselves: the sum has them.
+    """
     wall = fleet.wall(now)
+    for pool in fleet.pools.values():
+        if pool.name not in pools:
+            pool.config = replace(pool.config, rates=FREE)
     for window, book in (
         (Window.HOUR, fleet.past.hours), (Window.DAY, fleet.past.days), (Window.MONTH, fleet.past.months),
     ):  # fmt: skip

@@ -114,12 +114,13 @@ def test_a_pool_that_is_configured_no_more_is_named() -> None:
         replay(decisions(world)[0], replace(FLEET, pools={}))
 
 
-def test_what_budgets_hold_is_made_again_also_with_what_other_pools_spend() -> None:
+@pytest.mark.parametrize("start_delay_s", [0.0, 20.0])
+def test_what_budgets_hold_is_made_again_also_with_what_other_pools_spend(start_delay_s: float) -> None:
     costly = {name: replace(pool, rates=Rates(1.0, 0.5, 0.5), max=6) for name, pool in FLEET.pools.items()}
     costly[RESEARCH] = replace(costly[RESEARCH], budget=Budget(per_day=9.0), scale_up_cooldown_s=1.0)
     for everybodys in (UNBOUNDED, Budget(per_hour=4.0, per_day=40.0, per_month=3_000.0)):
         config = replace(FLEET, pools=costly, budget=everybodys, currency="EUR")
-        world = World(config)
+        world = World(config, start_delay_s=start_delay_s)
         world.usual_load = 0.9
         world.boot()
         for second in range(0, 600, 15):
