@@ -244,21 +244,42 @@ def _bounds(
         ahead_h = left_h if window is Window.HOUR else max(left_h, AHEAD_H_MIN)
         present = promised + math.fsum(sum(costs) for costs in standing.values())
         present += fleet.standing_elsewhere if whose else 0.0
+        free = most - spent - present * ahead_h
         more = _MANY if spent < most else 0  # where only tasks cost: whether it brings any nobody knows
         if each > 0.0:
-            more = _affords(most - spent - present * ahead_h, each * ahead_h)
+            more = _affords(free, each * ahead_h)
         when = f"until {_moment(window, end)}" if ahead_h == left_h else "for an hour"
         text = (
             f"{money(spent)} of {money(most, currency)} spent {_WHEN[window]}{whose}, what runs takes "
             f"{money(present * ahead_h)} more; one more {when} costs {money(each * ahead_h)}"
         )
-        until: float | None = end - fleet.wall_offset
         if window is Window.HOUR and each > 0.0 and (paid := _affords(most - present, each)) <= more:
-            more, until = paid, None  # no end of an hour changes that
+            more = paid
             of = f"{money(present)} of {money(most, currency)} per hour"
             text = f"{of} spent now{whose}; one more costs {money(each)}"
+        lifts = _lifts(window, end, most, present, free, each, more)
+        until = None if lifts is None else lifts - fleet.wall_offset
         found.append((max(count + more, min(pool.min, pool.max)), Limit(f"budget_{window}", text, until)))
     return found
+
+
+def _lifts(
+    window: Window, end: float, most: float, present: float, free: float, each: float, more: int
+) -> float | None:  # fmt: skip
+    """When a budget of `most` pays for one more than `more`, if nothing changes, wall time; None: nor in the next window.
+
+    What runs until `end` is paid for, and `free` is left; a further one costs the less the later it is.
+    """
+    if each <= 0.0:
+        return end
+    following_h = (ledger.end(window, end) - end) / HOUR_S
+    pays_next = _affords(most - present * following_h, each * following_h) > more
+    pays_h = free / (each * (more + 1))
+    shortest_h = 0.0 if window is Window.HOUR else AHEAD_H_MIN
+    # Of an hour the next one has to pay for the same size.
+    if pays_h > shortest_h and (pays_next or window is not Window.HOUR):
+        return end - pays_h * HOUR_S + _LATER_S
+    return end if pays_next else None
 
 
 def _affords(left: float, each: float) -> int:
@@ -389,3 +410,5 @@ def _footprint(pool: Pool) -> float:
 
 
 _MANY = 1_000_000
+# So much later than to the last digit, that a look at that moment finds it so.
+_LATER_S = 1.0

@@ -80,7 +80,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What the scaling of `decision` brought. `wall`: when that was decided.
+    """What the scaling of `decision` brought. `wall`: when that scaling was decided.
 
     `per_agent` compares at equal demand per ready agent and makes the verdict. `whole` compares at equal demand on the
     whole pool: what the same work met before and after. Either is None where it cannot be had.

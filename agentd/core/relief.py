@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentd.core import basis, departure, pauses, planner, validation
+from agentd.core import basis, costs, departure, pauses, planner, validation
 from agentd.core.lifecycle import LEAVING
 from agentd.core.messages import EventType
 from agentd.core.metrics import totals
@@ -25,6 +25,7 @@ def relieve(fleet: Fleet, now: float) -> None:
     pool, victim = fleet.pools[decision.pool], fleet.instances[decision.victims[0]]
     reason = decision.reasons[0].text
     fleet.decisions.append(decision)
+    costs.note(fleet, pool, decision)
     pool.last_decision = decision
     validation.begin(fleet, pool, decision, now)
     fleet.tell(EventType.SCALE_DOWN, reason, victim, decision=decision.id)

@@ -220,7 +220,7 @@ def _conclude(fleet: Fleet, pool: Pool, now: float, unclear: str = "") -> None:
     if not unclear:
         verdict, reason, per_agent, whole = _judge(before, after)
     effect = Effect(
-        decision=trial.decision, pool=pool.name, wall=fleet.wall(now), verdict=verdict, reason=reason,
+        decision=trial.decision, pool=pool.name, wall=fleet.wall(trial.decided_at), verdict=verdict, reason=reason,
         before=_measured(before), after=_measured(after), per_agent=per_agent, whole=whole,
     )  # fmt: skip
     history.trial, history.last = None, effect

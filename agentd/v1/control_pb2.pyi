@@ -1446,7 +1446,7 @@ class Effect(_message.Message):
     WHOLE_FIELD_NUMBER: _builtins.int
     decision: _builtins.str
     wall: _builtins.float
-    """When that was decided."""
+    """When that scaling was decided."""
     verdict: _builtins.str
     """helped, made_it_worse or unclear: at equal demand per ready agent."""
     reason: _builtins.str

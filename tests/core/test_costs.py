@@ -350,9 +350,12 @@ def limits(world: World) -> list[tuple[str, float | None]]:
         # However late it is: the next hour has to pay for the same size.
         ({"per_hour": 2.99}, 2, "budget_hour", None),
         ({"per_hour": 3.0}, 3, "", None),
-        ({"per_day": 5.33}, 2, "budget_day", 6400.0),
+        # A bit later one more until the end costs that bit less.
+        ({"per_day": 5.32}, 2, "budget_day", 6400.0 - (5.32 - 2 * 6400 / HOUR_S) * HOUR_S + 1.0),
+        # An hour of a third one is not left of it, and of the next days none has enough for two.
+        ({"per_day": 4.5}, 2, "budget_day", None),
         ({"per_day": 5.34}, 3, "", None),
-        ({"per_month": 1157.3}, 2, "budget_month", 16 * 86_400 + 6_400.0),
+        ({"per_month": 1157.3}, 2, "budget_month", 3 * (16 * 86_400 + 6_400.0) - 1157.3 * HOUR_S + 1.0),
         ({"per_month": 1157.4}, 3, "", None),
     ],
 )
@@ -366,6 +369,32 @@ def test_a_budget_holds_what_would_spend_more_until_its_end(
     (found,) = world.view().pools
     assert found.next.granted == granted
     assert limits(world) == ([(code, pytest.approx(until))] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("rates", "budget", "until"),
+    [
+        (Rates(1.0), Budget(per_day=5.0), 1201.0),  # then a third one has 5200 s until midnight: 1.44
+        (Rates(1.0), Budget(per_month=1155.0), 8401.0),
+        (Rates(1.0, per_task=1.0), Budget(per_day=75.0), 6400.0),  # 73 are spent by then
+        (Rates(1.0, per_task=1.0), Budget(per_hour=40.0), 2800.0),  # as well
+    ],
+)
+def test_when_a_budget_is_said_to_pay_for_one_more_it_does(rates: Rates, budget: Budget, until: float) -> None:
+    world = booted(priced(rates, budget=budget, scale_up_cooldown_s=0.0))
+    if rates.per_task:
+        world.agents[InstanceId("research-9101")].tasks_completed = 73
+    world.run_until(130.0)
+    for ident in ("research-9101", "research-9102"):
+        world.set_load(ident, 0.9)
+    world.usual_load = 0.9
+    world.run_until(190.0)
+    ((_, found),) = limits(world)
+    assert found == pytest.approx(until, abs=0.01)
+    world.run_until(until - 2.0)
+    assert world.view().pools[0].count == 2
+    world.run_until(until + 61.0)
+    assert world.view().pools[0].count == 3
 
 
 def asked(world: World, count: int, at: float, *, dry_run: bool = False) -> tuple[int, tuple[str, ...]]:

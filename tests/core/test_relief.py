@@ -11,6 +11,7 @@ from world import World
 
 from agentd.core.messages import EventType, HostSampled, SetAutoscaling, SetTarget
 from agentd.core.model import MIB, HostSample, InstanceId, PoolName, PortRange, Usage
+from agentd.core.rates import Rates
 
 ROOMY = HostSample(8, 1.0, 8192 * MIB, 4096 * MIB, 100_000 * MIB)
 SHORT = replace(ROOMY, memory_available_bytes=100 * MIB, memory_pressure_percent=30.0)
@@ -45,6 +46,14 @@ def test_the_idle_one_that_gives_most_back_goes_and_the_reason_says_why() -> Non
     ]
     (decision,) = world.outcomes[-1].decisions
     assert (decision.reasons[0].code, decision.victims) == ("memory_pressure", ("research-9101",))
+
+
+def test_what_a_relief_saves_is_shown_with_the_other_scalings() -> None:
+    world = booted(rates=Rates(per_hour=2.0))
+    world.step(HostSampled(SHORT))
+    (found,) = world.view().pools
+    assert found.cost is not None
+    assert [(each.change, each.per_hour) for each in found.cost.scalings] == [(-1, -2.0), (2, 4.0)]
 
 
 def test_one_goes_at_a_time() -> None:

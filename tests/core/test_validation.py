@@ -313,6 +313,12 @@ def test_the_verdict_is_an_event_of_the_decision_and_shown_with_the_pool() -> No
     assert world.view().pools[0].effect == only(world), "it outlives agentd"
 
 
+def test_an_effect_has_the_time_of_its_scaling_and_not_of_the_verdict() -> None:
+    world, _ = scaled()
+    (scaling,) = [made for outcome in world.outcomes for made in outcome.decisions if made.id == "1-1"]
+    assert only(world).wall == scaling.wall
+
+
 def test_memory_is_bounded_however_long_a_pool_lives() -> None:
     world, demand = scaled(until=3000.0)
     history = world.controller._fleet.pools[RESEARCH].history
