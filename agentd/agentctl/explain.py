@@ -134,7 +134,7 @@ def explain_at_lines(answer: pb.ExplainResponse, at: float, *, now: float) -> li
         )
         lines = [styled(printable(head), "strong"), *_chain(held, width, enabled=True, now=now)]
         if held.HasField("effect"):
-            lines += effect_lines(held.effect, width)
+            lines += ["", styled("EFFECT", "dim"), *effect_lines(held.effect, width)]
     else:
         before = []
         lines = [f"{pool.name} at {moment(at, now=now)}: no decision until then is known"]
@@ -198,7 +198,7 @@ def _chain(decision: pb.Decision, width: int, *, enabled: bool, now: float) -> l
     if not decision.limits:
         lines.append("  none in force")
     if decision.victims:
-        lines.append(f"  would retire: {', '.join(decision.victims)}")
+        lines.append(f"  {'retired' if decision.id else 'would retire'}: {', '.join(decision.victims)}")
     # What agentd names would change a decision, and while it is disabled it makes none.
     change = change_text(decision, now=now) if enabled else "nothing until multi_agent.enabled is true"
     if change:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 _WORDS = {"max_agents": "its maximum", "min_agents": "its minimum", "host_memory": "memory headroom",
           "host_cpu": "cpu headroom", "host_disk": "disk headroom"}  # fmt: skip
+
+# The codes of a decision's limits, in its text.
+_BLOCKED_BY = re.compile(r"blocked by \w+(?:, \w+)*")
 
 
 def chain_text(decision: pb.Decision) -> str:
@@ -29,4 +33,5 @@ def change_text(decision: pb.Decision, *, now: float | None = None) -> str:
     lifts = [limit.until_wall for limit in decision.limits if limit.HasField("until_wall")]
     if not text or not lifts or len(lifts) < len(decision.limits) or "blocked by" not in text:
         return text
-    return f"{text} until {moment(max(lifts), now=time.time() if now is None else now)}"
+    until = moment(max(lifts), now=time.time() if now is None else now)
+    return _BLOCKED_BY.sub(lambda found: f"{found[0]} until {until}", text, count=1)

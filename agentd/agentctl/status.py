@@ -32,8 +32,8 @@ _POOL_COLUMNS = (
     Column("BUSY", right=True, drop=2),
 )
 _INDENT = " " * 11
-# In a limit's text: for how long it still holds. "90 s ago" is another time.
-_TIME_LEFT = re.compile(r"\b[0-9]+(?:\.[0-9]+)? ?[smhd]\b(?! ago)")
+# In a limit's text: for how long it still holds. "90 s ago" and "in 30 s" are other times.
+_TIME_LEFT = re.compile(r"\b(?:waits|next try in) [0-9]|[0-9] ?[smhd] left\b")
 
 
 @click.command(cls=Command, examples=("agentctl status", "agentctl status --full", "agentctl status --output json"))

@@ -220,7 +220,7 @@ def listed(fleet: Fleet, event: InstancesListed, now: float) -> None:
     """Compare what runs with what is known: adopt, notice what has vanished. The first listing opens the house."""
     first = not fleet.listed
     if first:
-        validation.restarted(fleet, now)
+        validation.restarted(fleet)
     fleet.listed = True
     fleet.touch_self()
     found = {observed.id: observed for observed in event.observed}

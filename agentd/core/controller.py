@@ -390,7 +390,7 @@ class Controller:
         costs.settle(fleet, now, all_of_it=True)
         fleet.apply_config(config)
         costs.reconfigured(fleet, before, now)
-        validation.reconfigured(fleet, before, now)
+        validation.reconfigured(fleet, before)
         self._go_on = _go_on(config)
         if fleet.next_check is not None:
             fleet.next_check = min(fleet.next_check, now + config.check_interval_s)

@@ -266,7 +266,7 @@ def _bounds(
 def _lifts(
     window: Window, end: float, most: float, present: float, free: float, each: float, more: int
 ) -> float | None:  # fmt: skip
-    """When a budget of `most` pays for one more than `more`, if nothing changes, wall time; None: nor in the next window.
+    """When a budget of `most` pays for one more than `more`, wall time, if nothing changes; None: nor does the next.
 
     What runs until `end` is paid for, and `free` is left; a further one costs the less the later it is.
     """

@@ -8,18 +8,35 @@ from agentd.core import triggers
 from agentd.core.metrics import Totals
 from agentd.core.model import Decision, Proposal
 from agentd.core.rules import ThresholdTrigger, Trigger
+from agentd.core.situation import lasting
 from agentd.core.state import Fleet, Pool
 
 
-def steady(fleet: Fleet, pool: Pool, sums: Totals, proposals: Sequence[Proposal]) -> str:
+def steady(fleet: Fleet, pool: Pool, sums: Totals, proposals: Sequence[Proposal], now: float) -> str:
     """What would change a pool that is to stay as it is. `proposals`: of its triggers; none: a target is asked for."""
     if not fleet.config.enabled:
         return "multi_agent.enabled is false: nothing is started or stopped"
-    if pool.target is not None or (fleet.mode.enabled and not proposals):
+    if pool.target is not None:
+        return f"stays at {sums.count}: {of_target(fleet, pool, sums, now)}"
+    if fleet.mode.enabled and not proposals:
         return f"stays at {sums.count} until the target is changed"
     if not fleet.mode.enabled:
         return "agentctl auto on switches scaling on"
     return triggers.turning(pool, sums, proposals) or "neither more nor fewer are allowed"
+
+
+def of_target(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> str:
+    """How long a person's target holds, and what would be wanted without it; empty where there is none."""
+    if pool.target is None:
+        return ""
+    ends = pool.target.expires
+    # While scaling is off they do not expire.
+    left = f"for {lasting(ends - now)}, or " if ends is not None and fleet.mode.enabled else ""
+    text = f"the target holds {left}until it is changed"
+    if not fleet.mode.enabled:
+        return text
+    wanted = triggers.highest(triggers.ask(fleet, pool, sums, now)).count
+    return text if wanted is None else f"{text}; without it {wanted} would be wanted"
 
 
 def otherwise(decision: Decision, now: float, rule: Trigger | None) -> str:
@@ -29,13 +46,14 @@ def otherwise(decision: Decision, now: float, rule: Trigger | None) -> str:
     codes = ", ".join(limit.code for limit in decision.limits)
     lifts = [limit.until for limit in decision.limits if limit.until is not None]
     if len(lifts) == len(decision.limits):
-        # A rate lets so many through at a time.
-        what = "go on" if any(limit.code.endswith("_rate") for limit in decision.limits) else "go"
-        left_s = f"{max(lifts) - now:.0f} s"
-        when = f"in {left_s} if nothing changes"
+        # A rate lets so many through at a time, and a budget pays for so many.
+        some = any(limit.code.endswith("_rate") or limit.code.startswith("budget_") for limit in decision.limits)
+        what = "go on" if some and abs(decision.wanted - decision.granted) > 1 else "go"
+        left = lasting(max(lifts) - now)
+        when = f"in {left} if nothing changes"
         if isinstance(rule, ThresholdTrigger):
             up = decision.wanted > decision.current
             bound = f"above {rule.scale_up_threshold:.2f}" if up else f"below {rule.scale_down_threshold:.2f}"
-            when = f"if load stays {bound} for {left_s} more"
+            when = f"if load stays {bound} for {left} more"
         return f"would {what} to {decision.wanted} {when}; blocked by {codes}"
     return f"would go to {decision.wanted} without {codes}"

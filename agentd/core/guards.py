@@ -59,7 +59,7 @@ def evaluate(
     if wanted == sums.count:
         if between:
             return decision
-        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals))
+        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals, now))
     within, bound = _bounds(pool, sums.count, wanted)
     limits = [bound] if bound else []
     granted = within
@@ -79,8 +79,11 @@ def evaluate(
     let_go = planner.victims(pool)[: sums.count - granted] if granted < sums.count else []
     decision = replace(decision, granted=granted, limits=tuple(limits), victims=tuple(i.id for i in let_go))
     if decision.at_rest:
-        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals))
-    return replace(decision, counterfactual=counterfactual.otherwise(decision, now, rule))
+        return replace(decision, counterfactual=counterfactual.steady(fleet, pool, sums, proposals, now))
+    texts = [counterfactual.otherwise(decision, now, rule)]
+    if any(reason.code == "target" for reason in decision.reasons) and target is None:
+        texts.append(counterfactual.of_target(fleet, pool, sums, now))
+    return replace(decision, counterfactual="; ".join(text for text in texts if text))
 
 
 def _wish(

@@ -9,7 +9,7 @@ from agentd.core import pauses
 from agentd.core import rate as steps
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
 from agentd.core.model import Limit, State
-from agentd.core.situation import Bound, Situation, is_slow
+from agentd.core.situation import Bound, Situation, is_slow, lasting
 from agentd.core.state import SHRINKING, Pool, Purpose
 
 _COMING = ON_ITS_WAY | {State.BACKOFF}
@@ -33,7 +33,7 @@ def paused(s: Situation) -> list[Bound]:
     pause, everywhere = found
     where = " in all pools" if everywhere else ""
     why = f" ({pause.reason})" if pause.reason else ""
-    left = "" if pause.expires is None else f", {pause.expires - s.now:.0f} s left"
+    left = "" if pause.expires is None else f", {lasting(pause.expires - s.now)} left"
     return [
         (
             s.count,
@@ -78,7 +78,7 @@ def cooldown(s: Situation) -> list[Bound]:
         return []
     which = "up" if s.up else "down"
     return [
-        (s.count + s.back, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {until - s.now:.0f} s left", until))
+        (s.count + s.back, Limit(f"{which}_cooldown", f"scale-{which} cooldown: {lasting(until - s.now)} left", until))
     ]
 
 
@@ -101,5 +101,5 @@ def start_backoff(s: Situation) -> list[Bound]:
     if not s.up or s.now >= s.pool.backoff_until:
         return []
     left = s.pool.backoff_until - s.now
-    text = f"the last {s.pool.start_failures} starts failed; next try in {left:.0f} s"
+    text = f"the last {s.pool.start_failures} starts failed; next try in {lasting(left)}"
     return [(s.count + s.back, Limit("start_backoff", text, s.pool.backoff_until))]

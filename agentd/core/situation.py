@@ -40,6 +40,19 @@ class Situation:
         return self.rule.kind if self.rule else ""
 
 
+def lasting(seconds: float) -> str:
+    """A time that passes, as texts of decisions say it: seconds, and what is longer as 59m, 23h50m or 8d7h."""
+    if seconds < 1200.0:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60.0), 60)
+    if not hours:
+        return f"{minutes}m"
+    if hours < 24:
+        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    days, hours = divmod(round(seconds / 3600.0), 24)
+    return f"{days}d{hours}h" if hours else f"{days}d"
+
+
 def is_slow(trigger: str) -> bool:
     """Whether it is one step at a time: `threshold` knows nothing of steps under way, nor do people."""
     return trigger in ("", ThresholdTrigger.kind)

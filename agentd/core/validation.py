@@ -44,7 +44,7 @@ def begin(fleet: Fleet, pool: Pool, decision: Decision, now: float, resumed: Seq
     if history.trial is not None:
         _look_whether_in_place(fleet, pool, history.trial, now)
     if history.trial is not None:
-        _conclude(fleet, pool, now, f"another scaling ({decision.id}) came before its effect was measured")
+        _conclude(fleet, pool, f"another scaling ({decision.id}) came before its effect was measured")
     # What is decided at a peak has the peak in its last numbers: they are left out.
     until = now - fleet.config.heartbeat_interval_s
     history.trial = Trial(
@@ -60,7 +60,7 @@ def begin(fleet: Fleet, pool: Pool, decision: Decision, now: float, resumed: Seq
     fleet.touch_history(pool.name)
 
 
-def restarted(fleet: Fleet, now: float) -> None:
+def restarted(fleet: Fleet) -> None:
     """This agentd has just started: its samples do not follow those of the one before it."""
     for pool in fleet.pools.values():
         history = pool.history
@@ -69,10 +69,10 @@ def restarted(fleet: Fleet, now: float) -> None:
         history.sampled_at = None
         history.saturated = 0
         if history.trial is not None:
-            _conclude(fleet, pool, now, "agentd was restarted meanwhile")
+            _conclude(fleet, pool, "agentd was restarted meanwhile")
 
 
-def reconfigured(fleet: Fleet, before: Mapping[PoolName, PoolConfig], now: float) -> None:
+def reconfigured(fleet: Fleet, before: Mapping[PoolName, PoolConfig]) -> None:
     """The pools were configured as in `before`: samples of another configuration are not compared."""
     for pool in fleet.pools.values():
         if pool.config == before.get(pool.name, pool.config):
@@ -84,7 +84,7 @@ def reconfigured(fleet: Fleet, before: Mapping[PoolName, PoolConfig], now: float
             pool.law = None
             fleet.touch_history(pool.name)
         if pool.history.trial is not None:
-            _conclude(fleet, pool, now, "the pool's configuration changed meanwhile")
+            _conclude(fleet, pool, "the pool's configuration changed meanwhile")
 
 
 def _work(config: PoolConfig) -> object:
@@ -121,7 +121,7 @@ def _observe(fleet: Fleet, pool: Pool, now: float) -> None:
     if trial is not None:
         history.rounds += 1
         if len(history.samples) >= AFTER_SAMPLES or history.rounds >= 2 * AFTER_SAMPLES:
-            _conclude(fleet, pool, now)
+            _conclude(fleet, pool)
 
 
 def _look_whether_in_place(fleet: Fleet, pool: Pool, trial: Trial, now: float) -> None:
@@ -135,7 +135,7 @@ def _look_whether_in_place(fleet: Fleet, pool: Pool, trial: Trial, now: float) -
         ready = [i.since for i in mine if i.state is State.READY]
         if not ready:
             pool.history.samples.extend(trial.before)  # the size is what it was
-            _conclude(fleet, pool, now, "nothing came of it: no instance became ready")
+            _conclude(fleet, pool, "nothing came of it: no instance became ready")
             return
         trial.in_place_at = max(ready)
     else:
@@ -209,7 +209,7 @@ def _rates(instance: Instance, mark: Mark | None) -> tuple[float, float | None] 
 # -- the verdict --------------------------------------------------------------------------------
 
 
-def _conclude(fleet: Fleet, pool: Pool, now: float, unclear: str = "") -> None:
+def _conclude(fleet: Fleet, pool: Pool, unclear: str = "") -> None:
     """End the pool's trial: with a verdict, or `unclear` for the reason given."""
     history = pool.history
     trial = history.trial

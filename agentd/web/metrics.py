@@ -99,8 +99,8 @@ def _costs(page: _Page, view: FleetView) -> None:
     """Of the pools that cost something, and `total` of all of them: with it also what removed pools have spent."""
     pools: _Priced = [({"pool": pool.name}, pool.cost) for pool in view.pools if pool.cost is not None]
     total: _Priced = [({}, view.cost)] if view.cost is not None else []
-    for prefix, whose, priced in (("agentd_cost", "a pool", pools), ("agentd_cost_total", "all pools", total)):
-        _costs_of(page, prefix, whose, priced)
+    _costs_of(page, "agentd_cost", "What a pool costs", "What a pool has", pools)
+    _costs_of(page, "agentd_cost_total", "What all pools cost", "What all pools have", total)
     page.many(
         "agentd_cost_one_more_per_hour",
         "What one more agent would cost in an hour.",
@@ -108,13 +108,11 @@ def _costs(page: _Page, view: FleetView) -> None:
     )
 
 
-def _costs_of(page: _Page, prefix: str, whose: str, priced: _Priced) -> None:
-    page.many(
-        f"{prefix}_per_hour", f"What {whose} costs in an hour, as it is.", ((each, c.per_hour) for each, c in priced)
-    )
+def _costs_of(page: _Page, prefix: str, costs: str, has: str, priced: _Priced) -> None:
+    page.many(f"{prefix}_per_hour", f"{costs} in an hour at the present size.", ((x, c.per_hour) for x, c in priced))
     page.many(
         f"{prefix}_spent",
-        f"What {whose} has spent in this hour, day and month (UTC).",
+        f"{has} spent in this hour, day and month (UTC).",
         (
             ({**labels, "window": window}, spent.amount)
             for labels, cost in priced
@@ -123,14 +121,12 @@ def _costs_of(page: _Page, prefix: str, whose: str, priced: _Priced) -> None:
     )
     page.many(
         f"{prefix}_projected_month",
-        f"What {whose} will have spent when this month ends.",
+        f"{has} spent when this month ends, as it looks now.",
         ((labels, cost.projected_month) for labels, cost in priced),
     )
     budgets = [({**labels, "window": each.window}, each) for labels, cost in priced for each in cost.budgets]
-    page.many(f"{prefix}_budget", f"The budget of {whose}.", ((labels, each.amount) for labels, each in budgets))
-    page.many(
-        f"{prefix}_budget_left", f"What {whose} has left of it.", ((labels, each.left) for labels, each in budgets)
-    )
+    page.many(f"{prefix}_budget", f"{has} as budgets.", ((labels, each.amount) for labels, each in budgets))
+    page.many(f"{prefix}_budget_left", f"{has} left of that.", ((labels, each.left) for labels, each in budgets))
 
 
 def _starts(page: _Page, pools: Sequence[PoolView]) -> None:

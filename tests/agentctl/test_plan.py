@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentd.agentctl import when
+from agentd.agentctl.explain import explain_at_lines
 from agentd.agentctl.explain_words import chain_text, change_text
 from agentd.v1 import control_pb2 as pb
 
@@ -62,6 +63,15 @@ def test_explain_at_shows_what_was_in_force_then_and_what_followed(ctl: Ctl, dae
     assert "[d-4]" in " ".join(lines[lines.index("BEFORE") :])
 
 
+def test_what_was_done_then_is_told_as_done_and_what_it_brought_by_itself() -> None:
+    made = pb.Decision(id="d-3", current=3, wanted=2, granted=2, victims=["research-9103"])
+    made.effect.verdict = "helped"
+    answer = pb.ExplainResponse(pool=pb.Pool(name="research"), decisions=[made])
+    lines = explain_at_lines(answer, WALL, now=WALL)
+    assert "  retired: research-9103" in lines
+    assert "helped" in lines[lines.index("EFFECT") + 1]
+
+
 def test_before_the_first_decision_there_was_none(ctl: Ctl) -> None:
     result = ctl("explain", "research", "--at", "2001-01-31T12:03")
     assert result.code == 0 and "no decision until then is known" in result.out.splitlines()[0]
@@ -106,6 +116,8 @@ def test_a_limit_that_lifts_by_itself_names_the_time_of_day(daemon: Any) -> None
     made.counterfactual = "would go to 4 if load stays above 0.75 for 40 s more; blocked by up_cooldown"
     at = time.strftime("%H:%M:%S", time.localtime(WALL + 40.0))
     assert change_text(made, now=WALL) == f"{made.counterfactual} until {at}"
+    made.counterfactual = "would go to 4 in 40 s if nothing changes; blocked by up_cooldown, up_rate; the target holds"
+    assert f"blocked by up_cooldown, up_rate until {at}; the target holds" in change_text(made, now=WALL)
 
 
 def test_without_a_limit_there_is_no_chain_to_tell() -> None:

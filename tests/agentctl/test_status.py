@@ -140,6 +140,9 @@ def test_a_pool_below_its_minimum_says_so(pool: pb.Pool, note: list[str]) -> Non
     [
         ("scale-up cooldown: 9 s left", ""),
         ("the last 2 starts failed; next try in 9 s", ""),
+        ("alice has paused up, 23h50m left", ""),
+        ("agentd started a moment ago; waits 9 s", ""),
+        ("at most 2 started in 30 s; 2 were", " (lifts in 8.8s)"),
         ("last scale-up 90 s ago", " (lifts in 8.8s)"),
         ("3 sessions of 2 members", " (lifts in 8.8s)"),
     ],

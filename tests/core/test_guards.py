@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from agentd.core.situation import lasting
+
 ROOT = Path(__file__).parent.parent.parent
 CORE = ROOT / "agentd" / "core"
 PAGE = (ROOT / "docs" / "guards.md").read_text()
@@ -42,3 +46,14 @@ def test_every_limit_is_in_a_scenario() -> None:
     told = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / "scenarios").glob("*.txt")))
     named = set(re.findall(r"limit (\w+):", told)) | set(re.findall(r"granted; (\w+):", told))
     assert codes() - named == set()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"), (40.0, "40 s"), (1199.0, "1199 s"), (3561.0, "59m"), (3590.0, "1h"), (7260.0, "2h1m"),
+        (86_000.0, "23h53m"), (86_390.0, "1d"), (717_140.0, "8d7h"),
+    ],
+)  # fmt: skip
+def test_a_time_that_passes_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert lasting(seconds) == text

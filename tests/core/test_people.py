@@ -54,6 +54,39 @@ def test_a_target_is_shown_with_its_owner_reason_and_time_left() -> None:
     assert seen(world).target_expires_in_s == 3000.0
 
 
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (up(1), "stays at 1: the target holds for 59m, or until it is changed; without it 2 would be wanted"),
+        (up(1, for_s=None), "stays at 1: the target holds until it is changed; without it 2 would be wanted"),
+        (
+            up(9),
+            "would go to 9 without max_agents; the target holds for 59m, or until it is changed; "
+            "without it 4 would be wanted",
+        ),
+    ],
+)
+def test_a_decision_by_a_target_says_how_long_it_holds_and_what_would_be_wanted_without_it(
+    event: SetTarget, text: str
+) -> None:
+    world = booted(max=3, scale_up_cooldown_s=0.0)
+    world.usual_load = 0.9
+    world.set_load("research-9002", 0.9)
+    world.run_until(11.0)
+    world.step(event)
+    world.run_until(50.0)
+    assert seen(world).next.counterfactual == text
+
+
+def test_a_decision_that_does_all_that_a_target_asks_keeps_its_end_too() -> None:
+    world = booted()
+    world.run_until(11.0)
+    world.step(up(3))
+    (made,) = [one for outcome in world.outcomes for one in outcome.decisions]
+    assert (made.granted, made.limits) == (3, ())
+    assert made.counterfactual == "the target holds for 1h, or until it is changed; without it 1 would be wanted"
+
+
 def test_a_target_expires_and_the_policy_goes_on() -> None:
     world = booted()
     world.loads = dict.fromkeys(("research-9002", "research-9101", "research-9102"), 0.1)
