@@ -242,7 +242,7 @@ def _segments(wish: _Wish, *, needed: bool) -> Iterator[Rerun]:
     place = wish.place if wish.is_recording else wish.place / segments.DIRECTORY
     if not place.exists() and not needed:
         return
-    for path in rerun.from_time(segments.listed(place), wish.since):
+    for path in rerun.from_time(segments.listed(place), wish.since, wish.until):
         found = rerun.rerun(path, version=__version__, since=wish.since, until=wish.until)
         if found is not None:
             yield found

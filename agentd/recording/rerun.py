@@ -65,8 +65,6 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
     except TornError as error:
         written = path.stat().st_mtime
         return Rerun(path, written, "", written, torn=str(error))
-    if until is not None and segment.wall > until:
-        return None
     header = segment.header
     try:
         epoch, offset, wrote = int(header["epoch"]), segment.wall - float(header["at"]), str(header["version"])
@@ -74,13 +72,16 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
         whole = codec.decode(Whole, header["state"])
     except (KeyError, TypeError, ValueError) as error:
         raise RecordingError(f"cannot read the first line of {path}: {error}") from error
+    last_at = math.inf if until is None else _last_at(path, offset, until)
+    if last_at == -math.inf:
+        return None
     controller = WholeController.from_whole(config, whole, epoch)
     made = Rerun(path, segment.wall, wrote, segment.wall)
     for line in segment.lines():
         if line.name == WALL:
             offset = float(line.value)
         wall = line.at + offset
-        if until is not None and wall > until:
+        if line.at > last_at:
             break
         if line.name == CAPACITY:
             controller.set_capacity(line.value)
@@ -88,7 +89,7 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
             continue
         event = _event(path, line)
         came = _step(controller, event, line.at)
-        if since is None or wall >= since:
+        if (since is None or wall >= since) and (until is None or wall <= until):
             made.ended = wall
             _compare(made, line, wall, came, states=wrote == version)
         if came is not None and ERROR in came:
@@ -99,14 +100,20 @@ def rerun(path: Path, *, version: str, since: float | None = None, until: float 
     return made if made.messages or since is None or segment.wall >= since else None
 
 
-def from_time(paths: list[Path], since: float | None) -> Iterator[Path]:
-    """Those of `paths`, oldest first, that may have something from the wall time `since` on.
+def from_time(paths: list[Path], since: float | None, until: float | None = None) -> Iterator[Path]:
+    """Those of `paths`, oldest first, that may have something from the wall time `since` on, and until `until`.
 
-    A clock that was set back while a segment was written let it reach further than to where the next one begins.
+    A clock that was set back while a segment was written let it reach further than to where the next one begins, and
+    have something from before it began.
     """
-    begins = [None if since is None else _begin(path) for path in paths]
+    begins = [None if since is None and until is None else _begin(path) for path in paths]
     for path, begun, following in zip(paths, begins, [*begins[1:], None], strict=True):
-        if since is None or begun is None or following is None or _latest(begun, following) >= since:
+        if begun is None or following is None:
+            yield path
+            continue
+        late_enough = since is None or _latest(begun, following) >= since
+        early_enough = until is None or _earliest(begun, following) <= until
+        if late_enough and early_enough:
             yield path
 
 
@@ -133,6 +140,27 @@ def _latest(begun: _Beginning, following: _Beginning) -> float:
     if begun.epoch != following.epoch:
         return math.inf
     return following.wall + max(0.0, (begun.wall - begun.at) - (following.wall - following.at))
+
+
+def _earliest(begun: _Beginning, following: _Beginning) -> float:
+    """The earliest wall time in a segment before `following`. Of another run of agentd nobody knows how it ended."""
+    if begun.epoch != following.epoch:
+        return -math.inf
+    return begun.wall - max(0.0, (begun.wall - begun.at) - (following.wall - following.at))
+
+
+def _last_at(path: Path, offset: float, until: float) -> float:
+    """When the last line of the segment at `path` came, monotonic, that is not later than the wall time `until`.
+
+    Lines before it may be later: a clock was set back meanwhile. Without one: before all times.
+    """
+    found = -math.inf
+    for line in Segment(path).lines():
+        if line.name == WALL:
+            offset = float(line.value)
+        if line.at + offset <= until:
+            found = line.at
+    return found
 
 
 def _event(path: Path, line: Line) -> Event:

@@ -184,6 +184,28 @@ def test_only_the_time_that_is_asked_for_counts(tmp_path: Path) -> None:
     assert rerun(listed(tmp_path)[0], version=VERSION, until=WALL - 1.0) is None
 
 
+def test_a_clock_that_was_ahead_ends_no_replay_before_the_time_that_is_asked_for(tmp_path: Path) -> None:
+    world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, segment_bytes_max=1 << 30))
+    world.boot()
+    world.run_until(50.0)
+    world.clock.offset += 9000.0
+    world.run_until(SEGMENT_S_MAX + 50.0)  # the next segment begins under the wrong time
+    world.clock.offset -= 9000.0
+    world.run_until(2.5 * SEGMENT_S_MAX)
+    world.recorder.close()
+    paths = listed(tmp_path)
+    first, second, _ = paths
+    until = WALL + SEGMENT_S_MAX + 100.0
+    made = [rerun(path, version=VERSION, until=until) for path in from_time(paths, None, until)]
+    assert [one.path for one in made if one] == [first, second]
+    whole = [rerun(path, version=VERSION) for path in (first, second)]
+    assert made[0] is not None and made[1] is not None and whole[0] is not None and whole[1] is not None
+    # Of the first what came before the clock went wrong, of the second the seconds after it was right again.
+    assert 0 < made[0].messages < whole[0].messages and 0 < made[1].messages < whole[1].messages
+    assert made[1].ended == pytest.approx(until, abs=11.0)
+    assert (made[1].differing, made[1].same) == (0, made[1].evaluations)
+
+
 def test_a_clock_that_is_set_back_hides_nothing_of_the_time_that_is_asked_for(tmp_path: Path) -> None:
     world = Recorded(FLEET, tmp_path, bounds=replace(BOUNDS, segment_bytes_max=1 << 30))
     world.boot()
