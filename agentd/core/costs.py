@@ -62,10 +62,16 @@ def clock_set(fleet: Fleet, wall: float, now: float) -> None:
             fleet.touch_ledger(name)
 
 
-def restored(fleet: Fleet, now: float) -> None:
-    """An earlier agentd has kept the books; nobody saw whether the clock was set since."""
+def restored(fleet: Fleet, now: float, jumped_s: float = 0.0) -> None:
+    """An earlier agentd has kept the books; nobody saw whether the clock was set since.
+
+    The wall clock went on by `jumped_s` more than the monotonic one: it was set, or the host slept. No agent has
+    worked, and cost, all that time.
+    """
     wall = fleet.wall(now)
     for name, books in _all(fleet):
+        if jumped_s > ledger.SET_S_MIN and books.until is not None:
+            books.until += jumped_s
         if books.is_ahead(wall):
             books.clock_set(wall, wall)
             fleet.touch_ledger(name)

@@ -13,9 +13,11 @@ from agentd.core.state import Fleet
 def restore(fleet: Fleet, event: Restored, now: float) -> None:
     """Begin a run of agentd: nothing is replaced for one heartbeat interval, silence counts anew."""
     passed_s = max(0.0, event.wall - event.saved_wall)
-    rows.load(fleet, event.rows, shift=now - event.saved_at - passed_s)
+    shift = now - event.saved_at - passed_s
+    rows.load(fleet, event.rows, shift=shift)
     fleet.wall_offset = event.wall - now
-    costs.restored(fleet, now)
+    # A monotonic clock that is behind the saved one has begun anew with the host: it does not know what passed.
+    costs.restored(fleet, now, jumped_s=-shift if now >= event.saved_at else 0.0)
     schedule.move(fleet, now, anew=True)
     fleet.touch_self()
     fleet.listed = False

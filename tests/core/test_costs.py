@@ -11,7 +11,7 @@ from world import WALL, World
 
 from agentd.core.controller import Controller
 from agentd.core.ledger import Spent
-from agentd.core.messages import ConfigChanged, HostSampled, SetTarget, TargetReply, Tick
+from agentd.core.messages import ConfigChanged, HostSampled, Restored, SetTarget, TargetReply, Tick
 from agentd.core.model import FleetConfig, HostSample, Incarnation, InstanceId, Observed, PoolName, PortRange, Usage
 from agentd.core.rates import GIB, HOUR_S, Budget, Rates
 from agentd.core.views import CostView
@@ -224,6 +224,34 @@ def test_a_clock_that_is_set_back_for_a_while_frees_no_budget(restarts: bool) ->
     found = cost(world)
     for spent in (found.spent_hour, found.spent_day, found.spent_month):
         assert spent.agent_hours * HOUR_S == pytest.approx(2 * 1600.0, rel=1e-3)
+
+
+def restarted(world: World, *, passed_s: float, wall_passed_s: float) -> None:
+    """agentd is away for `passed_s`, and the wall clock goes on by `wall_passed_s`."""
+    saved_at = world.now
+    world.now += passed_s
+    world.controller = world.new_controller()
+    wall = WALL + saved_at + wall_passed_s
+    world.step(Restored(dict(world.saved), saved_at, WALL + saved_at, wall))
+    world.relist()
+    world.step(Tick(wall=wall))
+
+
+def test_a_restart_under_a_clock_that_is_years_ahead_costs_no_more_than_what_passed() -> None:
+    world = booted(priced(budget=Budget(per_month=100.0)))
+    world.run_until(1000.0)
+    restarted(world, passed_s=5.0, wall_passed_s=10 * 365.25 * 86_400.0)
+    world.now += 5.0
+    world.step(Tick(wall=WALL + world.now))
+    world.run_until(1600.0)
+    assert cost(world).spent_month.agent_hours * HOUR_S == pytest.approx(2 * 1600.0, rel=1e-3)
+
+
+def test_a_restart_of_the_host_costs_what_passed_by_the_wall_clock() -> None:
+    world = booted(priced())
+    world.run_until(1000.0)
+    restarted(world, passed_s=-990.0, wall_passed_s=300.0)  # its monotonic clock begins anew
+    assert cost(world).spent_hour.agent_hours * HOUR_S == pytest.approx(2 * 1300.0)
 
 
 def test_the_books_of_a_controller_go_on_exactly() -> None:
