@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from agentd.core.ledger import Spent
+from agentd.core.ledger import Scaling, Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling
-from agentd.core.views import BudgetView, CostView, ReadingView, RuleView
+from agentd.core.model import Limit
+from agentd.core.views import Advice, BudgetView, CostView, ReadingView, RuleView
 from agentd.web.app import create_app
 from agentd.web.listener import listen
 from agentd.web.server import HttpServer
@@ -146,14 +147,39 @@ def test_figures_change_in_place(page: Browser, site: Site) -> None:
 def test_what_all_costs_is_a_tile_where_any_cost_is_configured(page: Browser, site: Site) -> None:
     assert "Cost" not in page.text("#host")
     budget = BudgetView("day", 25.0, 24.5, 0.5, 3600.0)
-    cost = CostView("EUR", 1.5, None, Spent(0.5), Spent(24.5), Spent(30.0), 99.0, (budget,), ())
+    scalings = (Scaling("d-2", 0.0, -2, -0.5), Scaling("d-1", 0.0, 2, 0.5))
+    cost = CostView("EUR", 1.5, None, Spent(0.5), Spent(24.5), Spent(30.0), 99.0, (budget,), scalings)
     pools = tuple(replace(pool, cost=cost) if pool.name == "research" else pool for pool in site.runtime.shown.pools)
     site.runtime.shown = replace(site.runtime.shown, cost=cost, pools=pools)
     page.until("document.querySelector('#host').innerText.includes('Cost')")
     host = page.text("#host")
     assert "1.50 EUR an hour" in host
     assert "24.50 today, 99.00 projected this month; 0.50 of 25.00 left today" in host
-    assert "1.50 EUR an hour · 0.50 of 25.00 left today" in page.text('[data-pool="research"]')
+    text = "1.50 EUR an hour · the last scaling saves 0.50 EUR an hour · 0.50 of 25.00 left today"
+    assert text in page.text('[data-pool="research"]')
+
+
+def test_what_a_person_might_change_is_shown(page: Browser, site: Site) -> None:
+    advice = (Advice("ports_scarce", "research", "0 of 3 ports are free"), Advice("autoscaling_off", "", HOSTILE))
+    site.runtime.shown = replace(site.runtime.shown, advice=advice)
+    page.until("document.querySelectorAll('#notices .advice').length === 2")
+    assert "research: 0 of 3 ports are free" in page.text("#notices")
+    assert HOSTILE in page.text("#notices")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("scale-up cooldown: 90 s left", "scale-up cooldown: 90 s left"),
+        ("at most 2 started in 30 s; 2 were", "at most 2 started in 30 s; 2 were · 90 s left"),
+    ],
+)
+def test_how_long_a_limit_holds_is_told_once(page: Browser, site: Site, text: str, told: str) -> None:
+    pool = next(pool for pool in site.runtime.shown.pools if pool.name == "research")
+    until = site.runtime.clock.now() + 90.0
+    change(site, next=replace(pool.next, limits=(Limit("up_rate", text, until),)))
+    page.until(f"document.querySelector('[data-pool=research] .limits').innerText.startsWith({text!r})")
+    assert page.text("[data-pool=research] .limits") == told
 
 
 LINES = "document.querySelectorAll('[data-pool=research] .spark-threshold')"

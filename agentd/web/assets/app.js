@@ -82,6 +82,9 @@ function showNotices(status) {
   if (status.unhealthy_agents > 0) {
     notices.push({ text: `${plural(status.unhealthy_agents, "instance is", "instances are")} late with heartbeats.`, tone: "warn" });
   }
+  for (const advice of status.advice) {
+    notices.push({ text: advice.pool ? `${advice.pool}: ${advice.text}` : advice.text, tone: "advice" });
+  }
   reconcile(
     byId("notices"),
     notices,

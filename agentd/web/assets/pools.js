@@ -148,6 +148,9 @@ function fillBadge(row, badge) {
   setText(row.root, `${badge.number} ${badge.name}`);
 }
 
+// In a limit's text: for how long it still holds.
+const TIME_LEFT = /\b(waits|next try in) [0-9]|[0-9] ?[smhd] left\b/;
+
 function makeLimit() {
   const text = make("span");
   const wait = make("span", "wait");
@@ -156,7 +159,8 @@ function makeLimit() {
 
 function fillLimit(row, limit) {
   setText(row.text, limit.text);
-  setText(row.wait, limit.lifts_in_s === null ? "" : ` · ${age(limit.lifts_in_s)} left`);
+  const told = limit.lifts_in_s === null || TIME_LEFT.test(limit.text);
+  setText(row.wait, told ? "" : ` · ${age(limit.lifts_in_s)} left`);
 }
 
 function smallPrint(pool) {
@@ -176,6 +180,11 @@ function smallPrint(pool) {
   if (pool.up_cooldown_s > 0) parts.push(`may grow in ${age(pool.up_cooldown_s)}`);
   if (pool.down_cooldown_s > 0) parts.push(`may shrink in ${age(pool.down_cooldown_s)}`);
   if (pool.cost) parts.push(`${money(pool.cost.per_hour, pool.cost.currency)} an hour`);
+  const [scaling] = pool.cost?.scalings ?? [];
+  if (scaling) {
+    const does = scaling.per_hour < 0 ? "saves" : "costs";
+    parts.push(`the last scaling ${does} ${money(Math.abs(scaling.per_hour), pool.cost.currency)} an hour`);
+  }
   for (const budget of pool.cost?.budgets ?? []) parts.push(budgetText(budget));
   if (pool.bundled_agent) parts.push("runs the bundled sample agent");
   return parts.join(" · ");
