@@ -215,7 +215,7 @@ def _decision_lines(made: _Decisions | None, wish: _Wish) -> Iterator[str]:
         decision = one.decision
         yield f"  first difference: {printable(decision.pool)} {_at(decision.wall)} [{decision.id}]"
         for name, then, now in one.different:
-            yield from _sides(name, then, now)
+            yield from _sides(name, words(then), words(now))
 
 
 def _decisions_value(made: _Decisions) -> dict[str, Any]:
@@ -292,6 +292,24 @@ def _sides(place: str, then: object, now: object) -> Iterator[str]:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
         text = f"{place}, {title}: {text[:_SHOWN_CHARS_MAX]}{'...' if len(text) > _SHOWN_CHARS_MAX else ''}"
         yield from wrapped(printable(text), width=text_width(), first="    ", rest="      ")
+
+
+def words(value: object) -> str:
+    """A field of a decision as people read it; of a limit with the count that it allows."""
+    from agentd.core.model import Limit, Proposal, Reason
+
+    match value:
+        case (str() as code, int() as count):
+            return f"{code} {count}"
+        case tuple():
+            return ", ".join(words(one) for one in value) or "none"
+        case Limit(code, text):
+            return f"{code}: {text}" + ("" if value.allows is None else f" ({value.allows})")
+        case Reason(code, text):
+            return f"{code}: {text}"
+        case Proposal(trigger, count, reason):
+            return f"{trigger} {'-' if count is None else count}: {reason.text}"
+    return str(value)
 
 
 def _at(wall: float) -> str:

@@ -21,7 +21,8 @@ from recorded import BOUNDS, Recorded
 from world import WALL
 
 from agentd import __version__
-from agentd.core.model import Decision
+from agentd.agentctl.replay import words
+from agentd.core.model import Decision, Limit, Proposal, Reason
 from agentd.recording import configurations
 from agentd.recording.segments import DIRECTORY, listed
 from agentd.store import Batch, Bounds, Store
@@ -123,6 +124,22 @@ def test_a_decision_that_comes_out_otherwise_is_shown_with_both_sides(
     (different,) = value["decisions"]["different"]
     assert {"field": "granted", "stored": "3", "now": "2"} in different["fields"]
     assert value["recording"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3"),
+        ((), "none"),
+        (("research-9101", "research-9102"), "research-9101, research-9102"),
+        ((("wanted", 5), ("granted", 2)), "wanted 5, granted 2"),
+        ((Limit("up_rate", "2 were", 7.0, 3), Limit("host_cpu", "busy")), "up_rate: 2 were (3), host_cpu: busy"),
+        ((Reason("high_load", "High load"),), "high_load: High load"),
+        ((Proposal("demand", None, Reason("no_sample", "none")),), "demand -: none"),
+    ],
+)
+def test_what_differs_is_told_in_words(value: object, text: str) -> None:
+    assert words(value) == text
 
 
 def test_a_recording_that_comes_out_otherwise_is_shown_with_both_sides(
