@@ -33,9 +33,16 @@ happenings = st.one_of(
 
 
 @STORIES
-@given(st.lists(happenings, min_size=4, max_size=16), st.sampled_from([0.05, 0.2, 4.0]), st.booleans())
-def test_what_a_budget_holds_is_made_again(story: list[tuple[str, Any]], amount: float, of_all: bool) -> None:
-    world = Chaos(priced(amount, of_all=of_all))
+@given(
+    st.lists(happenings, min_size=4, max_size=16),
+    st.sampled_from([0.05, 0.2, 4.0]),
+    st.booleans(),
+    st.sampled_from([0.0, 20.0]),
+)
+def test_what_a_budget_holds_is_made_again(
+    story: list[tuple[str, Any]], amount: float, of_all: bool, start_delay_s: float
+) -> None:
+    world = Chaos(priced(amount, of_all=of_all), start_delay_s=start_delay_s)
     world.boot()
     for name, values in story:
         HAPPENINGS[name](world, *values)
