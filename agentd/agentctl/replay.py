@@ -295,7 +295,7 @@ def _sides(place: str, then: object, now: object) -> Iterator[str]:
 
 
 def words(value: object) -> str:
-    """A field of a decision as people read it; of a limit with the count that it allows."""
+    """A field of a decision as people read it; of a limit what it allows, and when it lifts (monotonic)."""
     from agentd.core.model import Limit, Proposal, Reason
 
     match value:
@@ -303,8 +303,10 @@ def words(value: object) -> str:
             return f"{code} {count}"
         case tuple():
             return ", ".join(words(one) for one in value) or "none"
-        case Limit(code, text):
-            return f"{code}: {text}" + ("" if value.allows is None else f" ({value.allows})")
+        case Limit(code, text, until, allows):
+            more = [] if allows is None else [f"allows {allows}"]
+            more += [] if until is None else [f"lifts at {until:.1f}"]
+            return f"{code}: {text}" + (f" ({', '.join(more)})" if more else "")
         case Reason(code, text):
             return f"{code}: {text}"
         case Proposal(trigger, count, reason):

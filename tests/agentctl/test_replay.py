@@ -133,7 +133,10 @@ def test_a_decision_that_comes_out_otherwise_is_shown_with_both_sides(
         ((), "none"),
         (("research-9101", "research-9102"), "research-9101, research-9102"),
         ((("wanted", 5), ("granted", 2)), "wanted 5, granted 2"),
-        ((Limit("up_rate", "2 were", 7.0, 3), Limit("host_cpu", "busy")), "up_rate: 2 were (3), host_cpu: busy"),
+        (
+            (Limit("up_rate", "2 were", 7.0, 3), Limit("host_cpu", "busy")),
+            "up_rate: 2 were (allows 3, lifts at 7.0), host_cpu: busy",
+        ),
         ((Reason("high_load", "High load"),), "high_load: High load"),
         ((Proposal("demand", None, Reason("no_sample", "none")),), "demand -: none"),
     ],
