@@ -225,14 +225,14 @@ def _configured(wishes: Wishes, options: Options) -> list[str]:
 def _simulate(session: Session, basis: Basis, policies: Sequence[str], plot: Path | None) -> None:
     from agentd.sim import outcome
     from agentd.sim import plot as drawing
-    from agentd.sim.policies import POOL, PolicyError, check, opening
+    from agentd.sim.policies import POOL, PolicyError, check, initial
 
     options, arrivals = basis.options, basis.arrivals
     title = f"{basis.name}: {plural(len(arrivals), 'request')}"
     try:
         if plot is not None:
             drawing.check(plot)
-        pool = check(policies, options).pools[POOL]  # mistakes before minutes of work
+        fleet = check(policies, options)  # mistakes before minutes of work
         results = [_run(policy, arrivals, options) for policy in policies]
         if plot is not None:
             drawing.write(plot, title, results, options.concurrency)
@@ -242,7 +242,7 @@ def _simulate(session: Session, basis: Basis, policies: Sequence[str], plot: Pat
         raise Failure(str(error)) from error
     if session.json:
         document = outcome.document(
-            basis.name, results, options, agents_min=pool.min, initial=opening(pool, options, arrivals),
+            basis.name, results, options, agents_min=fleet.pools[POOL].min, initial=initial(fleet, options, arrivals),
             service_s=basis.service_s, history=basis.history,
         )  # fmt: skip
         show_json(document)

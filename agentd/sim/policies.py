@@ -15,16 +15,17 @@ from agentd.config import RULE_KEYS, parse
 from agentd.config.pools import POOL_KEYS, PORT_MIN
 from agentd.config.settings import HOST_KEYS
 from agentd.config.triggers import KINDS
-from agentd.core.model import FleetConfig, PoolConfig, PoolName
+from agentd.core.model import FleetConfig, PoolName
 from agentd.core.rates import Rates
 from agentd.core.rules import QUEUE, CollectorConfig
 from agentd.errors import ConfigError
 from agentd.sim import clairvoyant
+from agentd.sim.opening import opening
 from agentd.sim.options import TASKS, Options
 from agentd.sim.peers import policies as peers
 from agentd.sim.steering import Asked, Plan
-from agentd.sim.world import Steered
-from agentd.traces import Arrival, initial_agents
+from agentd.sim.world import TRACE_WALL, Steered
+from agentd.traces import Arrival
 
 POOL = PoolName("sim")
 # agentd's own: the types of trigger that need nobody outside of the pool.
@@ -69,7 +70,7 @@ def make(
     if name == CLAIRVOYANT:
         fleet = _opened(_fleet(options, "external"))
         pool = fleet.pools[POOL]
-        start = opening(pool, options, arrivals)
+        start = initial(fleet, options, arrivals)
         return fleet, Plan(name, clairvoyant.plan(arrivals, options, start, pool.min, late_share_max))
     try:
         peer = peers.make(name)
@@ -94,10 +95,17 @@ def check(names: Sequence[str], options: Options) -> FleetConfig:
     return fleet
 
 
-def opening(pool: PoolConfig, options: Options, arrivals: Sequence[Arrival]) -> int:
-    """How many agents `pool` begins with: what is right for the opening of the trace, within its bounds."""
-    count = initial_agents(arrivals, pool.concurrency) if options.initial is None else options.initial
-    return min(pool.max, max(pool.min, count))
+def initial(fleet: FleetConfig, options: Options, arrivals: Sequence[Arrival]) -> int:
+    """How many agents the pool begins with: as many as `options` say, within its bounds, or what its opening needs."""
+    pool = fleet.pools[POOL]
+    if options.initial is not None:
+        return min(pool.max, max(pool.min, options.initial))
+    return opening(fleet, arrivals, wall(options))
+
+
+def wall(options: Options) -> float:
+    """When the load begins, wall time."""
+    return TRACE_WALL if options.wall is None else options.wall
 
 
 def _fleet(options: Options, policy: str) -> FleetConfig:

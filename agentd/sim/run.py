@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from agentd.sim import clairvoyant, policies
 from agentd.sim.measure import Result, result
 from agentd.sim.options import TASKS, Options
-from agentd.sim.world import TRACE_AT_S, TRACE_WALL, Setup, World
+from agentd.sim.world import TRACE_AT_S, Setup, World
 from agentd.traces import Arrival
 
 _TRIES_MAX = 3
@@ -39,12 +39,12 @@ def _run(
     pool = fleet.pools[policies.POOL]
     setup = Setup(
         startup_s=options.startup_s,
-        initial=policies.opening(pool, options, arrivals),
+        initial=policies.initial(fleet, options, arrivals),
         seed=options.seed,
         dispatch=options.dispatch,
         beat_jitter_ratio=options.beat_jitter_ratio,
         beat_loss_ratio=options.beat_loss_ratio,
-        wall=TRACE_WALL if options.wall is None else options.wall,
+        wall=policies.wall(options),
         tells_tasks=options.tell == TASKS,
     )
     world = World(fleet, arrivals, setup, steered)

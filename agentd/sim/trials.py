@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agentd.core import costs, ledger
-from agentd.core.ledger import Window
 from agentd.core.model import FleetConfig, PoolConfig
-from agentd.core.state import Fleet
 from agentd.sim.candidates import Candidate
 from agentd.sim.measure import BUCKETS, Measure, Moment, quantile, result
+from agentd.sim.opening import opening
 from agentd.sim.world import TRACE_AT_S, TRACE_WALL, Setup, World
-from agentd.traces import Arrival, initial_agents
+from agentd.traces import Arrival
 
 DAYS_MIN = 4
 PIECES = 12
@@ -74,7 +72,7 @@ def simulate(
     """`candidate` on `load`, which begins `begin_s` into the history; measured from `measured_from_s` of it on."""
     pool = candidate.apply(case.pool)
     fleet = replace(case.fleet, pools={pool.name: pool})
-    initial = _opening(fleet, load, case.wall + begin_s)
+    initial = opening(fleet, load, case.wall + begin_s)
     setup = Setup(
         startup_s=case.startup_s, initial=initial, seed=seed, wall=case.wall + begin_s, tells_tasks=case.tells_tasks
     )  # fmt: skip
@@ -107,19 +105,6 @@ def simulate(
         j=hours / least + case.late_weight * late_share,
         pieces=_pieces(found.timeline[first:], hours, length_s),
     )
-
-
-def _opening(config: FleetConfig, load: Sequence[Arrival], wall: float) -> int:
-    """How many agents the one pool of `config` begins with: right for the opening of `load`, and allowed to it.
-
-    Its budgets pay for so many from the beginning of that month on, and all of the time: no budget ever takes back what
-    is there, so that more would be had for nothing, by those settings that hold on to it.
-    """
-    fleet = Fleet(config, epoch=0)
-    (pool,) = fleet.pools.values()
-    own = pool.config
-    most = [count for count, _ in costs.bounds(fleet, pool, 0, ledger.begin(Window.MONTH, wall))]
-    return max(own.min, min([initial_agents(load, own.concurrency), own.max, *most]))
 
 
 def _wait_p95_s(measure: Measure, load: Sequence[Arrival], from_s: float, end_s: float) -> float:

@@ -144,3 +144,27 @@ def test_threshold_on_a_public_trace_is_where_it_was() -> None:
     assert (found.starts, found.peak) == (7, 11)
     assert found.late_share == pytest.approx(0.370, abs=0.001)
     assert found.agent_hours == pytest.approx(8.27, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "count"),
+    [
+        ((), None, 7),
+        ((("budget", "{per_hour: 3}"),), None, 3),
+        ((("budget", "{per_hour: 3}"), ("cost", "0.5")), None, 6),
+        ((("budget", "{per_hour: 3}"), ("min", "4")), None, 4),
+        ((("budget", "{per_hour: 3}"),), 9, 9),
+    ],
+)
+@pytest.mark.parametrize("name", ["demand", "static:7", "clairvoyant"])
+def test_a_run_begins_with_what_the_budget_pays_for_unless_a_count_is_given(
+    name: str, settings: tuple[tuple[str, str], ...], first: int | None, count: int
+) -> None:
+    """No budget takes back what is there: whoever began with more would have it for nothing."""
+    options = Options(settings=settings, initial=first)
+    fleet, _ = make(name, options, TRACE)
+    assert policies.initial(fleet, options, TRACE) == count
+
+
+def test_a_run_stays_within_its_budget_from_its_beginning_on() -> None:
+    assert simulate("threshold", TRACE[:100], _set(("budget", "{per_hour: 3}"))).peak == 3
