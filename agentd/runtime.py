@@ -442,8 +442,8 @@ class Runtime:
         wall = self.clock.wall()
         await self.store.add_metrics(
             [
-                Metric(wall, pool.name, pool.count, pool.ready, pool.load, pool.queue_length, pool.in_flight)
-                for pool in self.view().pools
+                Metric(wall, one.name, one.count, one.ready, one.load, one.queue_length, one.in_flight, one.completed)
+                for one in self.view().pools
             ]
         )
 

@@ -21,7 +21,8 @@ COMPACT_ROWS = 2_000  # about as many raw rows as one call may turn into means
 class Metric:
     """One pool at one moment, or (from the second day) its mean over the five minutes that begin at `wall`.
 
-    `load` is None where no instance reported one; a mean leaves those samples out.
+    `load` is None where no instance reported one; a mean leaves those samples out. `completed`: the tasks that the
+    pool's instances have done ever, by then; None: none of them counts, or an agentd that did not ask wrote it.
     """
 
     wall: float
@@ -31,15 +32,19 @@ class Metric:
     load: float | None
     queue_length: float
     in_flight: float
+    completed: float | None = None
 
 
-COLUMNS = "pool, wall, count, ready, load, queue_length, in_flight"
+COLUMNS = "pool, wall, count, ready, load, queue_length, in_flight, completed"
 
 
 def put(connection: sqlite3.Connection, metrics: Sequence[Metric]) -> None:
     connection.executemany(
-        f"INSERT OR REPLACE INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(row.pool, row.wall, row.count, row.ready, row.load, row.queue_length, row.in_flight) for row in metrics],
+        f"INSERT OR REPLACE INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (row.pool, row.wall, row.count, row.ready, row.load, row.queue_length, row.in_flight, row.completed)
+            for row in metrics
+        ],
     )
 
 
@@ -66,7 +71,7 @@ def compact(connection: sqlite3.Connection, *, wall: float, keep_s: float, raw_m
             end = max(first // MEAN_S * MEAN_S + MEAN_S, beyond[0] // MEAN_S * MEAN_S)
         connection.execute(
             f"INSERT OR REPLACE INTO metric_means ({COLUMNS}) SELECT pool, CAST(wall / {MEAN_S} AS INTEGER) * {MEAN_S}"
-            " AS bucket, avg(count), avg(ready), avg(load), avg(queue_length), avg(in_flight)"
+            " AS bucket, avg(count), avg(ready), avg(load), avg(queue_length), avg(in_flight), min(completed)"
             " FROM metrics WHERE wall < ? GROUP BY pool, bucket",
             (end,),
         )
@@ -78,11 +83,13 @@ def compact(connection: sqlite3.Connection, *, wall: float, keep_s: float, raw_m
 
 def select(connection: sqlite3.Connection, pool: str, since: float) -> tuple[Metric, ...]:
     """The history of `pool` from the wall time `since` on, oldest first."""
+    known = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
+    columns = COLUMNS if "completed" in known else COLUMNS.replace("completed", "NULL")  # an older agentd wrote it
     query = " UNION ALL ".join(
-        f"SELECT {COLUMNS} FROM {table} WHERE pool = :pool AND wall >= :since" for table in ("metric_means", "metrics")
+        f"SELECT {columns} FROM {table} WHERE pool = :pool AND wall >= :since" for table in ("metric_means", "metrics")
     )
     rows = connection.execute(f"{query} ORDER BY wall", {"pool": pool, "since": since})
     return tuple(
-        Metric(wall, PoolName(name), count, ready, load, queue_length, in_flight)
-        for name, wall, count, ready, load, queue_length, in_flight in rows
+        Metric(wall, PoolName(name), count, ready, load, queue_length, in_flight, completed)
+        for name, wall, count, ready, load, queue_length, in_flight, completed in rows
     )

@@ -69,6 +69,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX decisions_by_configuration ON decisions (configuration)",
         "CREATE TABLE configurations (fingerprint TEXT PRIMARY KEY, value BLOB NOT NULL)",  # compressed by zlib
     ),
+    ("ALTER TABLE metrics ADD COLUMN completed REAL", "ALTER TABLE metric_means ADD COLUMN completed REAL"),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

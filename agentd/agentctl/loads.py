@@ -21,7 +21,7 @@ from agentd.agentctl.text import duration, plural, seconds
 if TYPE_CHECKING:
     from agentd.config import Config
     from agentd.core.model import PoolConfig
-    from agentd.sim.history import Recorded
+    from agentd.sim.history import Rebuilt, Recorded
     from agentd.traces import Arrival
     from agentd.v1 import control_pb2 as pb
 
@@ -131,9 +131,9 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
     if length_s < HISTORY_S_MIN:
         known = duration(length_s) if rows else "nothing"
         raise TooLittle(f"{known} of history; at least {duration(HISTORY_S_MIN)} are needed, or {instead}")
-    mean_s, origin = _service(service_s, recorded.status, pool.name)
-    # No more of it than can be simulated.
     whole = history.rebuild(rows, pool.concurrency)
+    mean_s, origin = _service(service_s, whole, recorded.status, pool.name)
+    # No more of it than can be simulated.
     expected = sum(sample.in_flight for sample in whole.samples) / len(rows) * length_s / mean_s
     cut = expected > REQUESTS_MAX
     if cut:
@@ -208,17 +208,22 @@ def _rows(file: Path, pool: str, for_s: float, instead: str) -> list[Recorded]:
             connection.close()
     except sqlite3.Error as error:
         raise Failure(f"cannot read the history in {file}: {error}") from error
-    return [Recorded(row.wall, row.count, row.ready, row.load, row.queue_length, row.in_flight) for row in found]
+    return [
+        Recorded(row.wall, row.count, row.ready, row.load, row.queue_length, row.in_flight, row.completed)
+        for row in found
+    ]
 
 
 def _denied(file: Path, instead: str) -> str:
     return f"cannot read the history in {file}: permission denied; run it as root or agentd's user, or give {instead}"
 
 
-def _service(given_s: float | None, status: pb.Status | None, pool: str) -> tuple[float, str]:
+def _service(given_s: float | None, whole: Rebuilt, status: pb.Status | None, pool: str) -> tuple[float, str]:
     """The mean time of a task, and where that is from."""
     if given_s is not None:
         return given_s, "--service"
+    if whole.service_mean_s:
+        return whole.service_mean_s, f"what was at work, over the {whole.completed:,.0f} tasks that were done"
     agents = () if status is None else status.instances
     medians = sorted(
         one.response_time_p50_s

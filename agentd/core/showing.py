@@ -104,6 +104,7 @@ def _pool_view(fleet: Fleet, pool: Pool, decision: Decision, now: float) -> Pool
         pauses=(*_pauses(pool.pauses, now), *_pauses(fleet.pauses, now, everywhere=True)),
         conditions=conditions.of(fleet, pool, decision),
         cost=costs.of_pool(fleet, pool, now),
+        completed=sums.completed,
         rules=ruling.rules(config),
         guards=ruling.guards(config),
         held_s=None if pool.held_from is None else max(0.0, now - pool.held_from),

@@ -262,6 +262,7 @@ class PoolView:
     law: ScalingLaw | None = None  # from how many on more of them add little; None: nothing is known of that
     conditions: tuple[Condition, ...] = ()
     cost: CostView | None = None  # None: nobody has said what it costs
+    completed: float | None = None  # tasks that its instances have done ever; None: none of them counts
     rules: tuple[RuleView, ...] = ()  # its triggers, in their order
     guards: tuple[tuple[str, str], ...] = ()  # what is set of its guards, bounds and cooldowns aside
     held_s: float | None = None  # for how long something has been wanted and not granted; None: nothing is

@@ -20,6 +20,8 @@ from agentd.traces import EXPANSION_SEED, Arrival, expand
 # What was recorded last holds for so long at most; beyond that nothing is known, and nothing is made up.
 HOLD_S_MAX = 900.0
 BUCKET_S = 60.0
+# Of fewer tasks than these nobody says what one takes in the mean.
+COMPLETED_MIN = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One row of the metric history. `load` None: no instance reported one."""
+    """One row of the metric history. `load` None: no instance reported one. `completed`: tasks done ever, if known."""
 
     wall: float
     count: float
@@ -41,6 +43,7 @@ class Recorded:
     load: float | None
     queue_length: float
     in_flight: float
+    completed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Rebuilt:
     """The load that a history stands for. `first_wall`: when it begins; `missing_s`: how much of it is not known.
 
     `by_load`: agents reported no tasks, and their load was taken for it. `shows_queue`: tasks were seen waiting.
+    `completed`: so many tasks were done while `completed_work_s` seconds of them were worked on.
     """
 
     samples: tuple[Sample, ...]
@@ -56,6 +60,13 @@ class Rebuilt:
     missing_s: float
     by_load: bool
     shows_queue: bool
+    completed: float = 0.0
+    completed_work_s: float = 0.0
+
+    @property
+    def service_mean_s(self) -> float | None:
+        """What a task takes in the mean; None: too few were counted to say it."""
+        return self.completed_work_s / self.completed if self.completed >= COMPLETED_MIN else None
 
 
 def rebuild(rows: Sequence[Recorded], concurrency: int) -> Rebuilt:
@@ -66,6 +77,7 @@ def rebuild(rows: Sequence[Recorded], concurrency: int) -> Rebuilt:
         return (row.load or 0.0) * row.ready * concurrency if by_load else row.in_flight
 
     samples = tuple(Sample(row.wall, at_work(row), row.queue_length) for row in rows)
+    completed, work_s = _done(rows, samples)
     return Rebuilt(
         samples=samples,
         first_wall=rows[0].wall,
@@ -73,6 +85,8 @@ def rebuild(rows: Sequence[Recorded], concurrency: int) -> Rebuilt:
         missing_s=sum(max(0.0, later.at - sooner.at - HOLD_S_MAX) for sooner, later in pairwise(samples)),
         by_load=by_load,
         shows_queue=any(row.queue_length for row in rows),
+        completed=completed,
+        completed_work_s=work_s,
     )
 
 
@@ -103,3 +117,16 @@ def arrivals(
         counts.append((number * bucket_s, whole))
         owed -= whole
     return expand(counts, service_mean_s, seed)
+
+
+def _done(rows: Sequence[Recorded], samples: Sequence[Sample]) -> tuple[float, float]:
+    """How many tasks were done where somebody counted, and for how long agents worked on some meanwhile."""
+    completed = work_s = 0.0
+    for (sooner, later), sample in zip(pairwise(rows), samples, strict=False):
+        passed_s = later.wall - sooner.wall
+        if sooner.completed is None or later.completed is None or passed_s > HOLD_S_MAX:
+            continue
+        if later.completed >= sooner.completed:  # less: another pool of that name
+            completed += later.completed - sooner.completed
+            work_s += sample.in_flight * passed_s
+    return completed, work_s

@@ -41,13 +41,19 @@ class Now:
 
 def record(
     state_dir: Path, pool: str, hours: int = HOURS, *, load: float | None = 0.5, in_flight: float = 1.0,
-    queue: float = 0.0,
+    queue: float = 0.0, per_minute: float | None = None,
 ) -> None:  # fmt: skip
-    """A sample of three agents every minute, with one and two times `in_flight` at work by the hour."""
+    """A sample of three agents every minute, with one and two times `in_flight` at work by the hour.
+
+    They have done so many tasks `per_minute`; None: they do not count them.
+    """
+    done = [None if per_minute is None else 7.0 + per_minute * n for n in range(60 * hours)]
     rows = [
-        Metric(WALL + 60.0 * n, PoolName(pool), 3, 3, load, queue * (n % 60 == 30), in_flight * (1 + n // 60 % 2))
+        Metric(
+            WALL + 60.0 * n, PoolName(pool), 3, 3, load, queue * (n % 60 == 30), in_flight * (1 + n // 60 % 2), done[n]
+        )
         for n in range(60 * hours)
-    ]
+    ]  # fmt: skip
 
     async def write() -> None:
         state_dir.mkdir(exist_ok=True)
@@ -141,6 +147,21 @@ def test_the_running_agentd_says_where_its_history_is_and_what_a_start_takes(
     assert "tasks at work / 28s for each (from the response times of 1 agent now; --service says it better)" in out
     settings = json.loads(ctl(*words, "--json").out)["settings"]
     assert (settings["startup_s"], settings["service_s"]) == (12.5, pytest.approx(28.3, abs=0.1))
+
+
+def test_what_agents_have_done_says_what_a_task_takes(
+    ctl: Callable[..., Any], daemon: Any, file: Path, state_dir: Path
+) -> None:
+    """Better than what a few of them say of their last tasks."""
+    daemon.fake.status.CopyFrom(pb.Status(config_file=str(file), state_dir=str(state_dir)))
+    daemon.fake.status.instances.add(id="writing-9201", pool="writing", response_time_p50_s=20.0)
+    record(state_dir, "writing", per_minute=2.0)
+    result = ctl("simulate", "--history", "writing", "--policy", "static:2", "--json")
+    settings = json.loads(result.out)["settings"]
+    assert settings["service_s"] == pytest.approx(10 * 3600.0 / (2 * 419), rel=0.01)  # ten hours of work
+    assert settings["history"]["told"][1] == (
+        "      tasks begun = tasks at work / 43s for each (what was at work, over the 838 tasks that were done);"
+    )
 
 
 def test_what_is_said_goes_before_what_the_pool_has(

@@ -12,6 +12,7 @@ from life import CORE, FLEET, HOST_SAMPLE, POOL, FakeCollector, asynchronous, en
 from agentd import runtime as module
 from agentd import runtime_measuring
 from agentd.core.messages import (
+    Beat,
     Check,
     EventType,
     Record,
@@ -128,4 +129,16 @@ async def test_metrics_are_kept_for_every_pool(tmp_path: Path, monkeypatch: pyte
         await agentd.until(lambda: agentd.state() is State.READY)
         async with asyncio.timeout(10.0):
             while not any(metric.ready == 1 for metric in await agentd.store.metrics("research", 0.0)):
+                await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_metrics_have_the_tasks_that_agents_have_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "METRICS_S", 0.0)
+    async with life(tmp_path) as agentd:
+        await agentd.until(lambda: agentd.state() is State.READY)
+        (incarnation,) = (one.incarnation for one in agentd.runtime.view().instances)
+        agentd.runtime.beat(Beat(CORE, incarnation, 1, load=0.5, tasks_completed=17))
+        async with asyncio.timeout(10.0):
+            while not any(metric.completed == 17 for metric in await agentd.store.metrics("research", 0.0)):
                 await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import random
 import pytest
 from worlds import at, fleet
 
-from agentd.sim.history import HOLD_S_MAX, Recorded, Sample, arrivals, rebuild
+from agentd.sim.history import COMPLETED_MIN, HOLD_S_MAX, Recorded, Sample, arrivals, rebuild
 from agentd.sim.world import Setup, World
 from agentd.traces import Arrival
 
@@ -90,3 +90,23 @@ def test_a_simulated_history_gives_the_load_back_that_it_was_made_of() -> None:
             sum(1 for one in load if hour <= one.offset_s / 3600.0 < hour + 1) for load in (trace, found)
         )  # fmt: skip
         assert rebuilt == pytest.approx(came, rel=0.15), hour
+
+
+def test_what_was_done_meanwhile_says_what_a_task_takes() -> None:
+    """Four at work for an hour, a task each ten seconds; nothing counts while nobody looked, or when it began anew."""
+    hour = [Recorded(60.0 * n, 2, 2, 0.5, 0, 4.0, 100.0 + 6.0 * n) for n in range(61)]
+    assert rebuild(hour, 2).service_mean_s == pytest.approx(40.0)
+    away = Recorded(3600.0 + 2 * HOLD_S_MAX, 2, 2, 0.5, 0, 4.0, 9000.0)
+    anew = [Recorded(away.wall + 60.0 * n, 2, 2, 0.5, 0, 9.0, 0.0) for n in (1, 2)]
+    assert rebuild([*hour, away, anew[0]], 2).service_mean_s == pytest.approx(40.0)
+    assert rebuild([*hour, away, *anew], 2).completed_work_s == 4.0 * 3600.0 + 9.0 * 60.0
+
+
+def test_of_too_few_tasks_nobody_says_what_one_takes() -> None:
+    few, enough = (
+        [Recorded(60.0 * n, 2, 2, 0.5, 0, 4.0, n * done / 60.0) for n in range(61)]
+        for done in (COMPLETED_MIN - 1.0, COMPLETED_MIN)
+    )
+    assert rebuild(few, 2).service_mean_s is None
+    assert rebuild(enough, 2).service_mean_s is not None
+    assert rebuild([Recorded(60.0 * n, 2, 2, 0.5, 0, 4.0) for n in range(61)], 2).service_mean_s is None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 from store_samples import RESEARCH, FakeClock
 
+from agentd import store_metrics
 from agentd.store import Bounds, Metric, Store
 
 
@@ -19,7 +22,8 @@ def test_metrics_are_raw_for_a_day_then_means_then_gone(path: Path) -> None:
         store = Store.open(path, Bounds(metrics_days=3), clock)
         for number in range(10):
             load = None if number == 0 else 0.1 * number
-            await store.add_metrics((Metric(base + 60.0 * number, RESEARCH, number, 1, load, number, 0),))
+            row = Metric(base + 60.0 * number, RESEARCH, number, 1, load, number, 0, 10.0 * number)
+            await store.add_metrics((row,))
         assert len(await store.metrics("research", 0.0)) == 10
         assert [row.wall for row in await store.metrics("research", base + 500.0)] == [base + 540.0]
 
@@ -28,6 +32,8 @@ def test_metrics_are_raw_for_a_day_then_means_then_gone(path: Path) -> None:
         mean, *raw = await store.metrics("research", 0.0)
         assert mean.load == pytest.approx(0.25), "samples without a load are left out of the mean"
         assert (mean.wall, mean.count, mean.ready, mean.queue_length, mean.in_flight) == (base, 2.0, 1.0, 2.0, 0.0)
+        assert mean.completed == 0.0, "tasks are counted up to the moment of the row"
+        assert [row.completed for row in raw] == [50.0, 60.0, 70.0, 80.0, 90.0, None]
         assert [row.wall for row in raw] == [base + 60.0 * n for n in range(5, 10)] + [clock.time]
 
         clock.time = base + 3 * day + 1.0
@@ -67,3 +73,11 @@ def test_metrics_of_a_clock_that_ran_ahead_do_not_stay(path: Path) -> None:
         await store.close()
 
     asyncio.run(main())
+
+
+def test_what_an_older_agentd_wrote_is_read_without_the_tasks_that_it_did_not_count() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as file:
+        for table in ("metrics", "metric_means"):
+            file.execute(f"CREATE TABLE {table} (pool, wall, count, ready, load, queue_length, in_flight)")
+        file.execute("INSERT INTO metrics VALUES ('research', 60.0, 3, 2, 0.5, 1, 4)")
+        assert store_metrics.select(file, "research", 0.0) == (Metric(60.0, RESEARCH, 3, 2, 0.5, 1, 4, None),)
