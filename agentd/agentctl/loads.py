@@ -5,11 +5,13 @@ Also what else the two take from a running agentd and its configuration: the poo
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -50,6 +52,7 @@ class Load:
 
     `shows_queue`: tasks were seen waiting. `tells_tasks`: the agents reported tasks, and not their load alone. A trace
     leaves both open. `service_s`: the mean time of a task that the requests were made with, where it was needed.
+    `agents`: how many the pool had, in the mean, in the last so many seconds of a history.
     """
 
     requests: Callable[[int], Sequence[Arrival]]
@@ -58,6 +61,7 @@ class Load:
     shows_queue: bool = True
     tells_tasks: bool = True
     service_s: float | None = None
+    agents: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +157,16 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
         "      what a queue grows by has arrived besides;",
         "      moments within a sample and the time of each task are drawn, anew with each seed",
     ]
-    mean = sum(row.count for row in rows) / len(rows)
-    told.append(f"      the pool had {mean:.1f} agents in the mean then, whatever its settings were")
+
+    def agents(last_s: float) -> float:
+        return fmean(row.count for row in rows if row.wall >= rows[-1].wall - last_s)
+
+    told.append(f"      the pool had {agents(math.inf):.1f} agents in the mean then, whatever its settings were")
     if rebuilt.missing_s:
         told.append(f"      nothing is known of {duration(rebuilt.missing_s)} of it; nothing arrives then")
     if cut:
         told.append(f"      the latest part only: {REQUESTS_MAX} requests are the most that is simulated")
-    return Load(requests, rebuilt.first_wall, tuple(told), rebuilt.shows_queue, not rebuilt.by_load, mean_s)
+    return Load(requests, rebuilt.first_wall, tuple(told), rebuilt.shows_queue, not rebuilt.by_load, mean_s, agents)
 
 
 def _status(session: Session) -> pb.Status | None:

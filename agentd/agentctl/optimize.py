@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _INSTEAD = "a trace (--trace)"
+# The mean number of agents in a simulation and on record that still go together.
+_NEAR_RATIO = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one pool. `finding` None: `reason` says why there is none. `text`: the drop-in, with a best."""
+    """What came of one pool. `finding` None: `reason` says why there is none. `text`: the drop-in, with a best.
+
+    `recorded`: how many agents it had, in the mean, in the last so many seconds of its history.
+    """
 
     pool: str
     told: tuple[str, ...] = ()
@@ -51,6 +56,7 @@ class Outcome:
     finding: Finding | None = None
     prices: Prices | None = None
     text: str = ""
+    recorded: Callable[[float], float] | None = None
 
 
 @click.command(
@@ -161,7 +167,7 @@ def _one(pool: str, recorded: loads.Source, wishes: Wishes) -> Outcome:
     text = ""
     if finding.best is not None:
         text = optimize_apply.dropin(recorded.file, pool, finding.best.candidate, _why(finding, wishes.slo_s))
-    return Outcome(pool, told, "", finding, _prices(own, recorded.status), text)
+    return Outcome(pool, told, "", finding, _prices(own, recorded.status), text, load.agents)
 
 
 def _unseen(load: loads.Load, pool: PoolConfig) -> list[str]:
@@ -237,18 +243,29 @@ def _report(outcome: Outcome, slo_s: float) -> list[str]:
         lines.append("the runs or the time did not suffice for all: --budget-of-runs, --time-limit")
     lines += ["", *_table(finding, outcome.prices).lines(table_width()), ""]
     lines.append(
-        f"GAIN: how much lower J = agent-hours / the least + weight x late share is, within 95 % bounds (bootstrap over"
-        f" {finding.pieces} pieces of {duration(finding.piece_s)})"
+        "GAIN: how much lower J = agent-hours / those of a plan that knows all arrivals + weight x late share is,"
+        f" within 95 % bounds (bootstrap over {finding.pieces} pieces of {duration(finding.piece_s)})"
     )
     if outcome.prices is not None and outcome.prices.told:
         lines.append(outcome.prices.told)
-    mean = finding.today.agent_hours * 3600.0 / max(1.0, finding.length_s)
-    lines.append(
-        f"today's settings have {mean:.1f} agents in the mean here; far from what was recorded, trust none of it"
-    )
+    lines += _plausible(finding, outcome.recorded)
     if finding.best is None:
         return [*lines, "no change is recommended: nothing is better than today by more than its uncertainty", ""]
     return [*lines, f"recommended: {finding.best.candidate.name}", "", *outcome.text.splitlines(), ""]
+
+
+def _plausible(finding: Finding, recorded: Callable[[float], float] | None) -> list[str]:
+    """How many agents today's settings have beside how many were recorded, which is how wrong guesses show."""
+    if recorded is None:
+        return []
+    mean, then = finding.today.agent_hours * 3600.0 / max(1.0, finding.length_s), recorded(finding.length_s)
+    told = [f"today's settings have {mean:.1f} agents in the mean here, the pool had {then:.1f} in that time"]
+    if max(mean, then) > _NEAR_RATIO * min(mean, then):
+        told.append(
+            "      that is far apart: where its settings were the same then, trust none of it, and say --service and"
+            " --startup"
+        )
+    return told
 
 
 def _table(finding: Finding, prices: Prices | None) -> Table:

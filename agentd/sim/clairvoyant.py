@@ -54,6 +54,12 @@ def plan(
     return _steps(best.intervals, options.startup_s + MARGIN_S, arrivals[-1].offset_s)
 
 
+def hours(steps: Sequence[tuple[float, int]], end_s: float) -> float:
+    """The agent-hours of a plan's `steps` until `end_s` of the trace."""
+    ends = (*(at for at, _ in steps[1:]), end_s)
+    return sum(count * max(0.0, end - at) for (at, count), end in zip(steps, ends, strict=True)) / 3600.0
+
+
 def _cheapest(
     arrivals: Sequence[Arrival], options: Options, agents_min: int, initial: int, patience: float, late_share_max: float
 ) -> _Levels:

@@ -11,7 +11,8 @@ What was chosen for a part of the load looks better there than it is. Where the 
 held back: one is chosen without them, and only they are measured in the end, in runs that begin with the rest. Else the
 bound is for the best of several: chance has had that many tries.
 
-The measure is J = agent-hours / the least that the work takes + late_weight x the late share, lower is better.
+The measure is that of the simulator, J = agent-hours / those of a plan that knows all arrivals + late_weight x the late
+share, lower is better.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentd.sim.candidates import TODAY, Candidate
-from agentd.sim.trials import Case, Run, simulate
+from agentd.sim.trials import Case, Run, needed_ratio, simulate
 from agentd.traces import Arrival
 
 SEEDS = 3
@@ -164,8 +165,10 @@ def search(
     Raises:
         OutOfTime: not even today's settings could be simulated.
     """
-    searching = _Search(case, budget, on_progress, budget.clock())
-    length_s = case.loads(seed)[-1].offset_s
+    began, load = budget.clock(), case.loads(seed)
+    length_s = load[-1].offset_s
+    searching = _Search(replace(case, needed_ratio=needed_ratio(case, load)), budget, on_progress, began)
+    candidates = [one for one in candidates if one.apply(case.pool) != case.pool]  # what it has already is no other
     held_back_s = HELD_OUT_SHARE * length_s
     searching.held_back_s = held_back_s = held_back_s if held_back_s >= HELD_OUT_S_MIN else 0.0
     choosing_s = length_s - held_back_s

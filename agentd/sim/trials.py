@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agentd.core.model import FleetConfig, PoolConfig
+from agentd.sim import clairvoyant
 from agentd.sim.candidates import Candidate
 from agentd.sim.measure import BUCKETS, Measure, Moment, quantile, result
 from agentd.sim.opening import opening
+from agentd.sim.options import Options
 from agentd.sim.world import TRACE_AT_S, TRACE_WALL, Setup, World
 from agentd.traces import Arrival
 
 DAYS_MIN = 4
+# What a load needs is known from its latest requests, so many at most: a second for each forty thousand.
+PLANNED_MAX = 100_000
 PIECES = 12
 
 
@@ -23,7 +27,8 @@ PIECES = 12
 class Case:
     """What is searched: `fleet` has the one pool, made for simulation. `loads(seed)` are its requests, at least one.
 
-    `tells_tasks`: its agents tell their tasks beside their load.
+    `tells_tasks`: its agents tell their tasks beside their load. `needed_ratio`: the agent-hours of a plan that knows
+    all arrivals, over the least that the work would take if it came evenly.
     """
 
     fleet: FleetConfig
@@ -33,6 +38,7 @@ class Case:
     late_weight: float = 10.0
     wall: float = TRACE_WALL
     tells_tasks: bool = True
+    needed_ratio: float = 1.0
 
     @property
     def pool(self) -> PoolConfig:
@@ -51,7 +57,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One candidate on one part of the load with one seed: of what was measured. `least_hours`: what the work takes."""
+    """One candidate on one part of the load with one seed: of what was measured. `least_hours`: what a plan takes."""
 
     candidate: Candidate
     seed: int
@@ -92,7 +98,7 @@ def simulate(
         hours = found.agent_hours * _agents(part) / max(_agents(found.timeline), 1e-9)
     length_s = load[-1].offset_s - first * bucket_s
     work_s = sum(one.service_s for one in load if one.offset_s >= first * bucket_s)
-    least = max(work_s / 3600.0 / pool.concurrency, pool.min * length_s / 3600.0, 1e-9)
+    least = case.needed_ratio * _even_hours(pool, work_s, length_s)
     return Run(
         candidate=candidate,
         seed=seed,
@@ -105,6 +111,25 @@ def simulate(
         j=hours / least + case.late_weight * late_share,
         pieces=_pieces(found.timeline[first:], hours, length_s),
     )
+
+
+def needed_ratio(case: Case, load: Sequence[Arrival]) -> float:
+    """How much more than its work a `load` takes because it does not come evenly and starts take their time."""
+    latest = load[-PLANNED_MAX:]
+    begin_s = latest[0].offset_s if len(latest) < len(load) else 0.0
+    latest = [Arrival(one.offset_s - begin_s, one.service_s) for one in latest]
+    pool, end_s = case.pool, latest[-1].offset_s
+    options = Options(
+        startup_s=case.startup_s, concurrency=pool.concurrency, agents_max=pool.max, slo_s=case.slo_s
+    )  # fmt: skip
+    steps = clairvoyant.plan(latest, options, opening(case.fleet, latest, case.wall + begin_s), pool.min)
+    even = _even_hours(pool, sum(one.service_s for one in latest), end_s)
+    return max(1.0, clairvoyant.hours(steps, end_s) / even)
+
+
+def _even_hours(pool: PoolConfig, work_s: float, length_s: float) -> float:
+    """The agent-hours of `work_s` seconds of tasks in `length_s`, if all slots were always taken."""
+    return max(work_s / 3600.0 / pool.concurrency, pool.min * length_s / 3600.0, 1e-9)
 
 
 def _wait_p95_s(measure: Measure, load: Sequence[Arrival], from_s: float, end_s: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import random
 import sqlite3
@@ -96,7 +97,7 @@ def dropin(file: Path) -> Path:
 def record(state_dir: Path, hours: float, in_flight: float) -> None:
     state_dir.mkdir(exist_ok=True)
     with sqlite3.connect(state_dir / "agentd.db") as connection:
-        for statement in store_schema.MIGRATIONS[0]:
+        for statement in itertools.chain(*store_schema.MIGRATIONS):
             connection.execute(statement)
         rows = [
             Metric(WALL + 60.0 * n, RESEARCH, 2, 2, 0.5, 0, in_flight * (1 + n // 60 % 2))
@@ -390,7 +391,8 @@ def test_how_arrivals_were_rebuilt_is_told(
     assert "tasks begun = tasks at work / 60s for each (--service)" in result.out
     assert "nothing was ever seen to wait" in result.out
     assert "the pool had 2.0 agents in the mean then" in result.out
-    assert "today's settings have 5.0 agents in the mean here" in result.out
+    assert "today's settings have 5.0 agents in the mean here, the pool had 2.0 in that time" in result.out
+    assert "that is far apart: where its settings were the same then, trust none of it" in result.out
     assert "agents are ready after 30s (assumed; say --startup)" in result.out
     (case,) = searched
     assert len(case.loads(1)) == pytest.approx(7 * 60 * 1.5, rel=0.1)
