@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentd.core import season
-from agentd.core.season import DAY_SLOTS, SLOT_S, Series
+from agentd.core.season import DAY_SLOTS, LEADS, SLOT_S, Quantiles, Series
 
 # How many values of labels a pool has at most; who is forgotten for another one has had no task for so long.
 LABELLED_MAX = 8
@@ -34,7 +34,7 @@ class Forecast:
     busy_at: dict[str, float] = field(default_factory=dict)
     seen: int = 0
     labels_at: float = 0.0
-    expected: dict[int, float] = field(default_factory=dict)
+    expected: dict[int, Quantiles | None] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -78,13 +78,25 @@ class Forecast:
             return 0.0
         first = int(wall // SLOT_S)
         last = min(int((wall + ahead_s) // SLOT_S), first + DAY_SLOTS - 1)
-        return max(self._expected(slot) for slot in range(first, last + 1))
+        return max(self._middle(slot) for slot in range(first, last + 1))
 
-    def _expected(self, slot: int) -> float:
+    def ahead(self, wall: float) -> list[tuple[int, Quantiles]]:
+        """What is expected of the slots at the LEADS, as far as anything is; of a pool that is not told of, nothing."""
+        slot = self.series[ALL].slot
+        if slot is None or abs(int(wall // SLOT_S) - slot) > 1:
+            return []
+        expected = ((lead, self.at(slot - 1 + lead)) for lead in LEADS)
+        return [(lead, found) for lead, found in expected if found is not None]
+
+    def at(self, slot: int) -> Quantiles | None:
+        """What is expected of a slot that has not ended."""
         if slot not in self.expected:
-            found = self.series[ALL].forecast(slot)
-            self.expected[slot] = found.middle if found else 0.0
+            self.expected[slot] = self.series[ALL].forecast(slot)
         return self.expected[slot]
+
+    def _middle(self, slot: int) -> float:
+        found = self.at(slot)
+        return found.middle if found else 0.0
 
     def _has_room(self, wall: float) -> bool:
         """Whether there is room for another label; who had nothing to do for longest leaves it."""

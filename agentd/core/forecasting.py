@@ -20,7 +20,7 @@ from agentd.core.rules import AUTO, AdaptiveTrigger
 from agentd.core.season import DAY_SLOTS, LEADS, SLOT_S
 from agentd.core.shadow import FORECAST_BETTER_RATIO, FORECAST_TRIAL_S, Trial
 from agentd.core.state import EVALUATE_S_MAX, Fleet, Pool
-from agentd.core.views import ForecastSkill, ForecastSlot, ForecastView
+from agentd.core.views import ForecastAhead, ForecastSkill, ForecastSlot, ForecastSummary, ForecastView
 
 # The labels by whose values the tasks of a pool are told apart; they are summed up at most so often.
 LABELS = ("workload", "project")
@@ -134,6 +134,15 @@ def show(fleet: Fleet, name: PoolName, label: str, now: float) -> ForecastView |
         name, label, labels, stands.heeded, stands.code, stands.text, forecast.seen * SLOT_S, SEEN_SLOTS * SLOT_S,
         tuple(slots), skills, fleet.wall(now),
     )  # fmt: skip
+
+
+def summary(fleet: Fleet, pool: Pool, now: float) -> ForecastSummary | None:
+    """What is expected at each lead; None: nothing can be said yet. Changes nothing that is saved."""
+    if pool.forecast is None:
+        return None
+    ahead = tuple(ForecastAhead(lead * SLOT_S, expected) for lead, expected in pool.forecast.ahead(fleet.wall(now)))
+    stands = standing(pool)
+    return ForecastSummary(stands.heeded, stands.code, stands.text, ahead) if ahead else None
 
 
 def _trigger(pool: Pool) -> AdaptiveTrigger | None:

@@ -216,6 +216,26 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastAhead:
+    """How many tasks are expected at work and waiting `ahead_s` from now, the most of five minutes."""
+
+    ahead_s: float
+    expected: Quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSummary:
+    """What a pool will have to do, in short; `core.forecasting.show` has all of it. `ahead`: nearest first, of what can
+    be said by now. `heeded`: whether the forecast may raise the pool, with why as a code and as text.
+    """
+
+    heeded: bool
+    code: str
+    text: str
+    ahead: tuple[ForecastAhead, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as people see it.
 
@@ -263,6 +283,7 @@ class PoolView:
     conditions: tuple[Condition, ...] = ()
     cost: CostView | None = None  # None: nobody has said what it costs
     completed: float | None = None  # tasks that its instances have done ever; None: none of them counts
+    forecast: ForecastSummary | None = None  # None: its agents have told no tasks, or not long enough to expect any
     rules: tuple[RuleView, ...] = ()  # its triggers, in their order
     guards: tuple[tuple[str, str], ...] = ()  # what is set of its guards, bounds and cooldowns aside
     held_s: float | None = None  # for how long something has been wanted and not granted; None: nothing is

@@ -87,6 +87,7 @@ def _pools(page: _Page, view: FleetView) -> None:
     _rolling(page, view.pools)
     _starts(page, view.pools)
     _collectors(page, view.pools)
+    _forecasts(page, view.pools)
     page.many(
         "agentd_pool_effect",
         "1 for the verdict on the last scaling that was judged.",
@@ -153,6 +154,25 @@ def _collectors(page: _Page, pools: Sequence[PoolView]) -> None:
     page.many("agentd_collector_age_seconds", "Time since that.", ((labels, one.age_s) for labels, one in found))
     text = "1 when the last attempt to read has failed."
     page.many("agentd_collector_failing", text, ((labels, bool(one.trouble)) for labels, one in found))
+
+
+def _forecasts(page: _Page, pools: Sequence[PoolView]) -> None:
+    """Of pools of which anything can be expected, as far ahead as it can."""
+    found = [(pool.name, pool.forecast) for pool in pools if pool.forecast is not None]
+    page.many(
+        "agentd_pool_forecast_tasks",
+        "Tasks expected at work and waiting so many seconds ahead, the most of five minutes.",
+        (
+            ({"pool": pool, "ahead_seconds": f"{each.ahead_s:g}", "quantile": quantile}, value)
+            for pool, summary in found
+            for each in summary.ahead
+            for quantile, value in (
+                ("0.1", each.expected.low), ("0.5", each.expected.middle), ("0.9", each.expected.high)
+            )
+        ),
+    )  # fmt: skip
+    text = "1 when the forecast may raise the pool."
+    page.many("agentd_pool_forecast_heeded", text, (({"pool": pool}, summary.heeded) for pool, summary in found))
 
 
 def _rolling(page: _Page, pools: Sequence[PoolView]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from agentd.core.messages import StoredRecord
 from agentd.core.model import Decision, FleetConfig, HostSample, State
-from agentd.core.views import CostView, FleetView, InstanceView, PoolPlan, PoolView, RuleView
+from agentd.core.views import CostView, FleetView, ForecastSummary, InstanceView, PoolPlan, PoolView, RuleView
 from agentd.web.fleet import About
 
 JsonObject = dict[str, object]
@@ -231,7 +231,13 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "rules": [_rule(rule) for rule in pool.rules],
         "guards": [{"name": name, "value": value} for name, value in pool.guards],
         "held_s": pool.held_s,
+        "forecast": None if pool.forecast is None else _forecast(pool.forecast),
     }
+
+
+def _forecast(summary: ForecastSummary) -> JsonObject:
+    """Tasks at work and waiting, the most of five minutes that lie so far ahead: quantiles at 10, 50 and 90 %."""
+    return asdict(summary)
 
 
 def _cost(cost: CostView) -> JsonObject:

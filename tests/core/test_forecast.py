@@ -288,3 +288,28 @@ def test_the_wall_clock_is_what_it_goes_by() -> None:
     forecasting.note(whole, made, told(1, 1), world.now)
     assert made.forecast is not None
     assert made.forecast.series[ALL].slot == int((WALL + world.now) // SLOT_S)
+
+
+# -- what is shown of it -----------------------------------------------------------------------------
+
+
+def test_what_is_expected_is_in_the_view_of_the_pool_as_far_ahead_as_it_is() -> None:
+    world = World(fleet(PoolConfig(RESEARCH, min=1, max=4, ports=PortRange(9101, 9109))))
+    world.boot()
+    world.run_until(200.0)
+    made, first = world.controller._fleet.pools[RESEARCH], int((WALL + world.now) // SLOT_S)
+    made.forecast = Forecast()
+    for slot in range(first - 100, first + 1):
+        made.forecast.note(slot * SLOT_S, 6.0)
+    found = world.view().pools[0].forecast
+    assert found is not None
+    assert (found.heeded, found.code) == (False, "forecast_unused")
+    assert [each.ahead_s for each in found.ahead] == [600.0, 3600.0, 6 * 3600.0], "nothing was said a day ago"
+    assert all(each.expected.middle == pytest.approx(6.0, abs=0.5) for each in found.ahead)
+
+
+def test_nothing_is_expected_of_a_pool_that_has_not_told_anything_lately() -> None:
+    made = taught(5.0)
+    assert made.ahead(made_at(made))
+    assert made.ahead(made_at(made) + 2 * SLOT_S) == []
+    assert Forecast().ahead(0.0) == []

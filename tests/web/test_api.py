@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from agentd.core.ledger import Scaling, Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling, StoredRecord
-from agentd.core.views import Advice, BudgetView, CostView, ReadingView, RuleView
+from agentd.core.season import Quantiles
+from agentd.core.views import Advice, BudgetView, CostView, ForecastAhead, ForecastSummary, ReadingView, RuleView
 from agentd.errors import AgentdError, Refused
 from agentd.web.app import ASSETS, HTTP_STATUS
 from tests.web.fake import HELPED, WALL, ConnectAs, FakeRuntime
@@ -226,6 +227,7 @@ def test_status_shows_a_pool_with_all_it_knows(client: TestClient) -> None:
         "rules": [],
         "guards": [],
         "held_s": None,
+        "forecast": None,
     }
     assert pools["testing"]["target"] == {
         "count": 3,
@@ -277,6 +279,18 @@ def test_status_shows_what_collectors_have_read(client: TestClient, runtime: Fak
             "trouble": "cannot connect",
         }
     ]  # fmt: skip
+
+
+def test_status_shows_what_is_expected(client: TestClient, runtime: FakeRuntime) -> None:
+    ahead = (ForecastAhead(600.0, Quantiles(1.0, 2.5, 4.0)),)
+    found = ForecastSummary(heeded=False, code="forecast_costs", text="why not", ahead=ahead)
+    runtime.shown = replace(
+        runtime.shown, pools=(replace(runtime.shown.pools[0], forecast=found), *runtime.shown.pools[1:])
+    )
+    assert client.get("/status").json()["pools"][0]["forecast"] == {
+        "heeded": False, "code": "forecast_costs", "text": "why not",
+        "ahead": [{"ahead_s": 600.0, "expected": {"low": 1.0, "middle": 2.5, "high": 4.0}}],
+    }  # fmt: skip
 
 
 def test_status_shows_an_instance_with_all_it_knows(client: TestClient) -> None:

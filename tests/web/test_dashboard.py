@@ -13,7 +13,8 @@ import pytest
 from agentd.core.ledger import Scaling, Spent
 from agentd.core.messages import Check, EventType, Record, SetAutoscaling
 from agentd.core.model import Limit
-from agentd.core.views import Advice, BudgetView, CostView, ReadingView, RuleView
+from agentd.core.season import Quantiles
+from agentd.core.views import Advice, BudgetView, CostView, ForecastAhead, ForecastSummary, ReadingView, RuleView
 from agentd.web.app import create_app
 from agentd.web.listener import listen
 from agentd.web.server import HttpServer
@@ -217,6 +218,18 @@ def test_what_collectors_have_read_is_shown_where_a_pool_has_any(page: Browser, 
     page.until("!document.querySelector('[data-pool=research] .readings').hidden")
     text = page.text('[data-pool="research"] .readings')
     assert text == f"queue 1,234 · depth 5, 90 s old: ended with code 1 · cost: {HOSTILE}"
+    assert page.script("document.querySelectorAll('main img, main script').length") == 0
+
+
+def test_what_is_expected_is_one_line_where_anything_is(page: Browser, site: Site) -> None:
+    assert page.script("document.querySelector('[data-pool=research] .forecast').hidden") is True
+    leads = ((600.0, 11.6), (3600.0, 14.0), (86400.0, 9.2))
+    ahead = tuple(ForecastAhead(ahead_s, Quantiles(0.0, middle, 99.0)) for ahead_s, middle in leads)
+    for heeded, told in ((False, "not heeded"), (True, "heeded")):
+        change(site, forecast=ForecastSummary(heeded=heeded, code="it", text=HOSTILE, ahead=ahead))
+        page.until(f"document.querySelector('[data-pool=research] .forecast').innerText.includes('24 h; {told}: ')")
+    text = page.text('[data-pool="research"] .forecast')
+    assert text == f"Tasks expected: 12 in 10 min, 14 in 1 h, 9 in 24 h; heeded: {HOSTILE}"
     assert page.script("document.querySelectorAll('main img, main script').length") == 0
 
 

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from agentd.core.ledger import Spent
 from agentd.core.model import RollingState, State
-from agentd.core.views import BudgetView, CostView, ReadingView
+from agentd.core.season import Quantiles
+from agentd.core.views import BudgetView, CostView, ForecastAhead, ForecastSummary, ReadingView
 from tests.web.fake import HOSTILE, FakeRuntime
 
 LABELS = r'\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\}'
@@ -150,3 +151,22 @@ def test_what_pools_cost_and_what_budgets_leave(client: TestClient, runtime: Fak
         'agentd_cost_total_budget_left{window="day"} 5.0',
     ):
         assert line in shown
+
+
+def test_what_is_expected_of_the_pools_of_which_anything_is(client: TestClient, runtime: FakeRuntime) -> None:
+    assert not [line for line in lines(client) if not line.startswith("#") and "forecast" in line]
+    ahead = (ForecastAhead(600.0, Quantiles(1.0, 2.5, 4.0)), ForecastAhead(86400.0, Quantiles(0.0, 1.0, 9.0)))
+    first, *others = runtime.shown.pools
+    for heeded in (False, True):
+        found = ForecastSummary(heeded=heeded, code="it", text="why", ahead=ahead)
+        runtime.shown = replace(runtime.shown, pools=(replace(first, forecast=found), *others))
+        page = lines(client)
+        assert [line for line in page if not line.startswith("#") and "forecast" in line] == [
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="600",quantile="0.1"} 1.0',
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="600",quantile="0.5"} 2.5',
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="600",quantile="0.9"} 4.0',
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="86400",quantile="0.1"} 0.0',
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="86400",quantile="0.5"} 1.0',
+            'agentd_pool_forecast_tasks{pool="primary",ahead_seconds="86400",quantile="0.9"} 9.0',
+            f'agentd_pool_forecast_heeded{{pool="primary"}} {int(heeded)}',
+        ]

@@ -20,6 +20,7 @@ function makeCard(pool) {
     load: part("span", "load-now"),
     work: part("span", "quiet"),
     readings: part("p", "readings quiet"),
+    forecast: part("p", "forecast quiet"),
     bar: makeBar(`Load of ${pool.name}`),
     spark: new Spark(),
     span: part("span"),
@@ -42,6 +43,7 @@ function makeCard(pool) {
     card.bar.root,
     card.spark.root,
     legend,
+    card.forecast,
     card.next,
     card.limits,
     card.unless,
@@ -68,6 +70,8 @@ function fillCard(card, pool, at) {
   card.spark.add(at, pool, lines);
   setText(card.readings, pool.readings.map(readingText).join(" · "));
   setHidden(card.readings, !pool.readings.length);
+  setText(card.forecast, pool.forecast ? forecastText(pool.forecast) : "");
+  setHidden(card.forecast, !pool.forecast);
   setText(card.span, `, last ${duration(card.spark.span_s)}`);
   setText(card.next, nextSentence(pool.next));
   setAttribute(card.next, "data-move", pool.next.direction === "none" && pool.next.held ? "held" : pool.next.direction);
@@ -105,6 +109,13 @@ function readingText(reading) {
   const text = `${reading.name} ${count(reading.value)}`;
   if (!reading.stale && !reading.trouble) return text;
   return `${text}, ${age(reading.age_s)} old${reading.trouble ? `: ${reading.trouble}` : ""}`;
+}
+
+// How many tasks are expected how far ahead, and whether the pool may grow for them; `agentctl forecast` has more.
+function forecastText(forecast) {
+  const far = (ahead_s) => (ahead_s < 3600 ? `${ahead_s / 60} min` : `${ahead_s / 3600} h`);
+  const ahead = forecast.ahead.map((each) => `${Math.round(each.expected.middle)} in ${far(each.ahead_s)}`);
+  return `Tasks expected: ${ahead.join(", ")}; ${forecast.heeded ? "heeded" : "not heeded"}: ${forecast.text}`;
 }
 
 function loadTone(pool) {
