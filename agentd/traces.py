@@ -36,6 +36,10 @@ CONCURRENCIES = {
 OPENING_FROM_S, OPENING_UNTIL_S = 30.0, 330.0
 OPENING_RATIO = 1.3
 
+_REQUESTS, _COUNTS = ["offset_s", "service_s"], ["offset_s", "arrivals"]
+# Pieces of a count series may overlap by this share: their offsets may be rounded.
+_OVERLAP_RATIO_MAX = 0.01
+
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?\Z")
 
 
@@ -62,17 +66,31 @@ def read_trace(path: Path, service_mean_s: float | None = None) -> list[Arrival]
     try:
         with _open(path) as file:
             rows = csv.reader(file)
-            header = next(rows, [])
-            if header == ["offset_s", "service_s"]:
+            if _header(path, rows) == _REQUESTS:
                 return [Arrival(offset_s, service_s) for offset_s, service_s in _numbers(path, rows)]
-            if header == ["offset_s", "arrivals"]:
-                mean_s = service_mean_s or SERVICE_MEANS_S.get(trace_name(path))
-                if mean_s is None:
-                    raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service)")
-                return list(expand([(start, int(count)) for start, count in _numbers(path, rows)], mean_s))
-            raise TraceError(f"cannot read {path}: its first line is {','.join(header)[:80]!r}, no header of a trace")
+            mean_s = service_mean_s or SERVICE_MEANS_S.get(trace_name(path))
+            if mean_s is None:
+                raise TraceError(f"cannot replay {path}: it has no service times; give their mean (--service)")
+            return list(expand(_buckets(path, rows), mean_s))
     except FileNotFoundError:
         raise TraceError(f"{path}: no such file") from None
+    except OSError as error:
+        raise TraceError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except (EOFError, csv.Error, zlib.error) as error:
+        raise TraceError(f"cannot read {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TraceError(f"cannot read {path}: it is no text") from error
+
+
+def has_times(path: Path) -> bool:
+    """Whether the trace in `path` says of each request how long it takes; else it is a count series.
+
+    Raises:
+        TraceError: the file cannot be read, or is no trace.
+    """
+    try:
+        with _open(path) as file:
+            return _header(path, csv.reader(file)) == _REQUESTS
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise TraceError(f"cannot read {path}: {error}") from error
 
@@ -140,8 +158,39 @@ def _open(path: Path) -> TextIO:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if packed:
-        return gzip.open(path, "rt", encoding="ascii", newline="")
-    return path.open("rt", encoding="ascii", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open("rt", encoding="utf-8-sig", newline="")
+
+
+def _header(path: Path, rows: Iterator[list[str]]) -> list[str]:
+    header = next(rows, [])
+    if header not in (_REQUESTS, _COUNTS):
+        wanted = " or ".join(",".join(one) for one in (_REQUESTS, _COUNTS))
+        raise TraceError(
+            f"cannot read {path}: its first line is {','.join(header)[:80]!r}, no header of a trace ({wanted})"
+        )
+    return header
+
+
+def _buckets(path: Path, rows: Iterable[list[str]]) -> list[tuple[float, int]]:
+    """The pieces of a count series, as long as the first. Empty ones may be left out after it."""
+    buckets: list[tuple[float, int]] = []
+    for line, (start_s, count) in enumerate(_numbers(path, rows), 2):
+        if count != int(count):
+            raise TraceError(f"cannot read {path}, line {line}: {count:g} arrivals are no whole number")
+        if len(buckets) > 1:
+            length_s = buckets[1][0] - buckets[0][0]
+            if start_s - buckets[-1][0] < length_s * (1.0 - _OVERLAP_RATIO_MAX):
+                raise TraceError(
+                    f"cannot read {path}, line {line}: {start_s:g} lies in the piece before, which begins at"
+                    f" {buckets[-1][0]:g}: as the first two lines say a piece is {length_s:g} s long"
+                )
+        buckets.append((start_s, int(count)))
+    if len(buckets) < 2:
+        raise TraceError(f"cannot read {path}: of fewer than two pieces nobody knows how long they are")
+    if buckets[0][0] == buckets[1][0]:
+        raise TraceError(f"cannot read {path}, line 3: {buckets[1][0]:g} lies in the piece before, which begins there")
+    return buckets
 
 
 def _numbers(path: Path, rows: Iterable[list[str]]) -> Iterator[tuple[float, float]]:

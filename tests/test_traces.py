@@ -15,6 +15,7 @@ from agentd.traces import (
     TraceError,
     duration,
     expand,
+    has_times,
     initial_agents,
     read_trace,
     trace_name,
@@ -64,7 +65,7 @@ def test_known_count_series_need_no_mean_and_others_do(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "no header"),
-        ("time,load\n", "'time,load', no header"),
+        ("time,load\n", r"'time,load', no header of a trace \(offset_s,service_s or offset_s,arrivals\)"),
         ("offset_s,service_s\n1\n", "line 2: expected two numbers"),
         ("offset_s,service_s\n0,1\nx,1\n", "line 3: expected two numbers"),
         ("offset_s,service_s\n1,1\n0,1\n", "line 3: .* out of order"),
@@ -80,8 +81,44 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, message
 
 
 def test_one_bucket_has_no_length(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="fewer than two buckets"):
+    with pytest.raises(TraceError, match=r"t\.csv\.gz: of fewer than two pieces"):
         read_trace(write(tmp_path / "t.csv.gz", "offset_s,arrivals\n0,1\n"), 1.0)
+    with pytest.raises(TraceError, match="fewer than two buckets"):
+        list(expand([(0.0, 1)], 1.0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0,2\n60,1.5\n", "line 3: 1.5 arrivals are no whole number"),
+        ("0,2\n60,1\n90,1\n", "line 4: 90 lies in the piece before, which begins at 60: .* a piece is 60 s long"),
+        ("0,2\n0,1\n60,1\n", "line 3: 0 lies in the piece before"),
+    ],
+)
+def test_counts_are_whole_and_pieces_follow_each_other(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(TraceError, match=message):
+        read_trace(write(tmp_path / "t.csv.gz", f"offset_s,arrivals\n{rows}"), 1.0)
+
+
+def test_pieces_without_arrivals_may_be_left_out_and_offsets_be_rounded(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.csv.gz", "offset_s,arrivals\n0,2\n33.4,0\n66.7,0\n100,3\n133.4,0\n")
+    short = write(tmp_path / "short.csv.gz", "offset_s,arrivals\n0,2\n33.4,0\n100,3\n133.4,0\n")
+    assert read_trace(whole, 1.0) == read_trace(short, 1.0)
+    assert len(read_trace(whole, 1.0)) == 5
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    """As spreadsheets write them."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbfoffset_s,service_s\r\n1,2\r\n")
+    assert read_trace(path) == [Arrival(1.0, 2.0)]
+
+
+def test_a_trace_says_whether_it_has_times(tmp_path: Path) -> None:
+    assert has_times(write(tmp_path / "t.csv.gz", "offset_s,service_s\n0,1\n"))
+    assert not has_times(write(tmp_path / "c.csv.gz", "offset_s,arrivals\n0,1\n"))
+    with pytest.raises(TraceError, match="no header"):
+        has_times(write(tmp_path / "n.csv.gz", "a,b\n"))
 
 
 def test_a_plain_file_is_read_whatever_its_name(tmp_path: Path) -> None:
@@ -110,6 +147,8 @@ def test_a_file_that_is_no_text_or_is_cut_off_or_missing(tmp_path: Path) -> None
             read_trace(path)
     with pytest.raises(TraceError, match=r"missing\.csv\.gz: no such file\Z"):
         read_trace(tmp_path / "missing.csv.gz")
+    with pytest.raises(TraceError, match="is a directory"):
+        read_trace(tmp_path)
 
 
 def test_a_window_starts_at_zero_and_speed_divides_offsets_and_services() -> None:

@@ -107,18 +107,23 @@ def from_trace(path: Path, service_s: float | None) -> Load:
         Failure: it cannot be read.
         TooLittle: it has no requests.
     """
-    from agentd.traces import SERVICE_MEANS_S, TraceError, read_trace, trace_name
+    from agentd.traces import SERVICE_MEANS_S, TraceError, has_times, read_trace, trace_name
 
     try:
-        found = read_trace(path, service_s)
+        found, timed = read_trace(path, service_s), has_times(path)
     except TraceError as error:
         raise Failure(str(error)) from error
     if not found:
         raise TooLittle(f"{path} has no requests")
     length = duration(found[-1].offset_s)
-    told = (f"load: {plural(len(found), 'request')} in {length} of {path.name}, the same with each seed",)
-    counts = service_s or SERVICE_MEANS_S.get(trace_name(path))
-    return Load(lambda _seed: found, None, told, service_s=counts)
+    told = [f"load: {plural(len(found), 'request')} in {length} of {path.name}, the same with each seed"]
+    mean_s = None if timed else service_s or SERVICE_MEANS_S.get(trace_name(path))
+    if mean_s is not None:
+        origin = "as is known of this trace" if service_s is None else "--service"
+        told.append(f"it counts its requests: each takes {seconds(mean_s)} in the mean ({origin})")
+    elif service_s is not None:
+        told.append("it says how long each request takes: --service is of no use")
+    return Load(lambda _seed: found, None, tuple(told), service_s=mean_s)
 
 
 def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s: float | None, instead: str) -> Load:
@@ -130,6 +135,8 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
     """
     from agentd.sim import history
 
+    if for_s < HISTORY_S_MIN:
+        raise TooLittle(f"--for {duration(for_s)}: at least {duration(HISTORY_S_MIN)} of history are needed")
     rows = _rows(recorded.state_dir / "agentd.db", pool.name, for_s, instead)
     length_s = rows[-1].wall - rows[0].wall if rows else 0.0
     if length_s < HISTORY_S_MIN:

@@ -17,7 +17,7 @@ from agentd.agentctl.terminal import Column, Table, show, table_width
 from agentd.agentctl.text import plural, printable, seconds
 
 if TYPE_CHECKING:
-    from agentd.core.model import PoolConfig
+    from agentd.core.model import FleetConfig, PoolConfig
     from agentd.sim.measure import Result
     from agentd.sim.options import Options
     from agentd.sim.outcome import Json
@@ -44,7 +44,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What all policies have in common. `told`: what a history was made into; `history`: the same for programs."""
+    """What all policies have in common. `told`: what a load was made into; `history`: the same of one, for programs."""
 
     name: str
     arrivals: Sequence[Arrival]
@@ -65,8 +65,9 @@ def _settings(ctx: click.Context, param: click.Parameter, values: Sequence[str])
 
 
 def _names(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    del ctx, param
     names = [name.strip() for value in values for name in value.split(",")]
+    if values and not any(names):
+        raise click.BadParameter("no policy is named", ctx, param)
     return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -163,7 +164,7 @@ def _traced(trace: Path, wishes: Wishes, options: Options) -> Basis:
         agents_max=wishes.agents_max or options.agents_max,
         tell=wishes.tell or options.tell,
     )
-    return Basis(name, load.requests(options.seed), options, load.service_s)
+    return Basis(name, load.requests(options.seed), options, load.service_s, load.told[1:])
 
 
 def _recorded(recorded: loads.Source, name: str, for_s: float, wishes: Wishes, options: Options) -> Basis:
@@ -189,7 +190,8 @@ def _recorded(recorded: loads.Source, name: str, for_s: float, wishes: Wishes, o
         wall=load.wall,
     )
     ready = f"agents are ready after {seconds(startup_s)} ({origin})"
-    told = (*load.told, *_seen(load, pool, options), ready, *_configured(wishes, options))
+    terms = _configured(wishes, options, configured=recorded.file is not None)
+    told = (*load.told, *_seen(load, pool, options), ready, *terms)
     about: dict[str, Json] = {"pool": name, "for_s": for_s, "told": list(told)}
     return Basis(name, load.requests(options.seed), options, load.service_s, told, about)
 
@@ -212,9 +214,10 @@ def _seen(load: loads.Load, pool: PoolConfig, options: Options) -> list[str]:
     return told
 
 
-def _configured(wishes: Wishes, options: Options) -> list[str]:
-    tasks = "as configured" if wishes.concurrency is None else "--concurrency"
-    most = "as configured" if wishes.agents_max is None else "--max"
+def _configured(wishes: Wishes, options: Options, *, configured: bool) -> list[str]:
+    known = "as configured" if configured else "as without a configuration; say --config"
+    tasks = known if wishes.concurrency is None else "--concurrency"
+    most = known if wishes.agents_max is None else "--max"
     return [
         f"agents have {plural(options.concurrency, 'task')} at a time ({tasks}), there are {options.agents_max} at most"
         f" ({most});",
@@ -223,9 +226,8 @@ def _configured(wishes: Wishes, options: Options) -> list[str]:
 
 
 def _simulate(session: Session, basis: Basis, policies: Sequence[str], plot: Path | None) -> None:
-    from agentd.sim import outcome
     from agentd.sim import plot as drawing
-    from agentd.sim.policies import POOL, PolicyError, check, initial
+    from agentd.sim.policies import PolicyError, check
 
     options, arrivals = basis.options, basis.arrivals
     title = f"{basis.name}: {plural(len(arrivals), 'request')}"
@@ -234,12 +236,23 @@ def _simulate(session: Session, basis: Basis, policies: Sequence[str], plot: Pat
             drawing.check(plot)
         fleet = check(policies, options)  # mistakes before minutes of work
         results = [_run(policy, arrivals, options) for policy in policies]
-        if plot is not None:
-            drawing.write(plot, title, results, options.concurrency)
     except PolicyError as error:
         raise Failure(str(error), USAGE) from error
     except drawing.PlotError as error:
         raise Failure(str(error)) from error
+    _print(session, basis, fleet, results, title)
+    try:
+        if plot is not None:
+            drawing.write(plot, title, results, options.concurrency)
+    except drawing.PlotError as error:
+        raise Failure(str(error)) from error
+
+
+def _print(session: Session, basis: Basis, fleet: FleetConfig, results: Sequence[Result], title: str) -> None:
+    from agentd.sim import outcome
+    from agentd.sim.policies import POOL, initial
+
+    options, arrivals = basis.options, basis.arrivals
     if session.json:
         document = outcome.document(
             basis.name, results, options, agents_min=fleet.pools[POOL].min, initial=initial(fleet, options, arrivals),

@@ -7,7 +7,7 @@ optional extra `agentd[plot]` brings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -42,13 +42,17 @@ def write(path: Path, title: str, results: Sequence[Result], concurrency: int) -
 
 
 def check(path: Path) -> None:
-    """Whether a picture can be made for `path`, before there is one.
+    """Whether a picture can be made for `path`, before there is one: what it is of may take minutes.
 
     Raises:
         PlotError: it cannot.
     """
     if path.suffix.lower() not in (".svg", ".png"):
         raise PlotError(f"cannot plot to {path}: its name must end in .svg or .png")
+    if not path.parent.is_dir():
+        raise PlotError(f"cannot write {path}: {path.parent} is no directory")
+    if path.suffix.lower() == ".png":
+        _converter(path)
 
 
 def svg(title: str, results: Sequence[Result], concurrency: int) -> str:
@@ -145,11 +149,20 @@ def _text(x: float, y: float, text: str, *, size: int = 12, anchor: str = "start
 
 
 def _png(path: Path, text: str) -> bytes:
+    return _converter(path)(text.encode())
+
+
+def _converter(path: Path) -> Callable[[bytes], bytes]:
+    """What makes a PNG of an SVG."""
     try:
         import cairosvg
     except (ImportError, OSError) as error:
         why = "a PNG needs the module cairosvg: pip install 'agentd[plot]', or write an .svg"
         raise PlotError(f"cannot plot to {path}: {why}") from error
-    made = cairosvg.svg2png(bytestring=text.encode(), scale=2)
-    assert isinstance(made, bytes), "broken invariant: a PNG is bytes"
-    return made
+
+    def convert(text: bytes) -> bytes:
+        made = cairosvg.svg2png(bytestring=text, scale=2)
+        assert isinstance(made, bytes), "broken invariant: a PNG is bytes"
+        return made
+
+    return convert

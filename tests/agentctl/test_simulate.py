@@ -80,6 +80,42 @@ def test_a_picture_is_drawn(agentctl: Callable[..., Any], trace: Path, tmp_path:
     assert picture.read_text(encoding="utf-8").startswith("<svg ")
 
 
+def test_a_picture_that_cannot_be_made_is_told_before_minutes_of_work(
+    agentctl: Callable[..., Any], trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
+    monkeypatch.setattr("agentd.sim.run.simulate", lambda *_: pytest.fail("it was simulated"))
+    result = agentctl("simulate", str(trace), "--plot", str(tmp_path / "out.png"))
+    assert (result.code, result.out) == (1, "")
+    assert "a PNG needs the module cairosvg" in result.err
+
+
+def test_the_table_is_there_also_where_the_picture_cannot_be_written(
+    agentctl: Callable[..., Any], trace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / ("x" * 300 + ".svg")
+    result = agentctl("simulate", str(trace), "--policy", "static:2", "--plot", str(path))
+    assert result.code == 1
+    assert result.out.splitlines()[-1].split()[0] == "static:2"
+    assert "cannot write" in result.err
+
+
+def test_whether_the_time_of_a_task_is_of_use_is_told(
+    agentctl: Callable[..., Any], trace: Path, tmp_path: Path
+) -> None:
+    words = ("--policy", "static:2", "--service", "20s")
+    result = agentctl("simulate", str(trace), *words)
+    assert result.out.splitlines()[1] == "it says how long each request takes: --service is of no use"
+    assert json.loads(agentctl("simulate", str(trace), *words, "--json").out)["settings"]["service_s"] is None
+    counts = tmp_path / "nab-tweets-amzn-14d.csv"
+    counts.write_text("offset_s,arrivals\n0,3\n60,2\n", encoding="utf-8")
+    lines = [agentctl("simulate", str(counts), *more).out.splitlines()[1] for more in (words, words[:2])]
+    assert lines == [
+        "it counts its requests: each takes 20s in the mean (--service)",
+        "it counts its requests: each takes 15s in the mean (as is known of this trace)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -89,12 +125,16 @@ def test_a_picture_is_drawn(agentctl: Callable[..., Any], trace: Path, tmp_path:
         (["--startup", "0"], 2, "no duration above 0"),
         (["--dispatch", "best"], 2, "'best' is not one of"),
         (["--plot", "out.jpg"], 1, "must end in .svg or .png"),
+        (["--plot", "none/out.svg"], 1, "cannot write none/out.svg: none is no directory"),
+        (["--policy", ""], 2, "no policy is named"),
+        (["--policy", " , "], 2, "no policy is named"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
     agentctl: Callable[..., Any], trace: Path, words: list[str], code: int, message: str
 ) -> None:
-    result = agentctl("simulate", str(trace), "--policy", "static:1", *words)
+    policy = () if "--policy" in words else ("--policy", "static:1")
+    result = agentctl("simulate", str(trace), *policy, *words)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
 

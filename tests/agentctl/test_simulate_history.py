@@ -164,6 +164,19 @@ def test_what_agents_have_done_says_what_a_task_takes(
     )
 
 
+def test_without_a_configuration_nothing_is_said_to_be_configured(alone: Callable[..., Any], state_dir: Path) -> None:
+    words = ["simulate", "--history", "research", "--state-dir", str(state_dir), "--policy", "static:2"]
+    out = " ".join(alone(*words).out.split())
+    assert "agents have 1 task at a time (as without a configuration; say --config)" in out
+    assert "there are 5 at most (as without a configuration; say --config)" in out
+
+
+def test_less_history_than_is_needed_is_not_asked_for(alone: Callable[..., Any], words: list[str]) -> None:
+    result = alone(*words, "--for", "1h")
+    assert (result.code, result.out) == (1, "")
+    assert "--for 1h: at least 6h of history are needed" in result.err
+
+
 def test_what_is_said_goes_before_what_the_pool_has(
     alone: Callable[..., Any], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
