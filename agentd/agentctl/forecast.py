@@ -91,7 +91,8 @@ def _drawn(found: pb.GetForecastResponse, hours: int, width: int, glyphs: Sequen
     unit = max(most, 1.0) / bar
     lines = [
         f"tasks at work and waiting, the most of each hour ({glyphs[0]} came, {glyphs[1]}{glyphs[2]} expected, "
-        f"{glyphs[3]} the middle of it)"
+        f"{glyphs[3]} the middle of it);",
+        "in numbers: what came, of the 10, 50 and 90 % quantiles of what is expected",
     ]
     day = ""
     for at, row in rows.items():

@@ -55,8 +55,9 @@ def test_it_draws_what_came_what_is_expected_and_the_error(ctl: Ctl, daemon: Any
         "  forecast heeded: of the last week it would save 3.0 %",
         "  labels with a forecast of their own: workload=chat, workload=mail",
     ]
-    assert lines[5] == "  Tue 14 Nov"
-    hours = lines[6:10]
+    assert lines[5] == "in numbers: what came, of the 10, 50 and 90 % quantiles of what is expected"
+    assert lines[6] == "  Tue 14 Nov"
+    hours = lines[7:11]
     assert [line[:7] for line in hours] == ["  10:00", "  11:00", "> 12:00", "  13:00"]
     assert [line.split()[-3:] for line in hours[2:]] == [["10", "12", "16"]] * 2
     assert hours[2].endswith("3 of 10 12 16") and hours[0].endswith(" 4")

@@ -12,7 +12,8 @@ from tests.conformance.cases import directory
 
 
 def main() -> int:
-    if directory() is None:
+    place = directory()
+    if place is None or not place.is_dir():
         print("AGENTD_SHARED names no directory with conformance tables", file=sys.stderr)
         return 2
     whole = True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.conformance.__main__ import main
 from tests.conformance.adapters import ADAPTERS, HELD, cases_of, passes
 from tests.conformance.cases import Case, directory
 
@@ -33,3 +35,12 @@ def test_every_comparison_of_a_table_is_made(name: str) -> None:
     held, failed = passes(cases)
     assert dict(held) == dict(HELD[name])
     assert failed == {}
+
+
+@pytest.mark.parametrize("place", ["", "none"])
+def test_the_runner_says_that_it_has_no_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    monkeypatch.setenv("AGENTD_SHARED", str(tmp_path / place) if place else "")
+    assert main() == 2
+    assert capsys.readouterr().err == f"{WITHOUT}\n"

@@ -230,6 +230,8 @@ def test_what_is_expected_is_one_line_where_anything_is(page: Browser, site: Sit
         page.until(f"document.querySelector('[data-pool=research] .forecast').innerText.includes('24 h; {told}: ')")
     text = page.text('[data-pool="research"] .forecast')
     assert text == f"Tasks expected: 12 in 10 min, 14 in 1 h, 9 in 24 h; heeded: {HOSTILE}"
+    change(site, forecast=ForecastSummary(heeded=False, code="forecast_unused", text="no trigger", ahead=ahead[:1]))
+    page.until("document.querySelector('[data-pool=research] .forecast').innerText === 'Tasks expected: 12 in 10 min'")
     assert page.script("document.querySelectorAll('main img, main script').length") == 0
 
 

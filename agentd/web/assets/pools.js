@@ -111,11 +111,13 @@ function readingText(reading) {
   return `${text}, ${age(reading.age_s)} old${reading.trouble ? `: ${reading.trouble}` : ""}`;
 }
 
-// How many tasks are expected how far ahead, and whether the pool may grow for them; `agentctl forecast` has more.
+// How many tasks are expected how far ahead, and whether the pool grows for them, where it could; `agentctl forecast` has more.
 function forecastText(forecast) {
   const far = (ahead_s) => (ahead_s < 3600 ? `${ahead_s / 60} min` : `${ahead_s / 3600} h`);
   const ahead = forecast.ahead.map((each) => `${Math.round(each.expected.middle)} in ${far(each.ahead_s)}`);
-  return `Tasks expected: ${ahead.join(", ")}; ${forecast.heeded ? "heeded" : "not heeded"}: ${forecast.text}`;
+  const text = `Tasks expected: ${ahead.join(", ")}`;
+  if (forecast.code === "forecast_unused") return text;
+  return `${text}; ${forecast.heeded ? "heeded" : "not heeded"}: ${forecast.text}`;
 }
 
 function loadTone(pool) {
