@@ -3,7 +3,7 @@
 Each variant runs over every trace as `bench/policies.py` does; the table has the mean of J, of the late share and of
 the hours over all traces but azure-code, and the difference in J to what ships. A constant is well chosen where both
 neighbours are worse or alike. Takes about a minute of CPU for each trace of two weeks and variant: choose with --only
-and --variants.
+and --variants, or take one day of each with --day, which is compared with a plan for that day.
 
 The traces are those of $AGENTD_SHARED/traces, or of the directory given with --traces.
 """
@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +25,11 @@ from policies import APART, PLANNED_HOURS
 from agentd.core import adaptive, experts, flow, shadow
 from agentd.core.experts import NAMES
 from agentd.sim.options import Options
-from agentd.sim.outcome import score
+from agentd.sim.outcome import CLAIRVOYANT, score
 from agentd.sim.run import simulate
-from agentd.traces import CONCURRENCIES, read_trace, trace_name
+from agentd.traces import CONCURRENCIES, Arrival, read_trace, trace_name
 
+DAY_S = 86_400.0
 CONSTANTS = (
     (flow, "SHORT_RATIO"),
     (flow, "LONG_S"),
@@ -74,20 +75,35 @@ def variants() -> Iterator[Variant]:
         yield Variant(f"late_weight={value}", settings=(("late_weight", value),))
 
 
-def run(path: Path, variant: Variant) -> tuple[float, float, float]:
+def day_of(arrivals: Sequence[Arrival], day: int) -> Sequence[Arrival]:
+    """What comes on one day, counted from 1; all of a trace that ends before."""
+    begins_s, ends_s = (day - 1) * DAY_S, day * DAY_S
+    kept = [one for one in arrivals if begins_s <= one.offset_s < ends_s]
+    return [replace(one, offset_s=one.offset_s - kept[0].offset_s) for one in kept] or arrivals
+
+
+def run(path: Path, variant: Variant, day: int | None) -> tuple[float, float, float]:
     """In a process of its own, for it changes constants: J, the late share in percent, and the hours ratio."""
     if variant.name in MODULES:
         setattr(MODULES[variant.name], variant.name, variant.factor * getattr(MODULES[variant.name], variant.name))
     name = trace_name(path)
     options = replace(Options(), concurrency=CONCURRENCIES.get(name, 1), settings=variant.settings)
-    found = simulate("adaptive", read_trace(path), options)
-    return score(found, PLANNED_HOURS[name]), 100.0 * found.late_share, found.agent_hours / PLANNED_HOURS[name]
+    arrivals: Sequence[Arrival] = read_trace(path)
+    planned_hours = PLANNED_HOURS[name]
+    if day is not None:
+        arrivals = day_of(arrivals, day)
+        planned_hours = simulate(CLAIRVOYANT, arrivals, replace(options, settings=())).agent_hours
+    found = simulate("adaptive", arrivals, options)
+    return score(found, planned_hours), 100.0 * found.late_share, found.agent_hours / planned_hours
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=Path, help="default: $AGENTD_SHARED/traces")
     parser.add_argument("--only", default="", metavar="TEXT", help="only traces whose name contains it")
+    parser.add_argument(
+        "--day", type=positive, metavar="N", help="only the N-th day of each trace; a shorter one whole"
+    )
     parser.add_argument("--variants", default="", metavar="TEXT", help="only variants whose name contains it")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures to FILE as JSON")
@@ -103,7 +119,7 @@ def main() -> None:
         parser.error(f"no trace with a known plan in {folder}")
     # A process per run: a constant that one has changed must not be there in the next.
     with ProcessPoolExecutor(args.jobs, max_tasks_per_child=1) as pool:
-        futures = {str(each): [pool.submit(run, path, each) for path in paths] for each in chosen}
+        futures = {str(each): [pool.submit(run, path, each, args.day) for path in paths] for each in chosen}
         found = {name: [future.result() for future in runs] for name, runs in futures.items()}
     means = {name: [statistics.fmean(column) for column in zip(*runs, strict=True)] for name, runs in found.items()}
     usual = means["as shipped"][0]
@@ -112,7 +128,8 @@ def main() -> None:
         rows.append((name, f"{j:.3f}", f"{j - usual:+.3f}", f"{late:.2f}", f"{hours:.2f}"))
     print_table(rows)
     if args.out:
-        args.out.write_text(json.dumps({"traces": [trace_name(path) for path in paths], "variants": found}, indent=2))
+        report = {"day": args.day, "traces": [trace_name(path) for path in paths], "variants": found}
+        args.out.write_text(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ def test_adaptive_defaults_compares_with_what_ships(tmp_path: Path) -> None:
     report = json.loads(out.read_text(encoding="utf-8"))
     assert list(report["variants"]) == ["as shipped", "MEMORY_S x 0.5", "MEMORY_S x 2"]
     assert "+0.000" in printed
+    run("adaptive_defaults", *words, "--day", "2")
+    assert report["day"] is None and json.loads(out.read_text(encoding="utf-8"))["day"] == 2
 
 
 def test_policies_says_what_is_wrong(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The `adaptive` trigger: as many as will be needed when a start that begins now has ended.
 
-It puts together what is known of the stream of tasks (`core.flow`), what seven experts make of it (`core.experts`), and
+It puts together what is known of the stream of tasks (`core.flow`), what eight experts make of it (`core.experts`), and
 which of them has been right lately (`core.shadow`). `note` takes what the agents tell, once per evaluation; `propose`
 changes nothing.
 

@@ -1,4 +1,4 @@
-"""How much capacity a pool ought to have: seven experts, who look at the same numbers.
+"""How much capacity a pool ought to have: eight experts, who look at the same numbers.
 
 Each gives a band of counts. Below it the pool grows, above it the pool shrinks, within it nothing happens: what has
 just been let go would not be asked for again by the same numbers. The lower end is what the pool will need when an
@@ -53,6 +53,7 @@ EXPERTS = (
     Expert("steady", up=1.5, down=2.0, hold_ratio=1.0, hold_s=10.0),
     Expert("holding", up=0.5, down=1.5, hold_ratio=1.0, hold_s=240.0),
     Expert("careful", up=2.0, down=2.5, hold_ratio=1.0, hold_s=10.0),
+    Expert("sparse", up=0.0, down=1.0, hold_ratio=2.0, hold_s=160.0),
 )
 NAMES = tuple(expert.name for expert in EXPERTS)
 

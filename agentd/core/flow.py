@@ -34,7 +34,8 @@ GAP_S_MAX = 60.0
 @dataclass(frozen=True, slots=True)
 class Lately:
     """What has passed through since the last look: `came` and `done` tasks, and `busy_s`, the seconds that slots were
-    at work. `at_work`: slots that were at work at that look. `fresh`: tasks that came within the wait target."""
+    at work. `at_work`: slots that were at work at that look. `fresh`: tasks that
+    came so lately that none has waited for too long yet."""
 
     came: float
     done: float
@@ -117,8 +118,8 @@ class Flow:
             if len(self.marks) > 2 * LONG_S / MARK_S:
                 del self.marks[: bisect_left(self.marks, (now - LONG_S, -math.inf)) - 1]
 
-    def take_lately(self, wait_target_s: float) -> Lately:
-        """What has passed through since this was asked last."""
+    def take_lately(self, fresh_s: float) -> Lately:
+        """What has passed through since this was asked last. Who came in the last `fresh_s` is fresh."""
         came = max(0.0, self.arrived_lately)
         self.arrived_lately = min(0.0, self.arrived_lately)
         if self.arrived_lately == 0.0:
@@ -127,17 +128,17 @@ class Flow:
             self.debt_at = self.at
         elif self.at - self.debt_at > DEBT_S_MAX:
             self.arrived_lately = self.debt_at = 0.0
-        lately = Lately(came, self.done_lately, self.busy_lately_s, self.at_work_then, self._fresh(came, wait_target_s))
+        lately = Lately(came, self.done_lately, self.busy_lately_s, self.at_work_then, self._fresh(came, fresh_s))
         self.done_lately = self.busy_lately_s = 0.0
         self.at_work_then = self.at_work
         return lately
 
-    def _fresh(self, came: float, wait_target_s: float) -> float:
-        """Tasks that came within the wait target, `came` of them until now."""
+    def _fresh(self, came: float, fresh_s: float) -> float:
+        """Tasks that came in the last `fresh_s`, `came` of them since the last look."""
         fresh = self.fresh
-        while fresh and fresh[0][0] <= self.at - wait_target_s:
+        while fresh and fresh[0][0] <= self.at - fresh_s:
             fresh.pop(0)
-        if came and fresh and self.at - fresh[-1][0] < wait_target_s / FRESH_PIECES:
+        if came and fresh and self.at - fresh[-1][0] < fresh_s / FRESH_PIECES:
             fresh[-1] = (fresh[-1][0], fresh[-1][1] + came)
         elif came:
             fresh.append((self.at, came))
