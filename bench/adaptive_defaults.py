@@ -82,19 +82,27 @@ def day_of(arrivals: Sequence[Arrival], day: int) -> Sequence[Arrival]:
     return [replace(one, offset_s=one.offset_s - kept[0].offset_s) for one in kept] or arrivals
 
 
-def run(path: Path, variant: Variant, day: int | None) -> tuple[float, float, float]:
+def read(path: Path, day: int | None) -> Sequence[Arrival]:
+    return read_trace(path) if day is None else day_of(read_trace(path), day)
+
+
+def planned_hours(path: Path, day: int | None) -> float:
+    """Of the plan that knows all arrivals."""
+    name = trace_name(path)
+    if day is None:
+        return PLANNED_HOURS[name]
+    options = replace(Options(), concurrency=CONCURRENCIES.get(name, 1))
+    return simulate(CLAIRVOYANT, read(path, day), options).agent_hours
+
+
+def run(path: Path, variant: Variant, day: int | None, plan_hours: float) -> tuple[float, float, float]:
     """In a process of its own, for it changes constants: J, the late share in percent, and the hours ratio."""
     if variant.name in MODULES:
         setattr(MODULES[variant.name], variant.name, variant.factor * getattr(MODULES[variant.name], variant.name))
     name = trace_name(path)
     options = replace(Options(), concurrency=CONCURRENCIES.get(name, 1), settings=variant.settings)
-    arrivals: Sequence[Arrival] = read_trace(path)
-    planned_hours = PLANNED_HOURS[name]
-    if day is not None:
-        arrivals = day_of(arrivals, day)
-        planned_hours = simulate(CLAIRVOYANT, arrivals, replace(options, settings=())).agent_hours
-    found = simulate("adaptive", arrivals, options)
-    return score(found, planned_hours), 100.0 * found.late_share, found.agent_hours / planned_hours
+    found = simulate("adaptive", read(path, day), options)
+    return score(found, plan_hours), 100.0 * found.late_share, found.agent_hours / plan_hours
 
 
 def main() -> None:
@@ -119,7 +127,11 @@ def main() -> None:
         parser.error(f"no trace with a known plan in {folder}")
     # A process per run: a constant that one has changed must not be there in the next.
     with ProcessPoolExecutor(args.jobs, max_tasks_per_child=1) as pool:
-        futures = {str(each): [pool.submit(run, path, each, args.day) for path in paths] for each in chosen}
+        hours = list(pool.map(planned_hours, paths, [args.day] * len(paths)))
+        futures = {
+            str(each): [pool.submit(run, path, each, args.day, plan) for path, plan in zip(paths, hours, strict=True)]
+            for each in chosen
+        }
         found = {name: [future.result() for future in runs] for name, runs in futures.items()}
     means = {name: [statistics.fmean(column) for column in zip(*runs, strict=True)] for name, runs in found.items()}
     usual = means["as shipped"][0]

@@ -66,8 +66,10 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         shadows.lived_at = now
         learned.flow.take_lately(trigger.wait_target_s)
     elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):
-        lately, slots = learned.flow.take_lately(trigger.wait_target_s), pool.config.concurrency
-        step = Step(view, now, now - shadows.lived_at, lately, start_s, slots, pool.min, pool.max, trigger.standby)
+        step_s, slots = now - shadows.lived_at, pool.config.concurrency
+        # Who begins between two looks has waited for longer than the looks show: half a step in the mean.
+        lately = learned.flow.take_lately(max(0.0, trigger.wait_target_s - step_s / 2.0))
+        step = Step(view, now, step_s, lately, start_s, slots, pool.min, pool.max, trigger.standby)
         shadows.live(step, trigger.late_weight, _kept(learned, slots), _pinned(trigger))
     if now - learned.saved_at >= SAVE_S:
         learned.saved_at = now
