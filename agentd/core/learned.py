@@ -44,7 +44,11 @@ def row(learned: Learned) -> dict[str, Any]:
 
 
 def load(value: dict[str, Any], shift: float) -> Learned:
-    """What `row` gave, with its times moved by `shift`. Experts that it does not know begin anew."""
+    """What `row` gave, with its times moved by `shift`.
+
+    Of an expert that it does not know nobody has seen what he would have cost: he begins with what the leader has. A
+    leader that is no more leaves nothing to compare with: all shadows begin anew.
+    """
     flow = Flow(**value["flow"])
     flow.began += shift
     flow.at += shift
@@ -56,13 +60,14 @@ def load(value: dict[str, Any], shift: float) -> Learned:
         learned.peaks = [value["peaks"].get(expert.name, 0.0) for expert in EXPERTS]
     saved = value["shadows"]
     names = [expert.name for expert in EXPERTS]
-    if saved is not None and set(saved["fleets"]) == set(names):
+    if saved is not None and saved["leader"] in names:
         trial = None
         if saved.get("trial") is not None:
             with_it, without, lived_s, heeded = saved["trial"]
             trial = Trial(_shadow(with_it, shift), _shadow(without, shift), lived_s, heeded)
+        fleets = saved["fleets"]
         learned.shadows = Shadows(
-            [_shadow(saved["fleets"][name], shift) for name in names], names.index(saved["leader"]),
+            [_shadow(fleets.get(name, fleets[saved["leader"]]), shift) for name in names], names.index(saved["leader"]),
             saved["since"] + shift, saved["lived_at"] + shift, saved["hours_s"], saved["tasks"], trial,
         )  # fmt: skip
     return learned

@@ -386,12 +386,31 @@ def test_what_was_learned_comes_back_from_the_store() -> None:
     assert later.shadows.lived_at == made.adaptive.shadows.lived_at + 100.0
 
 
-def test_the_shadow_of_an_unknown_expert_is_forgotten_and_the_stream_is_not() -> None:
+def test_a_new_expert_begins_with_what_the_leader_has_and_one_that_is_no_more_is_forgotten() -> None:
+    """Else another version of agentd began with the first expert, and for a day without the forecast."""
+    made = pool()
+    noted(made, told(5, 4))
+    assert made.adaptive is not None and made.adaptive.shadows is not None
+    shadows = made.adaptive.shadows
+    lean, even = experts.NAMES.index("lean"), experts.NAMES.index("even")
+    shadows.leader, shadows.hours_s = lean, 33.0
+    shadows.fleets[lean].paid, shadows.fleets[even].paid = 5.0, 9.0
+    shadows.trial = shadow.Trial(shadow.Shadow(2, 2), shadow.Shadow(1, 1), 100_000.0, heeded=True)
+    row = learned.row(made.adaptive)
+    row["shadows"]["fleets"]["somebody"] = row["shadows"]["fleets"].pop("even")
+    again = learned.load(row, 0.0)
+    assert again.flow == made.adaptive.flow
+    shadows.fleets[even] = shadows.fleets[lean]
+    assert again.shadows == shadows
+    assert again.shadows.fleets[even] is not again.shadows.fleets[lean]
+
+
+def test_without_their_leader_the_shadows_begin_anew_and_the_stream_does_not() -> None:
     made = pool()
     noted(made, told(5, 4))
     assert made.adaptive is not None
     row = learned.row(made.adaptive)
-    row["shadows"]["fleets"]["somebody"] = row["shadows"]["fleets"].pop("even")
+    row["shadows"]["leader"] = "somebody"
     again = learned.load(row, 0.0)
     assert again.shadows is None
     assert again.flow == made.adaptive.flow
