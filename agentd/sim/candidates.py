@@ -63,6 +63,17 @@ class Candidate:
             quick_down_cooldown_s=0.0 if own else self.down_cooldown_s,
         )
 
+    def changes(self, pool: PoolConfig) -> bool:
+        """Whether `pool` would do anything else with it. Each kind of trigger has cooldowns that the others pass by."""
+        made = self.apply(pool)
+        if made.threshold is None:
+            slow = (pool.scale_up_cooldown_s, pool.scale_down_cooldown_s)
+            made = replace(made, scale_up_cooldown_s=slow[0], scale_down_cooldown_s=slow[1])
+        else:
+            quick = (pool.quick_up_cooldown_s, pool.quick_down_cooldown_s)
+            made = replace(made, quick_up_cooldown_s=quick[0], quick_down_cooldown_s=quick[1])
+        return made != pool
+
     def lines(self, written: Sequence[str] = ()) -> list[str]:
         """What a drop-in has under the pool's name. `written`: the keys that the pool has in the file by now."""
         assert self.trigger is not None, "what a pool has already needs no file"

@@ -168,7 +168,7 @@ def search(
     began, load = budget.clock(), case.loads(seed)
     length_s = load[-1].offset_s
     searching = _Search(replace(case, needed_ratio=needed_ratio(case, load)), budget, on_progress, began)
-    candidates = [one for one in candidates if one.apply(case.pool) != case.pool]  # what it has already is no other
+    candidates = [one for one in candidates if one.changes(case.pool)]
     held_back_s = HELD_OUT_SHARE * length_s
     searching.held_back_s = held_back_s = held_back_s if held_back_s >= HELD_OUT_S_MIN else 0.0
     choosing_s = length_s - held_back_s

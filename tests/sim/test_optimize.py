@@ -15,7 +15,15 @@ from agentd.core.experts import NAMES
 from agentd.core.model import FleetConfig
 from agentd.core.rates import FREE, Rates
 from agentd.core.rates import Budget as Budgeted
-from agentd.core.rules import QUEUE, AdaptiveTrigger, CollectorConfig, DemandTrigger, TargetTrigger, ThresholdTrigger
+from agentd.core.rules import (
+    QUEUE,
+    AdaptiveTrigger,
+    CollectorConfig,
+    DemandTrigger,
+    TargetTrigger,
+    ThresholdTrigger,
+    Trigger,
+)
 from agentd.sim import clairvoyant, optimize
 from agentd.sim.candidates import Candidate, candidates
 from agentd.sim.optimize import HELD_OUT_S_MIN, HELD_OUT_SHARE, Budget, Finding, OutOfTime, search
@@ -81,10 +89,23 @@ def test_what_is_no_better_is_not_recommended() -> None:
     assert (found.others[0].gain, found.others[0].gain_low, found.others[0].confidence) == (0.0, 0.0, 0.0)
 
 
-def test_what_the_pool_has_already_is_not_tried_again() -> None:
-    again = Candidate("the same", SLOW, 300.0, 600.0)
-    found = find(Case(slow(), trace), [again, DEMAND], budget(20))
-    assert (found.tried, [one.candidate for one in (found.best, *found.others) if one]) == (1, [DEMAND])
+@pytest.mark.parametrize(
+    ("trigger", "cooldowns"),
+    [
+        (SLOW, {"scale_up_cooldown_s": 300.0, "scale_down_cooldown_s": 600.0, "quick_up_cooldown_s": 7.0}),
+        # Unless a file says else it has the cooldowns of a threshold, which are not for it.
+        (TargetTrigger(target=0.7), {"scale_up_cooldown_s": 300.0, "scale_down_cooldown_s": 600.0}),
+    ],
+    ids=["threshold", "target"],
+)
+def test_what_the_pool_has_already_is_not_tried_again(trigger: Trigger, cooldowns: dict[str, float]) -> None:
+    own = (300.0, 600.0) if trigger is SLOW else (0.0, 0.0)
+    again, later = Candidate("the same", trigger, *own), Candidate("later", trigger, 300.0, 700.0)
+    queue = (CollectorConfig(QUEUE, "simulated"),)
+    case = Case(fleet(triggers=(trigger,), policy=trigger.kind, collectors=queue, **cooldowns), trace)
+    found = find(case, [again, later, DEMAND], budget(20))
+    tried = {one.candidate.name for one in (found.best, *found.others) if one}
+    assert (found.tried, tried) == (2, {"later", "demand"})
 
 
 def test_agent_hours_are_measured_by_those_of_a_plan_that_knows_all_arrivals() -> None:
