@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -145,7 +144,7 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
     whole = history.rebuild(rows, pool.concurrency)
     mean_s, origin = _service(service_s, whole, recorded.status, pool.name)
     # No more of it than can be simulated.
-    expected = sum(sample.in_flight for sample in whole.samples) / len(rows) * length_s / mean_s
+    expected = history.in_all(rows, [sample.in_flight for sample in whole.samples]) / mean_s
     cut = expected > REQUESTS_MAX
     if cut:
         rows = [row for row in rows if row.wall >= rows[-1].wall - length_s * REQUESTS_MAX / expected]
@@ -166,7 +165,9 @@ def from_history(recorded: Source, pool: PoolConfig, *, for_s: float, service_s:
     ]
 
     def agents(last_s: float) -> float:
-        return fmean(row.count for row in rows if row.wall >= rows[-1].wall - last_s)
+        found = [row for row in rows if row.wall >= rows[-1].wall - last_s]
+        known_s = history.in_all(found, [1.0] * len(found))
+        return history.in_all(found, [row.count for row in found]) / known_s if known_s else found[-1].count
 
     told.append(f"      the pool had {agents(math.inf):.1f} agents in the mean then, whatever its settings were")
     if rebuilt.missing_s:

@@ -90,6 +90,12 @@ def rebuild(rows: Sequence[Recorded], concurrency: int) -> Rebuilt:
     )
 
 
+def in_all(rows: Sequence[Recorded], values: Sequence[float]) -> float:
+    """The sum of `values`, one of each row, times the seconds that it holds: rows are a minute long, or five."""
+    held_s = (min(later.wall - sooner.wall, HOLD_S_MAX) for sooner, later in pairwise(rows))
+    return sum(value * passed_s for value, passed_s in zip(values, held_s, strict=False))
+
+
 def arrivals(
     samples: Sequence[Sample], service_mean_s: float, bucket_s: float = BUCKET_S, seed: int = EXPANSION_SEED
 ) -> Iterator[Arrival]:

@@ -54,7 +54,10 @@ def record(
         )
         for n in range(60 * hours)
     ]  # fmt: skip
+    keep(state_dir, rows)
 
+
+def keep(state_dir: Path, rows: list[Metric]) -> None:
     async def write() -> None:
         state_dir.mkdir(exist_ok=True)
         store = Store.open(state_dir / "agentd.db", Bounds(), Now())
@@ -110,6 +113,20 @@ def test_the_table_says_what_was_rebuilt_and_how(alone: Callable[..., Any], word
     assert lines[9] == "      nothing else of the pool's configuration counts here: --set"
     assert lines[10] == "agents: 2 tasks at a time, ready 30 s after the request for their start"
     assert lines[-1].split()[0] == "static:2"
+
+
+def test_means_over_five_minutes_count_for_as_long_as_they_are(
+    alone: Callable[..., Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest day is recorded by the minute, and what is older is not: else it counts five times as much."""
+    rows = [Metric(WALL + 300.0 * n, PoolName("research"), 2, 2, 0.5, 0.0, 1.0) for n in range(72)]
+    rows += [Metric(WALL + 21_600.0 + 60.0 * n, PoolName("research"), 9, 9, 0.5, 0.0, 8.0) for n in range(61)]
+    keep(tmp_path / "means", rows)
+    words[words.index("--state-dir") + 1] = str(tmp_path / "means")
+    result = alone(*words)
+    assert "the pool had 3.0 agents in the mean then" in result.out  # six hours with two, one with nine
+    monkeypatch.setattr(loads, "REQUESTS_MAX", 840)  # 360 and 480
+    assert "the latest part only" not in alone(*words).out
 
 
 def test_json_has_the_pool_for_the_trace_and_the_same_seed_gives_the_same_bytes(
