@@ -62,16 +62,21 @@ def clock_set(fleet: Fleet, wall: float, now: float) -> None:
             fleet.touch_ledger(name)
 
 
-def restored(fleet: Fleet, now: float, jumped_s: float = 0.0) -> None:
+def restored(fleet: Fleet, now: float, moved_s: float = 0.0) -> None:
     """An earlier agentd has kept the books; nobody saw whether the clock was set since.
 
-    The wall clock went on by `jumped_s` more than the monotonic one: it was set, or the host slept. No agent has
-    worked, and cost, all that time.
+    What was saved has been moved by `moved_s`, for the wall clock and the monotonic one do not agree on what passed: it
+    was set, or the host slept. Agents have worked, and cost, as long as the monotonic one says.
     """
     wall = fleet.wall(now)
+    if abs(moved_s) <= ledger.SET_S_MIN:
+        moved_s = 0.0
+    for instance in fleet.instances.values():
+        if instance.costs_from is not None:
+            instance.costs_from -= moved_s
     for name, books in _all(fleet):
-        if jumped_s > ledger.SET_S_MIN and books.until is not None:
-            books.until += jumped_s
+        if books.until is not None:
+            books.until -= moved_s
         if books.is_ahead(wall):
             books.clock_set(wall, wall)
             fleet.touch_ledger(name)

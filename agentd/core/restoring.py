@@ -17,7 +17,7 @@ def restore(fleet: Fleet, event: Restored, now: float) -> None:
     rows.load(fleet, event.rows, shift=shift)
     fleet.wall_offset = event.wall - now
     # A monotonic clock that is behind the saved one has begun anew with the host: it does not know what passed.
-    costs.restored(fleet, now, jumped_s=-shift if now >= event.saved_at else 0.0)
+    costs.restored(fleet, now, moved_s=shift if now >= event.saved_at else 0.0)
     schedule.move(fleet, now, anew=True)
     fleet.touch_self()
     fleet.listed = False

@@ -247,6 +247,14 @@ def test_a_restart_under_a_clock_that_is_years_ahead_costs_no_more_than_what_pas
     assert cost(world).spent_month.agent_hours * HOUR_S == pytest.approx(2 * 1600.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("wall_passed_s", [600.0, 590.0, 100.0, -3600.0, -20 * 86_400.0])
+def test_a_restart_under_a_clock_that_was_set_back_costs_what_passed(wall_passed_s: float) -> None:
+    world = booted(priced(budget=Budget(per_month=100.0)))
+    world.run_until(1000.0)
+    restarted(world, passed_s=600.0, wall_passed_s=wall_passed_s)
+    assert cost(world).spent_month.agent_hours * HOUR_S == pytest.approx(2 * 1600.0)
+
+
 def test_a_restart_of_the_host_costs_what_passed_by_the_wall_clock() -> None:
     world = booted(priced())
     world.run_until(1000.0)
