@@ -35,8 +35,11 @@ def of_target(fleet: Fleet, pool: Pool, sums: Totals, now: float) -> str:
     text = f"the target holds {left}until it is changed"
     if not fleet.mode.enabled:
         return text
-    wanted = triggers.highest(triggers.ask(fleet, pool, sums, now)).count
-    return text if wanted is None else f"{text}; without it {wanted} would be wanted"
+    proposals = triggers.ask(fleet, pool, sums, now)
+    if triggers.highest(proposals).count is None:
+        return text
+    wanted = triggers.decisive(proposals, sums.count).count
+    return f"{text}; without it {sums.count if wanted is None else wanted} would be wanted"
 
 
 def otherwise(decision: Decision, now: float, rule: Trigger | None) -> str:
