@@ -74,7 +74,12 @@ class Outcome:
     "--slo", "slo_s", type=Duration(), default="5s", show_default=True, help="A task that waits longer is late."
 )
 @click.option("--startup", "startup_s", type=Duration(), help="What a start takes. Default: as it did lately, or 30s.")
-@click.option("--service", "service_s", type=Duration(), help="Mean time of a task. Default: what agents report.")
+@click.option(
+    "--service",
+    "service_s",
+    type=Duration(),
+    help="Mean time of a task. Default: as in the history, or as agents report.",
+)
 @click.option("--budget-of-runs", "runs", type=Whole(4, 10_000), default=80, show_default=True, help="Simulations.")
 @click.option("--time-limit", "limit_s", type=Duration(), default="2m", show_default=True, help="For all pools.")
 @click.option("--seed", type=Whole(0, 2**31 - 1), default=1, show_default=True, help="Of the draws.")
