@@ -63,6 +63,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
     if shadows is None:
         learned.shadows = Shadows.beginning(sums.count, now)
     elif now - shadows.lived_at > AWAY_S:
+        shadows.since += now - shadows.lived_at
         shadows.lived_at = now
         learned.flow.take_lately(trigger.wait_target_s)
     elif now - shadows.lived_at >= max(STEP_S_MIN, STEP_RATIO * start_s):

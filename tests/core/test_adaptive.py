@@ -405,6 +405,17 @@ def test_a_new_expert_begins_with_what_the_leader_has_and_one_that_is_no_more_is
     assert again.shadows.fleets[even] is not again.shadows.fleets[lean]
 
 
+def test_while_agentd_is_away_the_shadows_see_nothing() -> None:
+    """Else whoever was ahead after a minute was followed when agentd came back, as if that had been hours."""
+    made = pool()
+    noted(made, told(5, 4), until=100.0)
+    assert made.adaptive is not None and made.adaptive.shadows is not None
+    shadows = made.adaptive.shadows
+    seen_s = shadows.lived_at - shadows.since
+    adaptive.note(World(fleet(made.config)).controller._fleet, made, AdaptiveTrigger(), told(5, 4), 9000.0)
+    assert (shadows.lived_at, shadows.lived_at - shadows.since) == (9000.0, seen_s)
+
+
 def test_without_their_leader_the_shadows_begin_anew_and_the_stream_does_not() -> None:
     made = pool()
     noted(made, told(5, 4))
