@@ -54,7 +54,7 @@ def note(fleet: Fleet, pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: 
         return
     passed_s = max(0.0, now - learned.flow.at)
     learned.flow.observe(now, demand.total, demand.at_work, sums.completed)
-    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
+    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s, _full_ratio(demand))
     floor = view.floor(demand.at_work, demand.waiting)
     most = float(pool.max * pool.config.concurrency)
     for place, expert in enumerate(EXPERTS):
@@ -91,7 +91,7 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     expert = EXPERTS[leader]
     start_s = start_time_s(pool)
     slots = pool.config.concurrency
-    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s)
+    view = experts.outlook(learned.flow, start_s, trigger.wait_target_s, _full_ratio(demand))
     floor = view.floor(demand.at_work, demand.waiting)
     passed_s = max(0.0, now - learned.flow.at)
     peak = experts.remembered(expert, learned.peaks[leader], floor, passed_s, view.stretch, float(pool.max * slots))
@@ -117,6 +117,10 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
         return Proposal(trigger.kind, count, Reason("forecast", text))
     code = "needs_more" if count > sums.count else "needs_fewer" if count < sums.count else "in_band"
     return Proposal(trigger.kind, count, Reason(code, text))
+
+
+def _full_ratio(demand: Demand) -> float:
+    return 1.0 if demand.waits_show else demands.FULL_RATIO
 
 
 def _silent(sums: Totals) -> bool:
@@ -163,6 +167,9 @@ def turning(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, fewer: bool) -> 
         word = "slot takes" if full == 1 else "slots take"
         more = f"would grow above {expected:.1f} expected tasks, or when more wait than its {full} {word} in time"
         parts.append(more if full else "would grow when a task comes or is expected")
+        demand = demands.known(pool, sums)
+        if full and demand is not None and not demand.waits_show:
+            parts.append(f"or above {demands.FULL_RATIO * full:.1f} tasks at work, as nobody tells what waits")
         if trigger.standby:
             parts.append(
                 f"or above {max(0, sums.count - trigger.standby) * slots} tasks, for a standby of {trigger.standby}"
@@ -191,7 +198,8 @@ def _text(demand: Demand, expected: float, start_s: float, learned: Learned, nam
     at_work = f"{demand.at_work:.3g}"
     tasks = "1 task" if at_work == "1" else f"{at_work} tasks"
     takes = "takes" if learned.flow.done else "may take"  # nobody has seen one end
+    full = "" if demand.waits_show else f" ({demands.FULL_RATIO:.0%} is full, as nobody tells what waits)"
     return (
-        f"{tasks} at work, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
+        f"{tasks} at work{full}, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
         f"(each {takes} {learned.flow.service_s:.3g} s); right: {right} ({name})"
     )

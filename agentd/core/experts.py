@@ -6,14 +6,15 @@ instance that is started now is ready:
 
     expected   = demand x exp(-s/S) + rate x S x (1 - exp(-s/S))        s: start time, S: mean service time
     lower      = max(expected + up x sqrt(expected), floor) / concurrency
-    floor      = at work + max(0, waiting - relied x at work x s / S) / (1 + 0.25 x wait target / S)
+    floor      = at work / full + max(0, waiting - relied x at work x s / S) / (1 + 0.25 x wait target / S)
     upper      = max(expected + down x sqrt(expected), hold x recent peak) / concurrency
 
 The first is the mean of an infinite-server queue with what is there now (of the tasks at hand a share exp(-s/S) is
 still there, the others have come since); its square root is the spread of a Poisson stream. The second is the reactive
 floor: what is at work and waits now, but for what those at work will have finished by then, as far as that is relied
-on. The recent peak, which counts all that waits, fades with a time constant. The parameters were chosen on public
-traces with `bench/policies.py`; none of them fits every pool, so `core.shadow` chooses among them.
+on; `full` is 1, and 0.85 where nobody tells of tasks that wait: full agents may then have more to do. The recent peak,
+which counts all that waits, fades with a time constant. The parameters were chosen on public traces with
+`bench/policies.py`; none of them fits every pool, so `core.shadow` chooses among them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ NAMES = tuple(expert.name for expert in EXPERTS)
 class Outlook:
     """What all experts share: expected tasks and their spread when a start has ended, the service time, how much of the
     waiting must be served at once, by how much their time constants are stretched, and how many tasks a slot finishes
-    until a start has ended (`turns`)."""
+    until a start has ended (`turns`). `full_ratio`: so busy agents count as full."""
 
     service_s: float
     arriving: float
@@ -70,6 +71,7 @@ class Outlook:
     urgent_ratio: float
     stretch: float
     turns: float
+    full_ratio: float = 1.0
 
     def expected(self, demand: float) -> float:
         """Tasks at hand when a start that begins now has ended."""
@@ -77,11 +79,11 @@ class Outlook:
 
     def floor(self, at_work: float, waiting: float, relied_ratio: float = 0.0) -> float:
         """Slots that tasks at hand call for now. `relied_ratio`: see Expert."""
-        return at_work + max(0.0, waiting - relied_ratio * at_work * self.turns) * self.urgent_ratio
+        return at_work / self.full_ratio + max(0.0, waiting - relied_ratio * at_work * self.turns) * self.urgent_ratio
 
 
-def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
-    """What is to be expected of `flow` in `start_s`."""
+def outlook(flow: Flow, start_s: float, wait_target_s: float, full_ratio: float = 1.0) -> Outlook:
+    """What is to be expected of `flow` in `start_s`. `full_ratio`: see Outlook."""
     service_s = flow.service_s
     staying_ratio = math.exp(-start_s / service_s)
     return Outlook(
@@ -91,6 +93,7 @@ def outlook(flow: Flow, start_s: float, wait_target_s: float) -> Outlook:
         urgent_ratio=1.0 / (1.0 + PATIENCE_RATIO * wait_target_s / service_s),
         stretch=(start_s + START_S_USUAL) / (2.0 * START_S_USUAL),
         turns=start_s / service_s,
+        full_ratio=full_ratio,
     )
 
 

@@ -71,6 +71,7 @@ class Flow:
     least: float = 0.0
     short_s: float = 0.0
     at_work: float = 0.0  # as last told
+    waited: bool = False  # a waiting task has been told of, ever
 
     @property
     def service_s(self) -> float:
@@ -113,6 +114,7 @@ class Flow:
                 self.busy_s /= 2.0
         self.at, self.demand, self.completed, self.resumed = now, demand, completed, False
         self.at_work = at_work
+        self.waited = self.waited or demand > at_work
         if not self.marks or now - self.marks[-1][0] >= MARK_S:
             self.marks.append((now, self.most))
             if len(self.marks) > 2 * LONG_S / MARK_S:

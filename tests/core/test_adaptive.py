@@ -343,11 +343,25 @@ def test_a_pool_at_its_minimum_holds_nobody_back() -> None:
     assert held.reason.text.endswith("fewer only when tasks have been watched for 60 s, so far 35 s")
 
 
+def test_full_agents_may_have_more_to_do_while_nobody_tells_what_waits() -> None:
+    made = pool()
+    noted(made, told(10, 10))
+    blind = adaptive.propose(made, AdaptiveTrigger(expert="bursty"), told(10, 10), 900.0)
+    assert blind.count == 12, "10 / 0.85"
+    assert "(85% is full, as nobody tells what waits)" in blind.reason.text
+    assert "above 8.5 tasks at work, as nobody tells" in adaptive.turning(made, AdaptiveTrigger(), told(10, 8), True)
+    whole = fleet(made.config)
+    adaptive.note(World(whole).controller._fleet, made, AdaptiveTrigger(), told(10, 11, 10), 901.0)
+    seen = adaptive.propose(made, AdaptiveTrigger(expert="bursty"), told(10, 10), 902.0)
+    assert "is full" not in seen.reason.text, "one that waited has been told of"
+    assert "nobody tells" not in adaptive.turning(made, AdaptiveTrigger(), told(10, 8), True)
+
+
 def test_one_is_one_task_and_what_nobody_has_seen_end_is_a_guess() -> None:
     made = pool()
     noted(made, told(1, 1), until=5.0)
     text = adaptive.propose(made, AdaptiveTrigger(), told(1, 1), 5.0).reason.text
-    assert text.startswith("1 task at work, 0 waiting;")
+    assert text.startswith("1 task at work (85% is full, as nobody tells what waits), 0 waiting;")
     assert "(each may take 15 s)" in text
 
 
