@@ -79,7 +79,10 @@ class Outlook:
 
     def floor(self, at_work: float, waiting: float, relied_ratio: float = 0.0) -> float:
         """Slots that tasks at hand call for now. `relied_ratio`: see Expert."""
-        return at_work / self.full_ratio + max(0.0, waiting - relied_ratio * at_work * self.turns) * self.urgent_ratio
+        if relied_ratio:
+            waiting -= relied_ratio * at_work * self.turns
+        # Asked for by every shadow in every step.
+        return at_work / self.full_ratio + (waiting * self.urgent_ratio if waiting > 0.0 else 0.0)
 
 
 def outlook(flow: Flow, start_s: float, wait_target_s: float, full_ratio: float = 1.0) -> Outlook:
