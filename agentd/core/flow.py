@@ -34,8 +34,8 @@ GAP_S_MAX = 60.0
 @dataclass(frozen=True, slots=True)
 class Lately:
     """What has passed through since the last look: `came` and `done` tasks, and `busy_s`, the seconds that slots were
-    at work. `at_work`: slots that were at work at that look. `fresh`: tasks that
-    came so lately that none has waited for too long yet."""
+    at work. `at_work`: slots that were at work at that look. `fresh`: tasks that came so lately that none of them has
+    waited for too long yet."""
 
     came: float
     done: float

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.core.flow import Flow
+from agentd.core.flow import FRESH_PIECES, Flow
 
 
 def test_a_purge_of_what_came_long_ago_does_not_hide_what_comes() -> None:
@@ -43,3 +43,13 @@ def test_the_last_task_of_several_counts_for_the_service_time() -> None:
         at_work = float(second % 60 < 10)
         flow.observe(float(second), at_work, at_work, float((second + 50) // 60))
     assert flow.service_s == pytest.approx(10.0, rel=0.1)
+
+
+def test_who_came_lately_is_known_in_few_pieces_however_long_a_task_may_wait() -> None:
+    flow, tasks = Flow(), 0.0
+    for second in range(0, 8_000, 2):
+        tasks += 1.0
+        flow.observe(float(second), tasks, 1.0, 0.0)
+        fresh = flow.take_lately(3_600.0).fresh
+        assert len(flow.fresh) <= FRESH_PIECES + 1
+    assert fresh == pytest.approx(1_800, rel=1 / FRESH_PIECES)

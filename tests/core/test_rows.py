@@ -98,7 +98,9 @@ def learned() -> Learned:
     shadows.leader, shadows.lived_at, shadows.hours_s, shadows.tasks = 2, 32.0, 33.0, 34.0
     shadows.fleets[1] = Shadow(4, 3, 5.5, 6.5, [(60.0, 1)], 7.5, 8.5, 9.5)
     shadows.trial = shadow.Trial(Shadow(2, 1, 1.5, 2.5, [(61.0, 1)], 3.5, 4.5, 5.5), Shadow(3, 3), 31.0, heeded=True)
-    flow = Flow(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, True, [(1.0, 2.0)], 8.0, 9.0, 10.0, 1.5, [(2.0, 0.5)], 11.0)
+    flow = Flow(
+        1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, True, [(1.0, 2.0)], 8.0, 9.0, 10.0, 1.5, [(2.0, 0.5)], 11.0, waited=True
+    )
     return Learned(flow, shadows, [float(place) for place in range(len(EXPERTS))], 35.0, 36.0)
 
 
