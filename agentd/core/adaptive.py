@@ -111,7 +111,8 @@ def propose(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, now: float) -> P
     held = _held(pool, learned, demand, count, start_s, now) if pool.min < sums.count > count else None
     if held is not None:
         return Proposal(trigger.kind, sums.count, held)
-    text = _text(demand, expected, start_s, learned, expert.name, low, high)
+    full = not demand.waits_show and demand.at_work > demands.FULL_RATIO * sums.ready * slots
+    text = _text(demand, expected, start_s, learned, expert.name, low, high, full=full)
     if count > without:
         text = f"{text}; {learned.forecast:.1f} are usual at this time: forecast"
         return Proposal(trigger.kind, count, Reason("forecast", text))
@@ -169,7 +170,9 @@ def turning(pool: Pool, trigger: AdaptiveTrigger, sums: Totals, fewer: bool) -> 
         parts.append(more if full else "would grow when a task comes or is expected")
         demand = demands.known(pool, sums)
         if full and demand is not None and not demand.waits_show:
-            parts.append(f"or above {demands.FULL_RATIO * full:.1f} tasks at work, as nobody tells what waits")
+            parts.append(
+                f"or above {demands.FULL_RATIO * full:.1f} tasks at work, while no waiting task was ever told of"
+            )
         if trigger.standby:
             parts.append(
                 f"or above {max(0, sums.count - trigger.standby) * slots} tasks, for a standby of {trigger.standby}"
@@ -193,13 +196,15 @@ def _pinned(trigger: AdaptiveTrigger) -> int | None:
     return experts.NAMES.index(trigger.expert) if trigger.expert in experts.NAMES else None
 
 
-def _text(demand: Demand, expected: float, start_s: float, learned: Learned, name: str, low: int, high: int) -> str:
+def _text(
+    demand: Demand, expected: float, start_s: float, learned: Learned, name: str, low: int, high: int, *, full: bool
+) -> str:  # fmt: skip
     right = f"{low}" if low == high else f"{low} to {high}"
     at_work = f"{demand.at_work:.3g}"
     tasks = "1 task" if at_work == "1" else f"{at_work} tasks"
     takes = "takes" if learned.flow.done else "may take"  # nobody has seen one end
-    full = "" if demand.waits_show else f" ({demands.FULL_RATIO:.0%} is full, as nobody tells what waits)"
+    taken = f" ({demands.FULL_RATIO:.0%} is full while no waiting task was ever told of)" if full else ""
     return (
-        f"{tasks} at work{full}, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
+        f"{tasks} at work{taken}, {demand.waiting:.3g} waiting; {expected:.1f} expected in {start_s:.3g} s "
         f"(each {takes} {learned.flow.service_s:.3g} s); right: {right} ({name})"
     )

@@ -348,20 +348,23 @@ def test_full_agents_may_have_more_to_do_while_nobody_tells_what_waits() -> None
     noted(made, told(10, 10))
     blind = adaptive.propose(made, AdaptiveTrigger(expert="bursty"), told(10, 10), 900.0)
     assert blind.count == 12, "10 / 0.85"
-    assert "(85% is full, as nobody tells what waits)" in blind.reason.text
-    assert "above 8.5 tasks at work, as nobody tells" in adaptive.turning(made, AdaptiveTrigger(), told(10, 8), True)
+    assert "10 tasks at work (85% is full while no waiting task was ever told of)" in blind.reason.text
+    assert "is full" not in adaptive.propose(made, AdaptiveTrigger(), told(10, 8), 900.0).reason.text
+    assert "above 8.5 tasks at work, while no waiting task" in adaptive.turning(
+        made, AdaptiveTrigger(), told(10, 8), True
+    )
     whole = fleet(made.config)
     adaptive.note(World(whole).controller._fleet, made, AdaptiveTrigger(), told(10, 11, 10), 901.0)
     seen = adaptive.propose(made, AdaptiveTrigger(expert="bursty"), told(10, 10), 902.0)
     assert "is full" not in seen.reason.text, "one that waited has been told of"
-    assert "nobody tells" not in adaptive.turning(made, AdaptiveTrigger(), told(10, 8), True)
+    assert "no waiting task" not in adaptive.turning(made, AdaptiveTrigger(), told(10, 8), True)
 
 
 def test_one_is_one_task_and_what_nobody_has_seen_end_is_a_guess() -> None:
     made = pool()
     noted(made, told(1, 1), until=5.0)
     text = adaptive.propose(made, AdaptiveTrigger(), told(1, 1), 5.0).reason.text
-    assert text.startswith("1 task at work (85% is full, as nobody tells what waits), 0 waiting;")
+    assert text.startswith("1 task at work (85% is full while no waiting task was ever told of), 0 waiting;")
     assert "(each may take 15 s)" in text
 
 
