@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(slots=True)
-class About:
+
+class About(Struct):
     """Facts of this agentd, for those who show them; the addresses are known once they are bound.
 
     `started` is monotonic. `operators` are the uids that may steer the fleet over HTTP, besides root and our own.

@@ -14,8 +14,9 @@ import enum
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
 
 from agentd import procfs
 
@@ -40,8 +41,7 @@ class Mode(enum.StrEnum):
     V2 = "v2"
 
 
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
+class GroupLimits(Struct, frozen=True):
     """What the kernel enforces on a group. None: it does not tell. NO_LIMIT, and of the quota infinity: no limit.
 
     `cpu_quota_ratio` 1.0 is one core. `cpu_weight` is in systemd's scale (1..10000, default 100) on both versions.
@@ -56,8 +56,7 @@ class GroupLimits:
     io_weight: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryLeft:
+class MemoryLeft(Struct, frozen=True):
     """The tightest memory limit of a group and those around it, and what is left of it."""
 
     total_bytes: int

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import psutil
+from msgspec import Struct
 
 from agentd import procfs
 from agentd.cgroups import Cgroups
@@ -36,8 +36,7 @@ class WatchSpec(Protocol):
     def unit(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
+class _Totals(Struct, frozen=True):
     """Counters of the host that only grow, at `at` seconds."""
 
     at: float

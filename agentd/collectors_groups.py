@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from agentd import units
 from agentd.cgroups import Cgroups
@@ -20,8 +21,7 @@ DELTA_S_MIN = 0.2  # below this the last rate stands: two looks so close say lit
 _SLICE_PREFIX, _SLICE_SUFFIX = units.pool_slice(PoolName("/")).split("/")
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """Processor time of a group at `at`, and the rate that was told then; None: none yet."""
 
     at: float

@@ -7,7 +7,8 @@ invariant is none of these: it is an AssertionError, it ends the process, and th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.model import StartFailure
 
@@ -16,8 +17,7 @@ class AgentdError(Exception):
     """Any error that agentd explains to a person instead of crashing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing wrong in a configuration file. `line` and `column` count from 1."""
 
     file: str

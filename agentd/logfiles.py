@@ -21,9 +21,10 @@ import os
 import re
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd import log
 from agentd.core.model import parse_instance_id
@@ -37,8 +38,7 @@ _log = log.get("logs")
 _OURS = re.compile(r"\.?([^.]+)\.log(\.[0-9]+|\.copy)?\Z")
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(Struct):
     """Where a reader is: in the log itself, or still in its newest copy, which was the log until a rotation."""
 
     offset: int
@@ -46,8 +46,7 @@ class _Place:
     in_copy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LogFiles:
+class LogFiles(Struct, frozen=True):
     """The logs in `directory`, each with `keep` older copies.
 
     A log is rotated above `bytes_max`; of one that has grown beyond twice that only so much is copied, from its end.

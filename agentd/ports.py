@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
 
 import psutil
+from msgspec import Struct
 
 _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT))
 
 
-@dataclass(frozen=True, slots=True)
-class PortHolder:
+class PortHolder(Struct, frozen=True):
     """A socket that keeps others off `port`. `pid` None and `name` "": nobody tells us whose it is.
 
     As text it is printable, whatever the process calls itself.

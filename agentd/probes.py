@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from agentd import __version__, log
 from agentd.core.messages import Probed
@@ -64,8 +65,7 @@ async def grpc(port: int, timeout_s: float) -> bool:
     return answer is not None and bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeTarget:
+class ProbeTarget(Struct, frozen=True):
     """An instance to be probed. `path` is for HTTP alone; one that is `starting` is asked more often."""
 
     instance: InstanceId

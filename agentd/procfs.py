@@ -8,8 +8,9 @@ are read are ordinary. Keeps no state.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 PROC = Path("/proc")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -18,8 +19,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STAT_BYTES_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """One line of /proc/PID/stat. `ticks` is CPU time so far, `started_ticks` counts from boot."""
 
     pid: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agentd.core.messages import StoredRecord
 from agentd.errors import Refused
@@ -18,8 +19,7 @@ WATCHER_BACKLOG = 1_000
 PAGE = 500
 
 
-@dataclass(eq=False, slots=True)
-class _Watcher:
+class _Watcher(Struct, eq=False):
     queue: asyncio.Queue[StoredRecord] = field(default_factory=lambda: asyncio.Queue(WATCHER_BACKLOG))
     lost: bool = False
 

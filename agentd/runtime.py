@@ -13,8 +13,9 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from agentd import log
 from agentd.clock import Clock

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.collecting.attempts import Collector, OpenReader, opened
 from agentd.core.messages import Collected
@@ -24,8 +25,7 @@ BACKOFF_S_MAX = 60.0
 Key = tuple[PoolName, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Polled:
+class _Polled(Struct, frozen=True):
     config: CollectorConfig
     task: asyncio.Task[None]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from agentd.core.messages import Action, Outcome, Refusal
 from agentd.errors import Refused
@@ -29,8 +30,7 @@ class Prober(Protocol):
     async def run(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Unsaved:
+class Unsaved(Struct):
     """What a step asked for, on its way to the store. `done` is resolved when it is there."""
 
     outcome: Outcome
@@ -39,8 +39,7 @@ class Unsaved:
     done: asyncio.Future[None] | None = None
 
 
-@dataclass(slots=True)
-class UnderWay:
+class UnderWay(Struct):
     """The driver call on one instance that is under way, or the last of several."""
 
     task: asyncio.Task[None]

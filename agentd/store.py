@@ -17,10 +17,12 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd import log, store_configurations, store_metrics, store_schema
 from agentd.clock import Clock
@@ -37,8 +39,7 @@ _log = log.get("store")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """How much is kept. `pending_max`: records in memory while the file cannot be written."""
 
     events_max: int = 100_000

@@ -8,7 +8,9 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agentd.core.effects import Effect
 from agentd.core.messages import EventType, Record, StoredRecord
@@ -20,8 +22,7 @@ CONFIGURATIONS_MAX = 8  # of this run that stay in memory, should the file be da
 BASES_MAX = 100  # decisions that keep what they were made from while they wait for the file: that can be large
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """What one step of the controller leaves to be stored, all or nothing.
 
     `records` carry their wall time. `rows` is changed state, key -> JSON text, None deletes. `intents` are driver

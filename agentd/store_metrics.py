@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.model import PoolName
 
@@ -17,8 +18,7 @@ MEAN_S = 300.0
 COMPACT_ROWS = 2_000  # about as many raw rows as one call may turn into means
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """One pool at one moment, or (from the second day) its mean over the five minutes that begin at `wall`.
 
     `load` is None where no instance reported one; a mean leaves those samples out. `completed`: the tasks that the

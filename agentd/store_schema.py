@@ -15,9 +15,10 @@ import sqlite3
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct, field, to_builtins
 
 from agentd.core.effects import Effect, restored
 from agentd.core.messages import EventType, Record, StoredRecord
@@ -84,8 +85,7 @@ class Damaged(sqlite3.DatabaseError):
     """The file can be opened, but it is not a sound state file of agentd."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """A driver call that is about to be made. It is open until its result is stored as done."""
 
     id: str
@@ -95,8 +95,7 @@ class Intent:
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """What the file held when it was opened, and the `epoch` of this agentd.
 
     `rows` is the controller's state, key -> JSON text. `saved_at` is the moment of the last write as
@@ -448,7 +447,7 @@ def _decision(
 
 
 def _effect_text(effect: Effect) -> str:
-    return _json(asdict(effect))
+    return _json(to_builtins(effect))
 
 
 def _json(value: object) -> str:

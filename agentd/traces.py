@@ -16,9 +16,10 @@ import random
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from msgspec import Struct
 
 EXPANSION_SEED = 20260101
 # Mean service times, in seconds, of the public count series, which record none.
@@ -47,8 +48,7 @@ class TraceError(Exception):
     """A trace that cannot be replayed; the text names the file and, where there is one, the line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """One request: seconds after the start of the trace, and seconds of work."""
 
     offset_s: float

@@ -16,10 +16,11 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import positive, print_table
+from msgspec.structs import replace
 from policies import APART, PLANNED_HOURS
 
 from agentd.core import adaptive, experts, flow, shadow

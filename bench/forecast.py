@@ -16,10 +16,11 @@ import random
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import positive, print_table
+from msgspec.structs import replace
 from policies import PLANNED_HOURS
 
 from agentd.core.rules import FORECASTS

@@ -24,10 +24,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import positive, print_table
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd.sim.measure import Result
 from agentd.sim.options import Options
@@ -53,8 +54,7 @@ THIN_SEED = 20260101
 DEFAULTS = ("threshold", "demand", "hpa", "hpa-inflight", "kpa", "ray", "nomad")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One policy on one trace, what it took, and the plan's hours to compare with. `slots`: the trace's mean demand."""
 
     trace: str
@@ -76,8 +76,7 @@ class Run:
         return 100.0 * self.result.late_share
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """On one trace: the first of agentd's own policies, and the best of the others'. `better_percent`: of its J."""
 
     own: Run

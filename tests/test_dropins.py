@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agentd import dropins
 from agentd.core.model import CoreAgent, PoolConfig, PoolName, PortRange

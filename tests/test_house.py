@@ -35,6 +35,14 @@ class Part:
     theirs: tuple[str, ...] = ()
 
 
+# Its Structs are agentd's values (docs/decisions/0019); pure, and quick to load, make and compare.
+STRUCTS = ("msgspec",)
+# What the core has of it: no forms and no checks.
+OF_STRUCTS = {"Struct", "field", "NODEFAULT", "replace", "asdict", "astuple", "fields", "to_builtins"}
+LIGHT = ("agentd.sdk", "agentd.sample", "agentd.launch", "agentd.limits")
+# What is started for each agent and each command makes few values: dataclasses do.
+DATACLASSES = ("agentd.sdk", "agentd.sample", "agentd.launch", "agentd.agentctl")
+
 PARTS = (
     Part("agentd.core"),
     Part("agentd.errors", ("agentd.core.model",)),
@@ -115,11 +123,14 @@ PARTS = (
     Part("agentd.__main__", ("agentd.daemon",)),
 )
 # What `agentctl` loads only inside the commands that need it: `status` is a cold process each time.
-LATE = ("agentd.collecting", "agentd.config", "agentd.errors", "agentd.recording", "agentd.sim", "agentd.traces")
+LATE = (
+    *STRUCTS,
+    *("agentd.collecting", "agentd.config", "agentd.errors", "agentd.recording", "agentd.sim", "agentd.traces"),
+)
 # The core is pure: what these give depends on their arguments alone.
 PURE = {
-    "__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "json",
-    "math", "operator", "re", "statistics", "typing",
+    "__future__", "bisect", "collections", "datetime", "enum", "functools", "heapq", "itertools", "json", "math",
+    "operator", "re", "statistics", "typing",
 }  # fmt: skip
 IMPURE_METHODS = {"now", "today", "utcnow"}  # of dates
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "hash", "id", "__import__"}
@@ -181,7 +192,14 @@ def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
             allowed = name in ("agentd", "agentd.__version__") or within(name, part.ours) or owner(name) is part
             assert allowed, f"{shown(path)}:{line}: {part.prefix} may not import {name}"
         else:
-            assert within(name, part.theirs), f"{shown(path)}:{line}: {part.prefix} may not import {name}"
+            allowed = within(name, part.theirs) or (within(name, STRUCTS) and part.prefix not in LIGHT)
+            assert allowed, f"{shown(path)}:{line}: {part.prefix} may not import {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if not within(module_name(p), DATACLASSES)], ids=shown)
+def test_values_are_structs(path: Path) -> None:
+    for line, name in imported(ast.walk(tree(path))):
+        assert name != "dataclasses", f"{shown(path)}:{line}: a Struct is up sooner (docs/decisions/0019)"
 
 
 def owner(name: str) -> Part | None:
@@ -192,8 +210,14 @@ def owner(name: str) -> Part | None:
 def test_the_core_is_pure(path: Path) -> None:
     for line, name in imported(ast.walk(tree(path))):
         top = name.partition(".")[0]
-        assert top in PURE or name.startswith("agentd.core"), f"{shown(path)}:{line}: {name} is not pure"
+        assert top in PURE or top in STRUCTS or name.startswith("agentd.core"), (
+            f"{shown(path)}:{line}: {name} is not pure"
+        )
     for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            of_structs = any(within(name, STRUCTS) for _, name in imported(iter((node,))))
+            more = {alias.name for alias in node.names} - OF_STRUCTS
+            assert not (of_structs and more), f"{shown(path)}:{node.lineno}: the core has no use for {sorted(more)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in IMPURE_CALLS, f"{shown(path)}:{node.lineno}: {node.func.id}() in the core"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

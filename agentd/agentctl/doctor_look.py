@@ -16,7 +16,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,6 +195,7 @@ def _ask(session: Session, systemd: Systemd | None) -> _Answer:
 def _settings(file: Path | None) -> tuple[Settings, Config | None]:
     """What the configuration asks of the host, and all of it where it has no errors."""
     from agentd import config
+    from agentd.core.model import Resources
     from agentd.errors import ConfigError
 
     try:
@@ -215,7 +216,7 @@ def _settings(file: Path | None) -> tuple[Settings, Config | None]:
         pool_ports=frozenset(ranges),
         http_port=http_port or None,
         agents_max=sum(pool.max for pool in found.fleet.pools.values()),
-        limits=any(set(astuple(pool.resources)) != {None} for pool in found.fleet.pools.values()),
+        limits=any(pool.resources != Resources() for pool in found.fleet.pools.values()),
         disk_reserve_bytes=found.fleet.reserve.disk_bytes,
     )
     return settings, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,8 @@ def _one_load(trace: Path | None, history: str | None) -> None:
 
 
 def _traced(trace: Path, wishes: Wishes, options: Options) -> Basis:
+    from msgspec.structs import replace
+
     from agentd.traces import CONCURRENCIES, trace_name
 
     name = trace_name(trace)
@@ -169,6 +171,8 @@ def _traced(trace: Path, wishes: Wishes, options: Options) -> Basis:
 
 def _recorded(recorded: loads.Source, name: str, for_s: float, wishes: Wishes, options: Options) -> Basis:
     """What the history of the pool `name` and its configuration give; what the options say goes before."""
+    from msgspec.structs import replace
+
     from agentd.sim.options import LOAD, TASKS
     from agentd.sim.subject import agents_max
 

@@ -6,8 +6,9 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from agentd.collecting.settings import Given, Setting
 from agentd.errors import AgentdError
@@ -33,8 +34,7 @@ class Reader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of collector.
 
     `name` is what `type:` says, `settings` what may stand beside it. `clash` is told settings that are each right and

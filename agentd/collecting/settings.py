@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 SECRET_FILE_BYTES_MAX = 4096
 SECRET_IN_URL = "must not hold a user name or a password, which would be shown with it"
@@ -31,8 +32,7 @@ def anything(_: str) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One setting of a kind.
 
     `wrong` is told the text, or the value of each entry of a table, and says what is wrong with it, in words that

@@ -14,11 +14,11 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import yaml
+from msgspec.structs import replace
 
 from agentd.config import layers
 from agentd.config.changes import describe_changes, scaled

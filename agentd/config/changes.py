@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields, replace
+
+from msgspec.structs import asdict, fields, replace
 
 from agentd.config.model import Config
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
@@ -211,8 +212,8 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
 
 
 def _amounts(at: str, given: Rates | Budget) -> Iterator[tuple[str, str]]:
-    for each in fields(given):
-        yield f"{at}.{each.name}", _shown(getattr(given, each.name))
+    for name, amount in asdict(given).items():
+        yield f"{at}.{name}", _shown(amount)
 
 
 def _rate(rate: RateLimit | None) -> str:
@@ -234,7 +235,7 @@ def _trigger(rule: Trigger) -> str:
     if isinstance(rule, ThresholdTrigger):
         return f"{rule.scale_up_threshold:g}/{rule.scale_down_threshold:g}"
     defaults = {field.name: field.default for field in fields(rule)}
-    given = [f"{name}={_shown(value)}" for name in defaults if (value := getattr(rule, name)) != defaults[name]]
+    given = [f"{name}={_shown(value)}" for name, value in asdict(rule).items() if value != defaults[name]]
     return " ".join([rule.kind, *given])
 
 

@@ -6,9 +6,9 @@ Pure checks over what `config.pools` has read; they note problems and change not
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import yaml
+from msgspec import Struct
 
 from agentd.config.nodes import Problems, Section, is_later, line_in
 from agentd.config.pools import Draft, Shared
@@ -95,8 +95,7 @@ def _check_thresholds(draft: Draft, shared: Shared) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(Struct, frozen=True):
     """What is wrong (or `doubtful`: works, but not as written) with the bounds of one pool."""
 
     node: yaml.Node
@@ -209,8 +208,7 @@ def _check_core_names(drafts: Sequence[Draft], problems: Problems) -> None:
             problems.error(place, f"core agent {agent.name} is in two pools: {first.pool.name} and {draft.pool.name}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(Struct, frozen=True):
     """Ports that somebody wants. `node` None: by default."""
 
     ports: PortRange

@@ -6,8 +6,9 @@ core needs. It reads nothing and decides nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd.core.model import FleetConfig
 
@@ -18,8 +19,7 @@ RECORDS = ("decisions", "full")
 RECORD_BYTES_MIN = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """Where agentd serves. None: the daemon's default for the place it runs in.
 
     `control` is `unix:/path`, `agents` that or a loopback `host:port`, `http` a loopback `host:port`. Port 0, for
@@ -31,8 +31,7 @@ class Listen:
     http: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WatchSpec:
+class WatchSpec(Struct, frozen=True):
     """A program shown beside the host's figures, by process name or by systemd unit.
 
     Invariant: exactly one of `process` and `unit` is set.
@@ -43,8 +42,7 @@ class WatchSpec:
     unit: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """How much the store keeps; the oldest goes first.
 
     `record` is one of RECORDS: the decisions alone, or besides, in files of their own, all that reaches the controller.
@@ -58,8 +56,7 @@ class History:
     record_days: float = 7.0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """A whole configuration, valid in itself.
 
     `driver` is one of DRIVERS. `operators` are names of users who may change things over HTTP besides root and

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import yaml
+from msgspec import Struct
 
 from agentd.errors import ConfigError, Problem
 
@@ -114,8 +114,7 @@ class Rejected(Exception):
         super().__init__(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """A node, the dotted name under which people know it, and where its problems go."""
 
     name: str

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import yaml
+from msgspec import Struct, field
 
 from agentd.config.costs import budget, rates
 from agentd.config.guards import read_guards
@@ -86,8 +86,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultPool:
+class DefaultPool(Struct, frozen=True):
     """A pool that exists without a word in the file."""
 
     core: CoreAgent
@@ -104,8 +103,7 @@ DEFAULT_POOLS: Mapping[str, DefaultPool] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What every pool starts from. `section` is where the file says so, for the places of problems."""
 
     section: Section
@@ -117,8 +115,7 @@ class Shared:
     max: int
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A pool as read, with the places that checks point at.
 
     `at` is where the file names the pool, None for a default pool that it leaves alone; `ports_at` and `core_at`

@@ -6,11 +6,11 @@ Owns every parameter with its default and bounds. Another type is a row in KINDS
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
 import yaml
+from msgspec import Struct
 
 from agentd.config.nodes import Section, Value
 from agentd.config.readers import choice, number, seconds, text, whole
@@ -115,8 +115,7 @@ def _schedule(entry: Section, _own: ThresholdTrigger) -> Trigger:
     return ScheduleTrigger(entry.read("windows", (), _windows))
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A type of trigger: its parameters, and what reads them. `own`: the pool's thresholds, of `threshold` alone."""
 
     keys: tuple[str, ...]

@@ -21,7 +21,9 @@ the pool's median (A58: the mean of the others' weights), an unknown load as non
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd.core.model import Incarnation, InstanceId, PoolName, State, Successor
 
@@ -31,8 +33,7 @@ SPEED_RATIO_MAX = 8.0
 SUCCESSORS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where an instance takes work. `state` is ready or draining. Numbers that it never sent are None.
 
     The response times are the last ones it sent, however long ago.

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, astuple, fields
 from operator import attrgetter
 from typing import Any
+
+from msgspec import NODEFAULT
+from msgspec.structs import asdict, astuple, fields
 
 from agentd.core import costs, rows
 from agentd.core.capacity import Promised
@@ -33,9 +35,9 @@ _LEFT_OUT = frozenset(
         "asked_interval_s", "overdue", "told", "oom_kills", "restarts", "paid_tasks", "unpaid_tasks",
     }
 )  # fmt: skip
-_KEPT = tuple(f.name for f in fields(Instance) if f.name not in _LEFT_OUT)
+_KEPT = tuple(name for name in Instance.__struct_fields__ if name not in _LEFT_OUT)
 _DEFAULTS: dict[str, Any] = {
-    f.name: f.default if f.default is not MISSING else f.default_factory() if f.default_factory is not MISSING else None
+    f.name: None if f.required else f.default_factory() if f.default is NODEFAULT else f.default
     for f in fields(Instance)
 }
 # Of other pools than the decision's nothing is known that is not in the basis; they fill up the number of instances.
@@ -137,7 +139,7 @@ def _host_value(sample: HostSample) -> dict[str, Any]:
     """Without what each instance uses, and the processes that people watch."""
     walls = {name: (wall.memory_max_bytes, wall.memory_bytes) for name, wall in sample.walls.items()}
     left_out = ("instances", "watched", "walls")
-    return {f.name: getattr(sample, f.name) for f in fields(sample) if f.name not in left_out} | {"walls": walls}
+    return {name: it for name, it in asdict(sample).items() if name not in left_out} | {"walls": walls}
 
 
 def _host(value: dict[str, Any]) -> HostSample:

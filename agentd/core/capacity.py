@@ -7,7 +7,7 @@ free memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agentd.core.division import Room
 from agentd.core.lifecycle import ON_ITS_WAY
@@ -19,8 +19,7 @@ from agentd.core.views import Headroom
 SAMPLE_STALE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Promised:
+class Promised(Struct, frozen=True):
     """What instances on their way to ready will still take, or such as are about to be started.
 
     `ahead`: whose they are, and why these went first; for people.

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # Consecutive samples that are taken for one, and what each window must have of demand that both have seen.
 GROUP = 6
@@ -36,16 +37,14 @@ _T99 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
 _TINY = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """One sample: `demand`, and the `value` it went with."""
 
     demand: float
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """After less before at equal demand, its interval, and how many samples of each window are in it."""
 
     change: float
@@ -55,8 +54,7 @@ class Difference:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class TooFew:
+class TooFew(Struct, frozen=True):
     """The windows have seen too little of the same demand: so many samples of each."""
 
     before: int

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from agentd.core import ledger
 from agentd.core.ledger import SCALINGS_KEPT, Ledger, Scaling, Spent, Window, agent_time, usage, work

@@ -11,8 +11,9 @@ A time that a change of the clocks leaves out counts at the moment of the change
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+
+from msgspec import Struct
 
 # Between two 29th of February there may be eight years.
 SEARCH_DAYS = 366 * 8 + 2
@@ -28,8 +29,7 @@ _FIELDS: tuple[tuple[str, int, int, tuple[str, ...], int], ...] = (
 _MONTH_DAYS_MAX = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(Struct, frozen=True):
     """Recurring minutes. `days` and `weekdays` (0 is Sunday) None: any; of both given, either will do."""
 
     text: str
@@ -76,8 +76,7 @@ class Cron:
                 yield _moment(datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone))
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A time of the week, month or year in which a pool has other bounds; None: that bound stays.
 
     Active from each `start` (included) for `duration_s`, or until the next `end` (not included): exactly one is set.
@@ -90,6 +89,13 @@ class Window:
     zone: tzinfo = UTC
     min: int | None = None
     max: int | None = None
+
+    @property
+    def text(self) -> str:
+        """When it is active, and the bounds then: `from 0 8 * * 1-5 for 36000 s, UTC: min 4`."""
+        ends = f"until {self.end.text}" if self.end else f"for {self.duration_s:g} s"
+        bounds = [f"{name} {count}" for name, count in (("min", self.min), ("max", self.max)) if count is not None]
+        return f"from {self.start.text} {ends}, {self.zone}: {', '.join(bounds)}"
 
     def active(self, wall: float) -> bool:
         """Whether it is active at `wall`, seconds since 1970."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agentd.core.metrics import Totals
 from agentd.core.rules import QUEUE
@@ -12,8 +12,7 @@ from agentd.core.state import Pool
 FULL_RATIO = 0.85
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """Tasks at work and waiting, by what is known; `sure`: nothing is missing that could be more.
 
     `whole`: it can be compared with what was known before, for nothing is missing that was there. `waits_show`: were

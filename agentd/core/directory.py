@@ -14,7 +14,8 @@ at all; 0 is a reader's who knows nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.balancer import Endpoint
 from agentd.core.model import InstanceId, PoolName
@@ -24,8 +25,7 @@ REMOVED_MAX = 1_000
 CHANGES_MAX = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Change:
+class Change(Struct, frozen=True, eq=False, weakref=True):
     """What a reader has to take over to be at `revision`. `snapshot`: there is nothing but these endpoints."""
 
     revision: int

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _EPSILON = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """What is there to divide, of each resource; None: no bound known."""
 
     memory_bytes: int | None = None
@@ -24,8 +24,7 @@ class Room:
     instances: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Struct, frozen=True):
     """What a pool wants: `more` instances of that size, of which the first `short` are below its minimum.
 
     `waiting`: tasks that nobody has begun; each instance relieves `relieves` of them.

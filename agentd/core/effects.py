@@ -6,9 +6,10 @@ Numbers that nobody reported are None. Times in seconds, sizes in bytes, pressur
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 
 class Verdict(StrEnum):
@@ -34,8 +35,7 @@ class Demand(StrEnum):
     WORK = "work"  # tasks begun or queued; where agents do not count what they have done
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """Means over one window, plainly: demand may have been another in the other window.
 
     `samples`: how many there are. `throughput_per_agent`: tasks done per second. `queue_length` is of the whole pool.
@@ -56,8 +56,7 @@ class Measured:
     io_pressure_percent: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """After against before at equal demand: `change` with its interval `low`..`high`.
 
     A ratio where `relative` (-0.3: 30 % less), else in the units of `metric`. `before` and `after` count the samples of
@@ -78,8 +77,7 @@ class Comparison:
         return self.low > 0.0 or self.high < 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True):
     """What the scaling of `decision` brought. `wall`: when that scaling was decided.
 
     `per_agent` compares at equal demand per ready agent and makes the verdict. `whole` compares at equal demand on the
@@ -98,7 +96,7 @@ class Effect:
 
 
 def restored(value: Mapping[str, Any]) -> Effect:
-    """The effect that `dataclasses.asdict` made `value` of, by way of JSON perhaps."""
+    """The effect that `msgspec.to_builtins` made `value` of, by way of JSON perhaps."""
     fields = dict(value)
     fields["verdict"] = Verdict(value["verdict"])
     for window in ("before", "after"):

@@ -20,7 +20,8 @@ which counts all that waits, fades with a time constant. The parameters were cho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.flow import Flow
 
@@ -31,8 +32,7 @@ START_S_USUAL = 30.0
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Expert:
+class Expert(Struct, frozen=True):
     """`up`, `down`: spreads of expected demand kept, before growing and shrinking. `hold_ratio` of the recent peak is
     kept, which fades with `hold_s`. `relied_ratio`: so much of what the slots at work will finish until a start has
     ended is relied on to clear the backlog, and not started for."""
@@ -59,8 +59,7 @@ EXPERTS = (
 NAMES = tuple(expert.name for expert in EXPERTS)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(Struct, frozen=True):
     """What all experts share: expected tasks and their spread when a start has ended, the service time, how much of the
     waiting must be served at once, by how much their time constants are stretched, and how many tasks a slot finishes
     until a start has ended (`turns`). `full_ratio`: so busy agents count as full."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 # The two windows over which arrivals are counted, and the share of the short one in what is expected.
 SHORT_S, LONG_S = 120.0, 600.0
@@ -31,8 +32,7 @@ FRESH_PIECES = 8
 GAP_S_MAX = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Lately:
+class Lately(Struct, frozen=True):
     """What has passed through since the last look: `came` and `done` tasks, and `busy_s`, the seconds that slots were
     at work. `at_work`: slots that were at work at that look. `fresh`: tasks that came so lately that none of them has
     waited for too long yet."""
@@ -44,8 +44,7 @@ class Lately:
     fresh: float
 
 
-@dataclass(slots=True)
-class Flow:
+class Flow(Struct):
     """`marks`: (time, the most that had arrived until then), oldest first, at least the last LONG_S. `demand`,
     `completed`: as last told; None before that. `resumed`: agentd was away, and the next numbers are where counting
     goes on from."""

@@ -7,8 +7,9 @@ number, `core.forecasting` says what is told here and what follows from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from agentd.core import season
 from agentd.core.season import DAY_SLOTS, LEADS, SLOT_S, Quantiles, Series
@@ -22,8 +23,7 @@ SEEN_SLOTS = DAY_SLOTS
 ALL = ""
 
 
-@dataclass(slots=True)
-class Forecast:
+class Forecast(Struct):
     """`series`: of the pool, and by label (`workload=chat`). `busy_at`: when there was a task of it (wall time).
 
     `seen`: slots in which something was told of the pool, at most SEEN_SLOTS. `expected`: by slot, what was asked for

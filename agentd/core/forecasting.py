@@ -8,7 +8,7 @@ never lowers one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agentd.core import demand
 from agentd.core.forecast import ALL, SEEN_SLOTS, Forecast
@@ -27,8 +27,7 @@ LABELS = ("workload", "project")
 LABELS_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """Whether a pool heeds its forecast, and why. `may_be`: it has a trigger that could."""
 
     heeded: bool

@@ -29,7 +29,8 @@ A scale-up takes back draining instances first. What a new start must wait for d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agentd.core import counterfactual, drain, guards_down, guards_time, guards_up, planner, triggers
 from agentd.core.capacity import NOTHING_PROMISED, Promised

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from agentd.core import lifecycle
 from agentd.core.messages import Stage
@@ -38,8 +39,7 @@ _STAND_IN = Purpose.STAND_IN
 SHRINKING = frozenset({Purpose.SCALE_DOWN, Purpose.RELIEF})
 
 
-@dataclass(slots=True)
-class Instance:
+class Instance(Struct):
     """One instance. Times are monotonic; `wake_at` is when `Alarms` looks at it next (0: never)."""
 
     id: InstanceId

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, astuple
 
 from agentd.core.experts import EXPERTS
 from agentd.core.flow import Flow
 from agentd.core.shadow import Shadow, Shadows, Trial
 
 
-@dataclass(slots=True)
-class Learned:
+class Learned(Struct):
     """`peaks`: the recent peak of demand as each expert remembers it, as of `flow.at`.
 
     `forecast`: the tasks that are expected at this time of the day and week; 0: unknown.
@@ -38,9 +39,13 @@ def row(learned: Learned) -> dict[str, Any]:
             **{name: getattr(shadows, name) for name in ("since", "lived_at", "hours_s", "tasks")},
             "leader": EXPERTS[shadows.leader].name,
             "fleets": {expert.name: astuple(fleet) for expert, fleet in zip(EXPERTS, shadows.fleets, strict=True)},
-            "trial": None if shadows.trial is None else astuple(shadows.trial),
+            "trial": None if shadows.trial is None else _trial_row(shadows.trial),
         },
     }
+
+
+def _trial_row(trial: Trial) -> tuple[object, ...]:
+    return astuple(trial.with_it), astuple(trial.without), trial.lived_s, trial.heeded
 
 
 def load(value: dict[str, Any], shift: float) -> Learned:

@@ -12,11 +12,13 @@ in the future counts in the hour, day and month in which the clock was set, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import astuple, replace
 
 from agentd.core.rates import GIB, HOUR_S, Rates
 
@@ -43,8 +45,7 @@ class Window(StrEnum):
     MONTH = "month"
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     """What was spent, and for what: hours of agents, of busy cores, of used GiB of memory, and tasks done."""
 
     amount: float = 0.0
@@ -86,8 +87,7 @@ def work(rates: Rates, tasks: int) -> Spent:
     return Spent(tasks * rates.per_task, tasks=float(tasks))
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
+class Scaling(Struct, frozen=True):
     """What a scaling costs, or (below 0) saves, in each hour from then on, by what an agent cost at that moment."""
 
     decision: str
@@ -96,8 +96,7 @@ class Scaling:
     per_hour: float
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(Struct):
     """What a pool has spent, by the number of the hour, day and month.
 
     Times are monotonic but for `since`, the wall time at which the books were opened (0: they never were), and

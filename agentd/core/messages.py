@@ -7,8 +7,9 @@ monotonic time at which agentd took notice; wall time enters with `Tick` alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from agentd.core.effects import Effect
 from agentd.core.model import (
@@ -28,8 +29,7 @@ from agentd.core.model import (
 # -- events -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """agentd has started with what an earlier one saved: `rows` as `Outcome.rows` gave them.
 
     `saved_at` and `saved_wall` are the monotonic and wall time of the last save; saved times are moved by
@@ -42,8 +42,7 @@ class Restored:
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has come: deadlines are looked at, and pools evaluated when their check is due.
 
     `gap_s`: how long agentd's loop stood still before this, if it did.
@@ -61,8 +60,7 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledgement:
+class Acknowledgement(Struct, frozen=True):
     """What an agent says of directive `id`. `done_follows`: it has accepted a drain and will say when that is done."""
 
     id: int
@@ -71,8 +69,7 @@ class Acknowledgement:
     done_follows: bool = False
 
 
-@dataclass(slots=True)
-class Beat:
+class Beat(Struct):
     """An agent's report. None: the agent does not know. Already range-checked by the edge.
 
     `load` in [0, 1]; counts at least 0; response times in seconds over the agent's last interval.
@@ -95,28 +92,24 @@ class Beat:
     loop_blocked_s: float | None = None  # for how long its event loop has stood still
 
 
-@dataclass(frozen=True, slots=True)
-class NextDirective:
+class NextDirective(Struct, frozen=True):
     """What is an instance to be told now? Answered as its heartbeat would be; it is no sign of life."""
 
     instance: InstanceId
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """A health probe from outside succeeded (a failed one is silence)."""
 
     instance: InstanceId
     incarnation: Incarnation
 
 
-@dataclass(frozen=True, slots=True)
-class HostSampled:
+class HostSampled(Struct, frozen=True):
     sample: HostSample
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStarted:
+class InstanceStarted(Struct, frozen=True):
     """The driver has started (or restarted in place) a process.
 
     `ready` as in `Observed`; where it is False, the same is told again once the program has said that it is ready.
@@ -128,15 +121,13 @@ class InstanceStarted:
     ready: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(Struct, frozen=True):
     instance: InstanceId
     cause: StartFailure
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceExited:
+class InstanceExited(Struct, frozen=True):
     """A process ended unasked; the driver restarts it in `restart_in_s`."""
 
     instance: InstanceId
@@ -145,8 +136,7 @@ class InstanceExited:
     restart_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceGaveUp:
+class InstanceGaveUp(Struct, frozen=True):
     """The driver will not restart this instance again by itself."""
 
     instance: InstanceId
@@ -154,39 +144,34 @@ class InstanceGaveUp:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceHeld:
+class InstanceHeld(Struct, frozen=True):
     """Somebody else stopped the instance, and meant it: it stays stopped until it is resumed."""
 
     instance: InstanceId
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceWarned:
+class InstanceWarned(Struct, frozen=True):
     """Something about a running instance is not as configured, for example a limit that the kernel does not hold."""
 
     instance: InstanceId
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class HostStopping:
+class HostStopping(Struct, frozen=True):
     """The host, or all that agentd belongs to, is going down: instances end, and that is nobody's failure."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStopped:
+class InstanceStopped(Struct, frozen=True):
     """A stop has ended: nothing of the instance is left. `forced`: it had to be killed."""
 
     instance: InstanceId
     forced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class InstancesListed:
+class InstancesListed(Struct, frozen=True):
     """All that the driver finds on the host now. What is missing here does not run.
 
     The instances in `busy` have a driver call under way; this listing says nothing about them.
@@ -196,13 +181,11 @@ class InstancesListed:
     busy: frozenset[InstanceId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChanged:
+class ConfigChanged(Struct, frozen=True):
     config: FleetConfig
 
 
-@dataclass(frozen=True, slots=True)
-class SetTarget:
+class SetTarget(Struct, frozen=True):
     """A person asks for `count` instances: of one pool, or (pool None) of the whole fleet.
 
     `direction` "up" or "down" refuses a count on the wrong side of the present one. `for_s` None: until changed.
@@ -217,8 +200,7 @@ class SetTarget:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """The collector `name` of `pool` has read `value`; None: it could not, and `trouble` says why."""
 
     pool: PoolName
@@ -227,8 +209,7 @@ class Collected:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Propose:
+class Propose(Struct, frozen=True):
     """The program `source` asks for `count` instances of `pool` for `for_s` seconds; None: it takes that back."""
 
     pool: PoolName
@@ -239,8 +220,7 @@ class Propose:
     for_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class SetAutoscaling:
+class SetAutoscaling(Struct, frozen=True):
     """A person switches scaling on (which also clears people's targets and every pause) or off.
 
     With `direction` ("up", "down" or "both"), `pool` or `for_s` it is a pause of just that, for so long; or its end.
@@ -254,24 +234,21 @@ class SetAutoscaling:
     for_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Evaluate now; cooldowns and all other guards still apply."""
 
     owner: str
     pool: PoolName | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """Restart these instances in place, one after the other per pool; also the way out of `failed`."""
 
     instances: tuple[InstanceId, ...]
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class RollingRestart:
+class RollingRestart(Struct, frozen=True):
     """Restart all of `pool` in place; `max_unavailable` away at once, 0: one more stands in, None: 0 if possible."""
 
     pool: PoolName
@@ -279,16 +256,14 @@ class RollingRestart:
     max_unavailable: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRestart:
+class CancelRestart(Struct, frozen=True):
     """End the rolling restart of `pool` after the present step."""
 
     pool: PoolName
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(Struct, frozen=True):
     """Let one instance finish its work and stop. A core agent only with `force`, and it is started again in place."""
 
     instance: InstanceId
@@ -296,8 +271,7 @@ class Drain:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(Struct, frozen=True):
     """A person changes settings of these running instances; None stays. Until a process ends or a reload says else."""
 
     instances: tuple[InstanceId, ...]
@@ -306,8 +280,7 @@ class Configure:
     interval_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(Struct, frozen=True):
     """agentd is ending. `keep_agents` False: drain and stop every instance first; `hurry`: without drains."""
 
     keep_agents: bool
@@ -348,14 +321,12 @@ Event = (
 # -- actions ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     spec: InstanceSpec
     decision: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """TERM, `grace_s`, KILL of everything the instance started."""
 
     instance: InstanceId
@@ -418,8 +389,7 @@ class EventType(StrEnum):
 SCALING_EVENTS = (EventType.SCALE_UP, EventType.SCALE_DOWN, EventType.REPLACE)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One change of state, for the journal, the store and everybody who watches."""
 
     type: EventType
@@ -433,14 +403,12 @@ class Record:
 # -- replies ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BeatReply:
+class BeatReply(Struct, frozen=True):
     directive: Directive
     interval_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The event was not taken. `reason` is a stable UPPER_SNAKE code, `status` a gRPC status name."""
 
     reason: str
@@ -448,8 +416,7 @@ class Refusal:
     status: str = "FAILED_PRECONDITION"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """What one pool got of a person's wish."""
 
     pool: PoolName
@@ -459,26 +426,22 @@ class Grant:
     limits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TargetReply:
+class TargetReply(Struct, frozen=True):
     grants: tuple[Grant, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReply:
+class CheckReply(Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """Accepted, nothing to add."""
 
 
 DONE = Done()
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureReply:
+class ConfigureReply(Struct, frozen=True):
     """Who was asked, or will be once it is ready."""
 
     instances: tuple[InstanceId, ...]
@@ -487,8 +450,7 @@ class ConfigureReply:
 Reply = BeatReply | Refusal | TargetReply | CheckReply | ConfigureReply | Done
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one step asks for. Records and rows are to be stored before the actions are performed."""
 
     actions: tuple[Action, ...] = ()
@@ -504,8 +466,7 @@ NOTHING = Outcome()
 NOTHING_DONE = Outcome(reply=DONE)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
+class StoredRecord(Struct, frozen=True):
     """A record as the store keeps it. `id` counts up by one with each record and survives restarts."""
 
     id: int

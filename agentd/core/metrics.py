@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core import signals
 from agentd.core.lifecycle import LEAVING, ON_ITS_WAY
@@ -23,8 +24,7 @@ _READY = State.READY
 _COMING = ON_ITS_WAY | {State.BACKOFF}
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(Struct):
     """Counts and reports of one pool. `loads`: of ready instances heard within the heartbeat timeout.
 
     `count` is committed capacity. One that is restarted in place is part of it all the time, and of `draining` until

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
+
+from msgspec import Struct, field
 
 from agentd.core.cron import Window
 from agentd.core.effects import Effect
@@ -131,8 +132,7 @@ class Phase(StrEnum):
 # -- configuration, as the core needs it --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class RestartPolicy(Struct, frozen=True):
     """Delays between restarts in place of a process that exits: exponential to a cap, with jitter.
 
     A process that ran for `healthy_s` is forgiven its earlier failures. After `attempts_max` failures
@@ -156,8 +156,7 @@ class RestartPolicy:
         return min(self.max_s, base * (1.0 + self.jitter_ratio * chance))
 
 
-@dataclass(frozen=True, slots=True)
-class PortRange:
+class PortRange(Struct, frozen=True):
     """Ports `first`..`last`, both included."""
 
     first: int
@@ -170,16 +169,14 @@ class PortRange:
         return self.last - self.first + 1
 
 
-@dataclass(frozen=True, slots=True)
-class CoreAgent:
+class CoreAgent(Struct, frozen=True):
     """A protected instance with a name and a fixed port."""
 
     name: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """Limits of one instance, enforced by drivers that can. None: no limit."""
 
     memory_max_bytes: int | None = None
@@ -190,8 +187,7 @@ class Resources:
     io_weight: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
+class PoolConfig(Struct, frozen=True):
     """Everything agentd is told about one pool. `command` empty: the bundled sample agent."""
 
     name: PoolName
@@ -254,8 +250,7 @@ class PoolConfig:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class HostReserve:
+class HostReserve(Struct, frozen=True):
     """What a scale-up must leave free. None switches a check off.
 
     `cpu_ratio` is the share of all cores kept idle; the pressures are upper bounds for the kernel's
@@ -273,8 +268,7 @@ class HostReserve:
         return max(self.memory_bytes, int(total_bytes * self.memory_ratio))
 
 
-@dataclass(frozen=True, slots=True)
-class FleetConfig:
+class FleetConfig(Struct, frozen=True):
     """The configuration of the core: what pools there are and the rules they share."""
 
     pools: Mapping[PoolName, PoolConfig]
@@ -294,7 +288,7 @@ class FleetConfig:
     starting_max: int = 16
     currency: str = ""
     budget: Budget = UNBOUNDED  # of all pools together
-    fingerprint: str = field(default="", compare=False)  # by which it is found later; empty: nobody keeps it
+    fingerprint: str = ""  # by which it is found later; empty: nobody keeps it
 
     @property
     def heartbeat_interval_s(self) -> float:
@@ -305,8 +299,7 @@ class FleetConfig:
 # -- what is observed ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
+class InstanceSpec(Struct, frozen=True):
     """What a driver needs to start one instance."""
 
     id: InstanceId
@@ -329,8 +322,7 @@ class InstanceSpec:
         return self.notify and self.health is HealthCheck.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """An instance as a driver finds it on the host.
 
     `ready` False: it runs, and its program has not said yet, or does not say any more, that it is ready.
@@ -344,8 +336,7 @@ class Observed:
     ready: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ExitCause:
+class ExitCause(Struct, frozen=True):
     kind: ExitKind
     code: int = 0
 
@@ -367,24 +358,21 @@ class ExitCause:
                 return "ended unwatched"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Measured use of one instance's process tree. `cpu_cores` 1.0 is one busy core."""
 
     memory_bytes: int
     cpu_cores: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wall:
+class Wall(Struct, frozen=True):
     """A limit around several instances: what its slice may use of the host's memory, and what it uses."""
 
     memory_max_bytes: int
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """A process that people want to see beside the host's figures, for example ollama."""
 
     name: str
@@ -394,8 +382,7 @@ class Watched:
     cpu_cores: float
 
 
-@dataclass(frozen=True, slots=True)
-class HostSample:
+class HostSample(Struct, frozen=True):
     """The host at one moment. Pressures are `some avg10` in percent, None where the kernel has none."""
 
     cores: int
@@ -418,16 +405,14 @@ class HostSample:
 # -- decisions ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """One link of a decision's chain: a stable `code` and a sentence with the numbers."""
 
     code: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """The count a trigger asks for. `count` None: the trigger abstains (no data)."""
 
     trigger: str
@@ -438,8 +423,7 @@ class Proposal:
 _FLOORS = frozenset({"min_agents", "only_core_left"})
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """A guard's named reason for granting less than was wanted. `until`: monotonic, None if unknown.
 
     `allows`: the count that it alone would let be; None in decisions from before that was kept.
@@ -448,11 +432,16 @@ class Limit:
     code: str
     text: str
     until: float | None = None
-    allows: int | None = field(default=None, compare=False)  # how far it holds, not which limit it is
+    allows: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same limit, however far it holds."""
+        if not isinstance(other, Limit):
+            return NotImplemented
+        return (self.code, self.text, self.until) == (other.code, other.text, other.until)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """One evaluation of one pool: what is, what was wanted, what was granted, and why; later what a scaling brought."""
 
     id: str
@@ -470,8 +459,8 @@ class Decision:
     trigger: str = ""  # whose proposal it follows; empty: a person's target, or the bounds
     proposals: tuple[Proposal, ...] = ()  # of all triggers, in their order
     # What it was made from, as `core.basis` has it; empty where nobody keeps it.
-    basis: str = field(default="", repr=False, compare=False)
-    configuration: str = field(default="", repr=False, compare=False)  # the fingerprint of the one that held
+    basis: str = ""
+    configuration: str = ""  # the fingerprint of the one that held
 
     @property
     def binding(self) -> str:
@@ -515,8 +504,7 @@ class Decision:
         return self.wanted != self.granted and not self.at_rest
 
 
-@dataclass(frozen=True, slots=True)
-class Successor:
+class Successor(Struct, frozen=True):
     """An instance that takes work in place of a draining one, and its share of it: all weights sum to 1."""
 
     instance: InstanceId
@@ -524,8 +512,7 @@ class Successor:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Directive:
+class Directive(Struct, frozen=True):
     """What an agent is told. `id` 0 needs no acknowledgement. `deadline_s` counts from now. Settings: None stays."""
 
     kind: DirectiveKind
@@ -536,8 +523,7 @@ class Directive:
     interval_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A count that a person set for a pool. `expires` monotonic; None: no expiry."""
 
     count: int
@@ -546,8 +532,7 @@ class Target:
     expires: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """An instance that ought to run, and how to ask it whether it is well."""
 
     id: InstanceId
@@ -558,8 +543,7 @@ class Running:
     starting: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AutoscalingMode:
+class AutoscalingMode(Struct, frozen=True):
     """Whether agentd scales, and who said so. `since_wall` 0: it is the configuration's word."""
 
     enabled: bool

@@ -7,14 +7,14 @@ budget are those of the calendar, in UTC.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 GIB = 1024**3
 HOUR_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """What a pool costs. All 0: nobody has said, and nothing of it is counted or shown.
 
     `per_hour` is for an agent, from when its start is asked for until it is gone; `per_cpu_hour` for a core that its
@@ -30,8 +30,7 @@ class Rates:
         return self is not FREE and self != FREE
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """The most that may be spent in each hour, day and month. None: any amount."""
 
     per_hour: float | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 
-@dataclass(slots=True)
-class Recent:
+class Recent(Struct):
     """Wishes as (time, count), oldest first, without those that a later one has overtaken.
 
     Invariant: counts fall along `highs` and rise along `lows`; the last of both is the newest wish.

@@ -5,7 +5,7 @@ Looked at with each reading of the host. One instance at a time: the next readin
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from agentd.core import basis, costs, departure, pauses, planner, validation
 from agentd.core.lifecycle import LEAVING

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, astuple, fields
 from typing import Any
+
+from msgspec.structs import asdict, astuple
 
 from agentd.core import forecast, learned, ledger, scalability, trial
 from agentd.core.ledger import Ledger
@@ -161,7 +162,8 @@ def _row(fleet: Fleet, key: str) -> str | None:
     else:
         instance = fleet.instances.get(InstanceId(name))
         if instance:
-            value = {f.name: getattr(instance, f.name) for f in fields(instance) if f.name != "usage"}
+            value = asdict(instance)
+            del value["usage"]
     return None if value is None else json.dumps(value, separators=(",", ":"))
 
 
@@ -333,5 +335,5 @@ def _load_instance(value: dict[str, Any], shift: float) -> Instance:
     for name in ("requested_at", "costs_from"):
         if value.get(name) is not None:
             value[name] += shift
-    known = {f.name for f in fields(Instance)}
+    known = frozenset(Instance.__struct_fields__)
     return Instance(**{name: item for name, item in value.items() if name in known})

@@ -9,8 +9,9 @@ Times are seconds on the monotonic clock; windows and durations end in `_s`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec import Struct
 
 from agentd.core.cron import Window
 
@@ -33,8 +34,7 @@ DIRECTIONS = ("up", "down")
 RETURNS = ("advise", "guard", "off")
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdTrigger:
+class ThresholdTrigger(Struct, frozen=True):
     """Seed A's rule: one more above `scale_up_threshold`, one fewer below `scale_down_threshold`."""
 
     kind: ClassVar[str] = "threshold"
@@ -43,8 +43,7 @@ class ThresholdTrigger:
     scale_down_threshold: float = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class TargetTrigger:
+class TargetTrigger(Struct, frozen=True):
     """So many that each has `target` of the signal: a load, or tasks, or what a collector reads, per instance.
 
     Within `tolerance_ratio` of the target nothing changes. Going down takes the most that was wanted within
@@ -60,8 +59,7 @@ class TargetTrigger:
     down_window_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class DemandTrigger:
+class DemandTrigger(Struct, frozen=True):
     """So many that the tasks begun and waiting fill `target_ratio` of what they can work on at a time.
 
     Going down takes the most that was wanted within `down_window_s`.
@@ -73,8 +71,7 @@ class DemandTrigger:
     down_window_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyTrigger:
+class LatencyTrigger(Struct, frozen=True):
     """So many that the response time (`quantile` p50 or p95, as agents report it) stays at `target_s` or below."""
 
     kind: ClassVar[str] = "latency"
@@ -85,8 +82,7 @@ class LatencyTrigger:
     down_window_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleTrigger:
+class ScheduleTrigger(Struct, frozen=True):
     """Moves the pool's minimum and maximum while one of its `windows` is active."""
 
     kind: ClassVar[str] = "schedule"
@@ -94,8 +90,7 @@ class ScheduleTrigger:
     windows: tuple[Window, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalTrigger:
+class ExternalTrigger(Struct, frozen=True):
     """As many as programs ask for; the highest of them counts. `sources`: who may ask, () for anybody."""
 
     kind: ClassVar[str] = "external"
@@ -103,8 +98,7 @@ class ExternalTrigger:
     sources: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptiveTrigger:
+class AdaptiveTrigger(Struct, frozen=True):
     """As many as will be needed when a start that begins now has ended; learns how much reserve pays.
 
     `wait_target_s`: a task that waits for longer is late. `late_weight`: one percent of late tasks is worth so many
@@ -133,8 +127,7 @@ Trigger = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(Struct, frozen=True):
     """At most so many in `period_s`: `count`, or `percent` of what there was before, whichever allows more."""
 
     period_s: float
@@ -142,8 +135,7 @@ class RateLimit:
     percent: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GuardConfig:
+class GuardConfig(Struct, frozen=True):
     """What people set of a pool's guards, its cooldowns and bounds aside. Rates None: no bound.
 
     `no_bounce`: also `threshold` makes no step down after which it would want one up; the others never do.
@@ -159,8 +151,7 @@ class GuardConfig:
 GUARDS_DEFAULT = GuardConfig()
 
 
-@dataclass(frozen=True, slots=True)
-class CollectorConfig:
+class CollectorConfig(Struct, frozen=True):
     """Something to read one number from, every `every_s`, for at most `timeout_s`; what else is of its `kind` alone."""
 
     name: str
@@ -175,8 +166,7 @@ class CollectorConfig:
         return max(STALE_S_MIN, STALE_INTERVALS * self.every_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a collector read last, and when. `trouble`: why it could not read since; empty when all is well."""
 
     value: float | None
@@ -184,8 +174,7 @@ class Reading:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """A count that the program `source` asks for, until `expires`."""
 
     source: str
@@ -195,8 +184,7 @@ class Offer:
     expires: float
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """A person keeps agentd from scaling in one direction, until `expires`; None: until somebody lifts it."""
 
     owner: str

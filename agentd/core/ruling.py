@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from msgspec.structs import asdict
 
-from agentd.core.cron import Window
 from agentd.core.model import PoolConfig
 from agentd.core.rules import ScheduleTrigger, ThresholdTrigger, Trigger
 from agentd.core.views import RuleView
@@ -44,8 +43,8 @@ def _rule(config: PoolConfig, trigger: Trigger) -> RuleView:
 
 def _parameters(trigger: Trigger) -> tuple[tuple[str, str], ...]:
     if isinstance(trigger, ScheduleTrigger):
-        return tuple((f"window {window.name}", _window(window)) for window in trigger.windows)
-    return tuple((_key(field.name), _value(getattr(trigger, field.name))) for field in fields(trigger))
+        return tuple((f"window {window.name}", window.text) for window in trigger.windows)
+    return tuple((_key(name), _value(it)) for name, it in asdict(trigger).items())
 
 
 def _key(name: str) -> str:
@@ -58,9 +57,3 @@ def _value(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "any"
     return str(value)
-
-
-def _window(window: Window) -> str:
-    ends = f"for {window.duration_s:g} s" if window.end is None else f"until {window.end.text}"
-    bounds = [f"{name} {count}" for name, count in (("min", window.min), ("max", window.max)) if count is not None]
-    return f"from {window.start.text} {ends}, {window.zone}: {', '.join(bounds)}"

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LEVELS_MAX = 64
 LEVELS_MIN = 3
@@ -44,8 +45,7 @@ _SURELY_MORE = 2.0  # standard errors
 _Row = tuple[float, float, float]
 
 
-@dataclass(slots=True)
-class Level:
+class Level(Struct):
     """Tasks per second of a number of agents: a mean that forgets. `weight`: in samples; `at`: of the newest."""
 
     weight: float = 0.0
@@ -66,8 +66,7 @@ class Level:
         return self.weight * math.pow(0.5, max(0.0, now - self.at) / HALF_LIFE_S)
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingLaw:
+class ScalingLaw(Struct, frozen=True):
     """What more agents than `useful_max` add is little. `per_agent`: tasks per second of one that shares with nobody.
 
     `confidence` in 0..1; `counts`: of how many numbers of agents it is.
@@ -89,8 +88,7 @@ class ScalingLaw:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(Struct, frozen=True):
     """A number of agents with its mean throughput, and the relative error of that."""
 
     count: int

@@ -17,8 +17,10 @@ Slots are counted from the epoch; days are UTC. Nothing here knows a clock.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 SLOT_S = 300.0
 HOUR_SLOTS = 12
@@ -48,8 +50,7 @@ _OFFSETS_FIRST = (-1.28, 0.0, 1.28)
 _ERROR_LEAST = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Quantiles:
+class Quantiles(Struct, frozen=True):
     """One slot's peak: `low` is reached or not passed with probability 0.1, `middle` 0.5, `high` 0.9."""
 
     low: float
@@ -57,8 +58,7 @@ class Quantiles:
     high: float
 
 
-@dataclass(slots=True)
-class Skill:
+class Skill(Struct):
     """What is known of the forecasts of one lead.
 
     `errors`: of each model, in spreads, on all days and on each day of the week; None: never scored. `counts`: how
@@ -127,8 +127,7 @@ class Skill:
             self.naive_off_by = error if known is None else known + share * (error - known)
 
 
-@dataclass(slots=True)
-class Series:
+class Series(Struct):
     """`days`: the peaks of each day's slots, None where nothing was told. `slot`: the one that goes on, not yet scored.
 
     `changed`: days that are not as they were when `changed` was emptied.

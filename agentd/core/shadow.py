@@ -14,7 +14,8 @@ instance-seconds; tasks may be fractions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agentd.core.experts import EXPERTS, Expert, Outlook, band, remembered
 from agentd.core.flow import Lately
@@ -36,8 +37,7 @@ FORECAST_BETTER_RATIO = 0.005
 NEEDED_RATIO = 0.75
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What all shadows live through: `passed_s` up to `now`, in which `lately` passed through the real agents.
 
     A start takes `start_s`; an instance works on `slots` tasks; there are between `least` and `most` of them, `standby`
@@ -55,8 +55,7 @@ class Step:
     standby: int = 0
 
 
-@dataclass(slots=True)
-class Shadow:
+class Shadow(Struct):
     """The fleet of one expert. `coming`: (ready at, how many), oldest first; `count` is with them.
 
     `paid`: what it has cost, `held_s`: the time of its instances alone, both as remembered. `open`: of the tasks that
@@ -127,8 +126,7 @@ class Shadow:
         self.count = wanted
 
 
-@dataclass(slots=True)
-class Trial:
+class Trial(Struct):
     """Two more shadows, both with the expert that the pool follows, one of which keeps what the forecast expects.
 
     `lived_s`: for how long. `heeded`: whether that has saved enough, and has not stopped to.
@@ -163,8 +161,7 @@ class Trial:
             self.heeded = self.saved_ratio >= (0.0 if self.heeded else FORECAST_BETTER_RATIO)
 
 
-@dataclass(slots=True)
-class Shadows:
+class Shadows(Struct):
     """One shadow for each of EXPERTS, and whom the pool follows.
 
     `hours_s`: the instances' time of whoever was followed, `tasks`: what has arrived; both as remembered.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from agentd.core.messages import DONE, Collected, Done, EventType, Propose, Refusal
 from agentd.core.model import PoolName

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agentd.core.capacity import Promised
 from agentd.core.metrics import Totals
@@ -14,8 +14,7 @@ from agentd.core.state import Fleet, Pool
 Bound = tuple[int, Limit]
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What the guards look at. `wanted` is already within the bounds, and differs from `count`."""
 
     fleet: Fleet

@@ -7,7 +7,8 @@ also collect what a step brings about: actions, records, decisions and the rows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agentd.core import lifecycle
 from agentd.core.effects import Effect
@@ -57,8 +58,7 @@ EVALUATE_S_MAX = 10.0
 FOOTPRINT_BYTES_DEFAULT = 100 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class Rolling:
+class Rolling(Struct):
     """A rolling restart of a pool, from when it is asked for until it has ended; `core.rolling` is its rule."""
 
     owner: str
@@ -79,8 +79,7 @@ class Rolling:
         return self.state is not RollingState.STOPPED
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """What the windows of a pool's schedule come to, as looked at, at the wall time `since`, until `until`."""
 
     since: float = 0.0
@@ -97,12 +96,10 @@ class Schedule:
 NO_SCHEDULE = Schedule()
 
 
-@dataclass(slots=True)
-class Pool:
+class Pool(Struct):
     """What is remembered of one pool. `instances` is an index, kept by `Fleet`, and not saved."""
 
     config: PoolConfig
-    name: PoolName = field(init=False)  # its configurations come and go, and all have this name
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     last_up_at: float | None = None
     last_down_at: float | None = None
@@ -148,8 +145,10 @@ class Pool:
     evaluated_at: float = 0.0
     evaluate_at: float = 0.0  # when that is due next; 0: nothing is
 
-    def __post_init__(self) -> None:
-        self.name = self.config.name
+    @property
+    def name(self) -> PoolName:
+        """Its configurations come and go, and all have this name."""
+        return self.config.name
 
     def take(self, config: PoolConfig) -> None:
         """Take over `config`; what was remembered for what it no longer says is forgotten."""

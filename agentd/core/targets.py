@@ -10,7 +10,8 @@ start under way is not asked for twice; who says nothing counts as idle on the w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core import signals
 from agentd.core.lifecycle import LEAVING
@@ -25,8 +26,7 @@ _EPSILON = 1e-9
 GROWTH_MAX = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """The count that is right by what is known now. None: nothing is known, as `reason` says."""
 
     count: int | None
@@ -56,8 +56,7 @@ def target(fleet: Fleet, pool: Pool, rule: TargetTrigger, sums: Totals, now: flo
     return _told(rule, _per_instance(rule, sums.count, samples), sums.count, usage)
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
+class Samples(Struct, frozen=True):
     """What ready instances say of a signal; how many of them say nothing; how many are not ready yet."""
 
     values: tuple[float, ...]

@@ -6,16 +6,17 @@ Owns the values and their form in the store. `core.validation` takes the samples
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field, to_builtins
+from msgspec.structs import asdict, astuple
 
 from agentd.core.effects import Effect, restored
 from agentd.core.model import Incarnation, InstanceId
 from agentd.core.scalability import Level
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """A pool at one moment, of its ready agents that have spoken since the sample before. Sums are of the pool.
 
     `arrivals` and `throughput` are tasks per second, `work` tasks in hand; means over those who tell, times `ready`.
@@ -37,8 +38,7 @@ class Sample:
     io_pressure_percent: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """How far an agent had come at the beat that the last sample saw."""
 
     incarnation: Incarnation
@@ -47,8 +47,7 @@ class Mark:
     work: int | None
 
 
-@dataclass(slots=True)
-class Trial:
+class Trial(Struct):
     """A scaling whose effect is being measured. Times are monotonic.
 
     In place when what was started is ready and what was retired is gone; settled when also the tasks that had waited
@@ -65,8 +64,7 @@ class Trial:
     settled_at: float = 0.0
 
 
-@dataclass(slots=True)
-class History:
+class History(Struct):
     """Of one pool. `samples`, oldest first, are all of its present size: of the time since the last scaling settled.
 
     Invariant: while a trial is not settled, `samples` is empty.
@@ -93,7 +91,7 @@ def row(history: History) -> dict[str, Any]:
         "sampled_at": history.sampled_at,
         "rounds": history.rounds,
         "trial": None if trial is None else asdict(trial) | {"before": [astuple(sample) for sample in trial.before]},
-        "last": None if history.last is None else asdict(history.last),
+        "last": None if history.last is None else to_builtins(history.last),
         "levels": {count: astuple(level) for count, level in history.levels.items()},
         "saturated": history.saturated,
         "unsaved": history.unsaved,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.effects import Effect
 from agentd.core.ledger import Scaling, Spent
@@ -23,8 +24,7 @@ from agentd.core.scalability import ScalingLaw
 from agentd.core.season import Quantiles
 
 
-@dataclass(frozen=True, slots=True)
-class Headroom:
+class Headroom(Struct, frozen=True):
     """How many more instances of a pool the host can carry now, and what says so. None: unknown."""
 
     instances: int | None
@@ -32,8 +32,7 @@ class Headroom:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimes:
+class StartTimes(Struct, frozen=True):
     """What a pool's last starts took, from asking the driver to ready; None: none is known.
 
     `counted`: how many the quantiles are of. `failed`: starts that never came to that, as long as the pool is known.
@@ -45,8 +44,7 @@ class StartTimes:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceView:
+class InstanceView(Struct, frozen=True):
     """One instance as people see it. Ages in seconds; numbers the agent never sent are None.
 
     The response times are the last that its process has sent.
@@ -80,8 +78,7 @@ class InstanceView:
     loop_blocked_s: float | None  # for how long its event loop has stood still; None: it runs, or there is none
 
 
-@dataclass(frozen=True, slots=True)
-class RollingView:
+class RollingView(Struct, frozen=True):
     """A rolling restart as people see it: of `total` instances `done` are restarted, and those `away` are not back.
 
     `stand_in` is empty where nobody stands in (any more), `no_stand_in` says why where people did not ask for that;
@@ -99,8 +96,7 @@ class RollingView:
     no_stand_in: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingView:
+class ReadingView(Struct, frozen=True):
     """What a collector has read, as people see it.
 
     `value` and `age_s` None: nothing yet. `stale`: nobody decides on it. `trouble` is why the last attempt failed.
@@ -115,8 +111,7 @@ class ReadingView:
     trouble: str
 
 
-@dataclass(frozen=True, slots=True)
-class OfferView:
+class OfferView(Struct, frozen=True):
     """A count that the program `source` asks for, and for how much longer."""
 
     source: str
@@ -126,8 +121,7 @@ class OfferView:
     expires_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class PauseView:
+class PauseView(Struct, frozen=True):
     """A direction in which a person keeps agentd from scaling. `expires_in_s` None: until somebody lifts it.
 
     `everywhere`: in all pools.
@@ -141,8 +135,7 @@ class PauseView:
     everywhere: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """How a pool stands with scaling: `core.conditions` has the types. `since` is wall time."""
 
     type: str
@@ -152,8 +145,7 @@ class Condition:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class PoolPlan:
+class PoolPlan(Struct, frozen=True):
     """What a check now would decide for one pool, and whom it would start, take back and let go."""
 
     decision: Decision
@@ -162,8 +154,7 @@ class PoolPlan:
     stops: tuple[InstanceId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetView:
+class BudgetView(Struct, frozen=True):
     """A budget as people see it: what is `left` of `amount` in this hour, day or month, which ends in `ends_in_s`.
 
     `left` below 0: so much more was spent.
@@ -176,8 +167,7 @@ class BudgetView:
     ends_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CostView:
+class CostView(Struct, frozen=True):
     """What a pool, or all of them together, cost. Hours, days and months are those of the calendar, in UTC.
 
     `per_hour` is what an hour costs as it is now, `one_more_per_hour` what one more agent does (None: of which pool?).
@@ -196,8 +186,7 @@ class CostView:
     scalings: tuple[Scaling, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleView:
+class RuleView(Struct, frozen=True):
     """A trigger of a pool as people see it: its parameters under the names of the configuration, and its cooldowns."""
 
     kind: str
@@ -206,8 +195,7 @@ class RuleView:
     down_cooldown_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Struct, frozen=True):
     """Something that a person might change, and why. `pool` empty: it is about all of them."""
 
     code: str
@@ -215,16 +203,14 @@ class Advice:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastAhead:
+class ForecastAhead(Struct, frozen=True):
     """How many tasks are expected at work and waiting `ahead_s` from now, the most of five minutes."""
 
     ahead_s: float
     expected: Quantiles
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastSummary:
+class ForecastSummary(Struct, frozen=True):
     """What a pool will have to do, in short; `core.forecasting.show` has all of it. `ahead`: nearest first, of what can
     be said by now. `heeded`: whether the forecast may raise the pool, with why as a code and as text.
     """
@@ -235,8 +221,7 @@ class ForecastSummary:
     ahead: tuple[ForecastAhead, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(Struct, frozen=True):
     """One pool as people see it.
 
     `count` is committed capacity: ready, starting, failed, unhealthy not replaced, draining to be started again in
@@ -289,8 +274,7 @@ class PoolView:
     held_s: float | None = None  # for how long something has been wanted and not granted; None: nothing is
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastSlot:
+class ForecastSlot(Struct, frozen=True):
     """Five minutes from the wall time `at`: the peak of the tasks that came, and what is expected; None: not known."""
 
     at: float
@@ -298,8 +282,7 @@ class ForecastSlot:
     expected: Quantiles | None
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastSkill:
+class ForecastSkill(Struct, frozen=True):
     """How right forecasts for `ahead_s` were: their mean distance from what came, and that of the same time yesterday.
 
     `at_or_below`: the share of the time in which what came was not above the 10, 50 and 90 % quantile. `scored`: of so
@@ -313,8 +296,7 @@ class ForecastSkill:
     scored: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForecastView:
+class ForecastView(Struct, frozen=True):
     """The forecast of a pool, or of one of its `labels`: the last day and the next one, `slots` oldest first.
 
     `heeded`: whether it may raise the pool, with why as a code and as text. `seen_s` of `needed_s` have been seen.
@@ -333,8 +315,7 @@ class ForecastView:
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
+class FleetView(Struct, frozen=True):
     """The whole fleet as people see it."""
 
     enabled: bool

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import h11
+from msgspec import Struct
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
@@ -24,8 +24,7 @@ class Broken(Exception):
     """The connection ended before the answer did: the request may or may not have been worked on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     status: int
     body: bytes
 

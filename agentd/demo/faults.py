@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd.demo.fleet import Instance, Look
 
@@ -13,8 +14,7 @@ KILL_AT_S = 45.0
 HANG_AT_S = 75.0
 
 
-@dataclass(slots=True)
-class Fault:
+class Fault(Struct):
     """A signal for one elastic agent of the pool, once, from `at_s` on; at `until_s` it is too late."""
 
     number: signal.Signals

@@ -4,9 +4,10 @@ for one thing: autoscaling that was switched off in an earlier run is switched o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from agentd.demo.client import Answer, Broken, NotTaken, request
 
@@ -18,8 +19,7 @@ class Silent(Exception):
     """agentd gives no answer that can be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True):
     """One agent as GET /status shows it. `core_name` is empty for an elastic instance."""
 
     id: str
@@ -33,8 +33,7 @@ class Instance:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """One look at the fleet: the instances of one pool. `load` 0 where agentd has no sample.
 
     `switched_off_by`: who switched autoscaling off; empty where it is on, or off by the configuration.
@@ -50,8 +49,7 @@ class Look:
         return tuple(instance for instance in self.instances if instance.state in states)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One record of GET /events. Ids count up; `wall` is seconds since the epoch."""
 
     id: int

@@ -13,7 +13,8 @@ import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from agentd.demo.client import Answer, Broken, NotTaken, request
 from agentd.demo.report import Tally
@@ -25,16 +26,14 @@ PATIENCE_S = 300.0
 Send = Callable[[int, float], Awaitable[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(Struct, frozen=True):
     """A ready agent: where it answers."""
 
     id: str
     port: int
 
 
-@dataclass(slots=True)
-class _Seat:
+class _Seat(Struct):
     """What is known of one agent. `open`: listed as ready, and it has not refused since."""
 
     agent: Agent
@@ -42,11 +41,12 @@ class _Seat:
     outstanding: int = 0
 
 
-@dataclass(order=True, slots=True)
-class _Request:
+class _Request(Struct, order=True):
+    """In the order of arrival; no two have one number."""
+
     arrived: float
     number: int
-    service_s: float = field(compare=False)
+    service_s: float
 
 
 async def post_task(port: int, service_s: float) -> Answer:

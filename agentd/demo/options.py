@@ -6,8 +6,9 @@ import argparse
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 import agentd
 from agentd.demo.synthetic import bundled
@@ -24,8 +25,7 @@ examples:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """`trace` None: the bundled trace, again and again, with faults. Times of the trace in seconds."""
 
     config: Path

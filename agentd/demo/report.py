@@ -10,7 +10,8 @@ import math
 import random
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 WAITED_S = 0.1  # shorter, in real time, than this a request did not wait
 SLOW_S = 5.0  # in trace time
@@ -59,8 +60,7 @@ class Tally:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """The pool at one moment; `at_s` is real seconds since the load began."""
 
     at_s: float
@@ -87,8 +87,7 @@ class Timeline:
             self._interval_s *= 2
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """Everything that is told at the end."""
 
     tally: Tally

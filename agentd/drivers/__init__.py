@@ -14,8 +14,9 @@ Nothing is wrong with the driver then; the same call can be made again later.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from agentd.core.messages import (
     HostStopping,
@@ -30,8 +31,7 @@ from agentd.core.model import InstanceId, InstanceSpec, Observed
 DriverEvent = InstanceStarted | InstanceExited | InstanceGaveUp | InstanceHeld | InstanceWarned | HostStopping
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True):
     """How many instances the driver can run in all, and what bounds it. None: no bound known."""
 
     instances_max: int | None

@@ -11,8 +11,9 @@ import asyncio
 import signal
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 from agentd.clock import Clock, SystemClock
 from agentd.core.messages import InstanceExited, InstanceGaveUp, InstanceStarted
@@ -34,8 +35,7 @@ FIRST_PID = 1000
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class MemoryProcess:
+class MemoryProcess(Struct):
     """A process that exists in name only. `ended` is called once, with the cause of its end."""
 
     instance: InstanceId
@@ -117,8 +117,7 @@ class MemoryHost:
         return self._stop_s.get(instance, 0.0)
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     """What a driver remembers of one id; the counterpart of the process driver's."""
 
     id: InstanceId

@@ -9,7 +9,8 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 import agentd.log
 from agentd.core.model import (
@@ -29,8 +30,7 @@ LET_GO_S = 5.0
 log = agentd.log.get("driver")
 
 
-@dataclass(slots=True)
-class Live:
+class Live(Struct):
     """A running leader. `pidfd` holds its identity; `started` is on the driver's monotonic clock.
 
     `exited` is resolved with the cause of its end, or with UNKNOWN where its end is no longer waited for.
@@ -87,8 +87,7 @@ class Live:
         return ExitCause(kind, result.si_status)
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """All that the driver remembers of one id. There are as many as there are ids, which are configured ports.
 
     Invariants: `live` is set exactly while `phase` is RUNNING; nothing is spawned for the id except under `lock`.

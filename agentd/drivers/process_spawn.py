@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd.core.model import Incarnation, InstanceSpec, StartFailure
 from agentd.drivers.commands import command_words, identity
@@ -36,14 +37,12 @@ _OURS = frozenset(
 _OURS_PREFIXES = ("AGENTD_", "WATCHDOG_", "LISTEN_", "MEMORY_PRESSURE_")
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     pid: int
     incarnation: Incarnation
 
 
-@dataclass(frozen=True, slots=True)
-class Spawner:
+class Spawner(Struct, frozen=True):
     """What all instances of one agentd have in common.
 
     `environment` is what agents inherit; `fd_soft_limit` None leaves the limit on open files as it is.

@@ -18,8 +18,9 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from agentd.core.model import Incarnation, InstanceId, parse_instance_id
 
@@ -58,8 +59,7 @@ class Row(NamedTuple):
     birth: Birth = FOREIGN
 
 
-@dataclass(frozen=True, slots=True)
-class Remains:
+class Remains(Struct, frozen=True):
     """What may be left of one run of an instance: its session, and whatever carries its incarnation.
 
     `pid` is that of the session's leader, or 0 where no leader is known and the incarnation alone decides.

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dbus_fast import BusType, DBusError, Message, MessageType
 from dbus_fast.aio import MessageBus
 from dbus_fast.errors import AuthError
+from msgspec import Struct
 
 import agentd.log
 
@@ -73,8 +73,7 @@ class BusAway(BusError):
         super().__init__("", text)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitRow:
+class UnitRow(Struct, frozen=True):
     """One unit as systemd lists it. `job`: what is queued for it ("start", "stop", ...), "" for nothing."""
 
     name: str

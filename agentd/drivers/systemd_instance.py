@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agentd.core.model import ExitCause, InstanceId, InstanceSpec, Observed, Phase
 from agentd.drivers.systemd_unit import Process, waits
 from agentd.units import unit_name
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """All that the driver remembers of one id. There are as many as there are ids, which are configured ports.
 
     Invariants: what is remembered changes only under `lock`, and `process` is set wherever `phase` is.

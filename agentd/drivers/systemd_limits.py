@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from dbus_fast import Variant
+from msgspec import Struct
 
 from agentd import limits
 from agentd.cgroups import NO_LIMIT, Cgroups, GroupLimits, Mode
@@ -34,8 +34,7 @@ _NEAR_RATIO = 0.99  # a group is killed in with its last pages not charged yet
 Number = int | float
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     """One kind of limit: its key in the configuration, and the property that systemd knows it as.
 
     `scale`: how much of the property's unit is 1 in ours. `default` takes back an earlier limit.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
+
+from msgspec import Struct
 
 from agentd.core.model import ExitCause, ExitKind, Incarnation
 from agentd.drivers.systemd_bus import SERVICE, UNIT, SystemdBus, UnitRow
@@ -56,8 +57,7 @@ def standing(row: UnitRow | None) -> Standing:
     return Standing.RUNNING
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """One incarnation of an instance. `restarts`: how many came before it since systemd last forgave."""
 
     incarnation: Incarnation
@@ -66,8 +66,7 @@ class Process:
     restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """A unit's last run as systemd remembers it; `pid` 0: it came to no process.
 
     `was_up`: it was ready before it ended. `stopped_first`: somebody asked it to stop before it ended.

@@ -1,7 +1,7 @@
 """Messages and configurations as JSON values, and back: `decode(kind, encode(kind, value)) == value`.
 
-The form follows from the types' annotations. A dataclass is an object of those fields that are not as by default, one
-of several dataclasses is `[name, object]`, enums and ids are what they are worth. What a reader does not know it
+The form follows from the types' annotations. A struct is an object of those fields that are not as by default, one
+of several structs is `[name, object]`, enums and ids are what they are worth. What a reader does not know it
 refuses; what is missing is as by default, so that a field that is new may be added.
 
 Left out is what may be secret and no decision looks at (settings of collectors, environments in what is started), and
@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import UTC, tzinfo
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NewType, TypeVar, Union, get_args, get_origin
 from zoneinfo import ZoneInfo
+
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo, fields
 
 from agentd.core import cron
 from agentd.core.cron import Cron
@@ -40,8 +42,7 @@ class CodecError(AgentdError):
     """A value that is not of the form that this agentd writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Coder:
+class Coder(Struct, frozen=True):
     """How values of one type become JSON values, and the other way round."""
 
     encode: Callable[[Any], Any]
@@ -103,7 +104,7 @@ def coder(kind: Any) -> Coder:
         return _mapping(*get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return Coder(lambda value: value.value, kind)
-    if is_dataclass(kind):
+    if _is_struct(kind):
         return _object(kind)
     raise TypeError(f"no coder for {kind!r}")
 
@@ -111,6 +112,10 @@ def coder(kind: Any) -> Coder:
 def _coder(kind: Any) -> Coder:
     """For the checker of types, to which a class is not hashable."""
     return coder(kind)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 def _same(value: Any) -> Any:
@@ -122,12 +127,12 @@ def _zone_name(zone: tzinfo) -> str:
 
 
 def _union(kinds: tuple[Any, ...]) -> Coder:
-    """Of several dataclasses the name says which it is; plain values say so themselves."""
+    """Of several structs the name says which it is; plain values say so themselves."""
     some = [kind for kind in kinds if kind is not NoneType]
     optional = len(some) < len(kinds)
     if len(some) == 1:
         only = coder(some[0])
-    elif all(is_dataclass(kind) for kind in some):
+    elif all(map(_is_struct, some)):
         only = _named({kind.__name__: kind for kind in some})
     elif all(kind in _PLAIN for kind in some):
         only = Coder(_same, _same)
@@ -176,12 +181,11 @@ def _mapping(key: Any, kind: Any) -> Coder:
 
 def _object(kind: Any) -> Coder:
     """The fields that are not as by default. A number of another type is not the default: texts show which it is."""
-    hints = get_type_hints(kind)
     parts: dict[str, tuple[Any, type, Coder]] = {}
     for each in fields(kind):
         if (kind.__name__, each.name) not in LEFT_OUT:
             default = _default(each)
-            parts[each.name] = default, type(default), coder(hints[each.name])
+            parts[each.name] = default, type(default), coder(each.type)
 
     def encoded(value: Any) -> dict[str, Any]:
         found = {}
@@ -200,6 +204,6 @@ def _object(kind: Any) -> Coder:
     return Coder(encoded, decoded)
 
 
-def _default(field: Field[Any]) -> Any:
-    """MISSING where there is none."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _default(field: FieldInfo) -> Any:
+    """NODEFAULT where there is none."""
+    return field.default if field.default_factory is NODEFAULT else field.default_factory()

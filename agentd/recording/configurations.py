@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agentd.core.model import FleetConfig, PoolConfig, PoolName
 from agentd.recording import codec

@@ -13,9 +13,11 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd.clock import Clock
 from agentd.core.controller import Controller
@@ -40,8 +42,7 @@ WALL_S = 0.01
 _EVENTS = {kind.__name__: codec.coder(kind) for kind in get_args(Event)}
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """What a recording may take; the oldest segment goes first. `bytes_max` is never exceeded."""
 
     bytes_max: int = 256 * 1024 * 1024
@@ -55,8 +56,7 @@ class Bounds:
         return min(self.segment_bytes_max, self.bytes_max // 8)
 
 
-@dataclass(frozen=True, slots=True)
-class _Begin:
+class _Begin(Struct, frozen=True):
     """A segment begins here."""
 
     at: float
@@ -66,8 +66,7 @@ class _Begin:
     whole: Whole
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """`outcome`: what came of `event`, or what it failed with."""
 
     at: float
@@ -77,8 +76,7 @@ class _Step:
     go_on: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class _Other:
+class _Other(Struct, frozen=True):
     """A line that is no event; without a name: what follows does not belong to the segment any more."""
 
     at: float

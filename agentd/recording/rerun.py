@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+from msgspec import Struct
 
 from agentd.core.messages import Event, Tick
 from agentd.core.model import FleetConfig
@@ -23,8 +24,7 @@ from agentd.recording.whole import Whole, WholeController
 _EVENTS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """The first one of a segment: in the message at the wall time `wall`, at `place` of what came of it."""
 
     wall: float
@@ -34,8 +34,7 @@ class Difference:
     now: object
 
 
-@dataclass(slots=True)
-class Rerun:
+class Rerun(Struct):
     """What came of one segment, of the messages within the time that was asked for.
 
     `torn`: why the segment ends before its end, empty where it does not. `stopped`: why the replay did.
@@ -117,8 +116,7 @@ def from_time(paths: list[Path], since: float | None, until: float | None = None
             yield path
 
 
-@dataclass(frozen=True, slots=True)
-class _Beginning:
+class _Beginning(Struct, frozen=True):
     """Of a segment: of which run of agentd, and when by both clocks."""
 
     epoch: object

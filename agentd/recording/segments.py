@@ -17,10 +17,11 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from agentd.errors import AgentdError
 
@@ -50,8 +51,7 @@ class TornError(RecordingError):
     """A segment that ends within its first line: agentd was killed, or its disk full, as it began."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One line after the header, at the monotonic `at`. `told`: what came of it; None: go on."""
 
     at: float

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from agentd import store_configurations, store_schema
 from agentd.core.model import Decision, FleetConfig
@@ -25,8 +26,7 @@ class StoredError(AgentdError):
     """The state file cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Struct, frozen=True):
     """A stored decision made again. `cannot`: why not; else `different`, by field what was stored and what came out."""
 
     decision: Decision

@@ -7,8 +7,9 @@ is left out that decides anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Self
+
+from msgspec import Struct, field
 
 from agentd.core import rows
 from agentd.core.controller import Controller
@@ -16,8 +17,7 @@ from agentd.core.messages import Event, Outcome
 from agentd.core.model import Decision, FleetConfig, HostSample, InstanceId, PoolConfig, PoolName, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """`rows` as `Controller.snapshot` gives them; `removed`: pools that the configuration has no more.
 
     `changed`: rows that the next outcome will carry whatever it is of.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from agentd.core.views import Advice, CostView, RuleView
 from agentd.v1 import control_pb2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from msgspec.structs import asdict
 
 from agentd.core.effects import Comparison, Effect, Measured
 from agentd.v1 import control_pb2

@@ -14,7 +14,8 @@ import os
 import pwd
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.model import InstanceId
 
@@ -23,8 +24,7 @@ _NAME = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """The process that connected. `pid` is 0 where it has none that we can see; it may have ended since.
 
     `instance` is the one whose unit it is of; None where it is of no agent's, or where nobody asked (control.sock).

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+
+class Reloaded(Struct, frozen=True):
     """What a reload did."""
 
     config_file: str

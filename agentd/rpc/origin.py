@@ -14,8 +14,9 @@ import os
 import select
 import socket
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd import units
 from agentd.core.model import InstanceId
@@ -29,8 +30,7 @@ _SO_PEERPIDFD = 77  # Linux 6.5; Python does not name it
 _PIDFD = struct.Struct("i")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """The units of the systemd whose root in `hierarchy` is the control group `root` ("" but in containers)."""
 
     hierarchy: bytes

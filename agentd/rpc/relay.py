@@ -20,8 +20,9 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agentd import log
 from agentd.rpc import identity
@@ -44,19 +45,21 @@ _SHORT = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, err
 _log = log.get("relay")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Connections at a time, in all and of one user. Further ones are closed at once."""
 
     all: int = CONNECTIONS_MAX
     of_uid: int = CONNECTIONS_MAX_OF_UID
 
 
+_USUAL = Limits()
+
+
 class Relay:
     """Between listening Unix sockets and the one at `private`. All of it belongs to the event loop it is made in."""
 
     def __init__(
-        self, listeners: Sequence[socket.socket], private: Path, limits: Limits = Limits(), origin: Origin | None = None
+        self, listeners: Sequence[socket.socket], private: Path, limits: Limits = _USUAL, origin: Origin | None = None
     ) -> None:
         """`origin` tells of which instance those are who connect; None: of none."""
         self._listeners = tuple(listeners)

@@ -14,10 +14,10 @@ import fcntl
 import os
 import socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from grpc import aio
+from msgspec import Struct
 
 from agentd import log
 from agentd.errors import AgentdError
@@ -44,8 +44,7 @@ class ListenError(AgentdError):
     """An address cannot be listened on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(Struct, frozen=True):
     """A role's listeners from the service manager, at least one, and the path for grpc's private socket.
 
     Nobody but agentd's user may be able to enter the directory of `private`: who connects there may call himself

@@ -7,7 +7,9 @@ configuration make of that text what was simulated; a test holds that for every 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd.core.model import PoolConfig
 from agentd.core.rules import AUTO, AdaptiveTrigger, DemandTrigger, TargetTrigger, ThresholdTrigger, Trigger
@@ -39,8 +41,7 @@ _KEYS = {
 IN_THE_WAY = ("policy", "scale_up_threshold", "scale_down_threshold")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A trigger in place of a pool's own, and the cooldowns with it. `trigger` None: the pool as it is."""
 
     name: str

@@ -16,7 +16,8 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.sim.options import Options
 from agentd.traces import Arrival
@@ -31,8 +32,7 @@ _PRICE_MAX = 1.0
 _PATIENCES = (1.0, 0.8)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """A level in use, in seconds of the trace."""
 
     level: int

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from agentd.traces import EXPANSION_SEED, Arrival, expand
 
@@ -24,8 +25,7 @@ BUCKET_S = 60.0
 COMPLETED_MIN = 50.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """What a pool had to do at `at` (seconds, of any clock): tasks at work, and tasks waiting."""
 
     at: float
@@ -33,8 +33,7 @@ class Sample:
     queue_length: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """One row of the metric history. `load` None: no instance reported one. `completed`: tasks done ever, if known."""
 
     wall: float
@@ -46,8 +45,7 @@ class Recorded:
     completed: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
+class Rebuilt(Struct, frozen=True):
     """The load that a history stands for. `first_wall`: when it begins; `missing_s`: how much of it is not known.
 
     `by_load`: agents reported no tasks, and their load was taken for it. `shows_queue`: tasks were seen waiting.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agentd.traces import Arrival
 
@@ -18,8 +19,7 @@ SAMPLES_PER_BUCKET = 20
 UNSERVED = -1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """A piece of the timeline that begins `offset_s` seconds into the trace: means, but `arrivals` and `late` count.
 
     `agents` are all that exist, `ready` those that take work; `busy` counts tasks in service.
@@ -34,8 +34,7 @@ class Moment:
     late: int
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """One policy on one trace. Times in seconds; `late_share` of all requests, in [0, 1]."""
 
     policy: str
@@ -57,8 +56,7 @@ class Result:
     timeline: tuple[Moment, ...] = ()
 
 
-@dataclass(slots=True)
-class Measure:
+class Measure(Struct):
     """Gathers one run. `waits[n]` is that of the n-th request, or UNSERVED."""
 
     waits: list[float]

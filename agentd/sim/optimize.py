@@ -20,7 +20,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agentd.sim.candidates import TODAY, Candidate
 from agentd.sim.trials import Case, Run, needed_ratio, simulate
@@ -44,8 +46,7 @@ HELD_OUT_SHARE = 0.3
 HELD_OUT_S_MIN = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """What a search may take: simulations, and seconds on `clock`."""
 
     runs: int
@@ -53,8 +54,7 @@ class Budget:
     clock: Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """A candidate at the end, in the mean over seeds. `gain_*`: by how much its J is lower than today's, and within
     what bounds; `confidence`: how likely it is lower, in [0, 1]."""
 
@@ -70,8 +70,7 @@ class Standing:
     confidence: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What a search has found. `best` None: nothing that is better than today by more than its uncertainty.
 
     `others`: the rest of those that were compared at the end, the best first. `length_s` is how much of the load that
@@ -97,8 +96,7 @@ class OutOfTime(Exception):
     """The time is over, in the middle of a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """Requests from `begin_s` of the load on; their offsets count from there."""
 
     load: Sequence[Arrival]
@@ -106,8 +104,7 @@ class _Part:
     begin_s: float
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(Struct):
     case: Case
     budget: Budget
     on_progress: Callable[[str, float], None]

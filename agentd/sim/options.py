@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 AGENTS_MAX = 50
 DRAINS = ("finish", "deadline")
@@ -10,8 +10,7 @@ TASKS, LOAD = "tasks", "load"
 TELLS = (TASKS, LOAD)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """The setting of a simulation; the defaults are those of the published figures.
 
     `settings` are keys of a pool's configuration and their values as a file would have them. `drain`: whether a

@@ -6,7 +6,8 @@ Deterministic: the same trace, options and seed give the same text. How fast the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+
+from msgspec import to_builtins
 
 from agentd.sim.measure import Result
 from agentd.sim.options import LOAD, Options
@@ -46,7 +47,7 @@ def document(
     hours = clairvoyant_hours(results)
     policies: list[Json] = []
     for result in results:
-        entry: dict[str, Json] = dict(asdict(result))
+        entry: dict[str, Json] = to_builtins(result)
         timeline = entry.pop("timeline")
         entry["j"] = None if hours is None else score(result, hours)
         entry["timeline"] = timeline

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agentd.config import RULE_KEYS, parse
 from agentd.config.pools import POOL_KEYS, PORT_MIN

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.core.model import PoolConfig
 from agentd.core.rates import GIB
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(Struct, frozen=True):
     """Of an hour of an agent, with what it uses, and of a task. `told` says what is not in them; empty: nothing."""
 
     per_hour: float = 0.0

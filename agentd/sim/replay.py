@@ -6,7 +6,7 @@ that held then.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from agentd.core import basis, guards, relief
 from agentd.core.capacity import Promised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from agentd.config.pools import PORT_MAX, PORT_MIN
 from agentd.core.model import FleetConfig, HealthCheck, PoolConfig, PoolName, PortRange

@@ -6,7 +6,9 @@ Only a part of a run may be measured: what comes before it is there to learn fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentd.core.model import FleetConfig, PoolConfig
 from agentd.sim import clairvoyant
@@ -23,8 +25,7 @@ PLANNED_MAX = 100_000
 PIECES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """What is searched: `fleet` has the one pool, made for simulation. `loads(seed)` are its requests, at least one.
 
     `tells_tasks`: its agents tell their tasks beside their load. `needed_ratio`: the agent-hours of a plan that knows
@@ -46,8 +47,7 @@ class Case:
         return pool
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A part of the time: requests, how many were late, agent-hours."""
 
     requests: int
@@ -55,8 +55,7 @@ class Piece:
     hours: float
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One candidate on one part of the load with one seed: of what was measured. `least_hours`: what a plan takes."""
 
     candidate: Candidate

@@ -17,9 +17,10 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct
 
 from agentd.core.controller import Controller
 from agentd.core.messages import (
@@ -64,8 +65,7 @@ QUEUE_INTERVAL_S = 10.0
 AFTER_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What the world around the controller is like.
 
     `dispatch`: one of `dispatch.NAMES`. `beat_jitter_ratio`: by how much a heartbeat may come sooner than its interval;

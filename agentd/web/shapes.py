@@ -8,7 +8,9 @@ Durations are seconds, moments are seconds since the epoch (`wall`), sizes are b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from agentd.core.messages import StoredRecord
 from agentd.core.model import Decision, FleetConfig, HostSample, State
@@ -88,9 +90,9 @@ def decision(made: Decision, now: float) -> JsonObject:
         ],
         "counterfactual": made.counterfactual,
         "victims": list(made.victims),
-        "effect": None if made.effect is None else asdict(made.effect),
+        "effect": None if made.effect is None else to_builtins(made.effect),
         "trigger": made.trigger,
-        "proposals": [asdict(proposal) for proposal in made.proposals],
+        "proposals": [to_builtins(proposal) for proposal in made.proposals],
         "binding": made.binding,
         "chain": [{"code": code, "count": count} for code, count in made.chain],
     }
@@ -219,7 +221,7 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
         "start_failure": pool.start_failure,
         "rolling": None if pool.rolling is None else asdict(pool.rolling),
         "start_times": asdict(pool.start_times),
-        "effect": None if pool.effect is None else asdict(pool.effect),
+        "effect": None if pool.effect is None else to_builtins(pool.effect),
         "measuring": pool.measuring,
         "pauses": [asdict(pause) for pause in pool.pauses],
         "useful_max": None if pool.law is None else pool.law.useful_max,
@@ -237,7 +239,8 @@ def _pool(pool: PoolView, now: float) -> JsonObject:
 
 def _forecast(summary: ForecastSummary) -> JsonObject:
     """Tasks at work and waiting, the most of five minutes that lie so far ahead: quantiles at 10, 50 and 90 %."""
-    return asdict(summary)
+    shape: JsonObject = to_builtins(summary)
+    return shape
 
 
 def _cost(cost: CostView) -> JsonObject:

@@ -8,11 +8,11 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 sys.path += [str(Path(__file__).parents[1] / "core"), str(Path(__file__).parents[1] / "recording")]
 

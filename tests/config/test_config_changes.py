@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from agentd.config import (
     Config,
@@ -153,12 +153,12 @@ CHANGED_POOL = PoolConfig(
 )
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(PoolConfig) if f.name != "name"])
+@pytest.mark.parametrize("field", [f.name for f in structs.fields(PoolConfig) if f.name != "name"])
 def test_no_change_of_a_pool_goes_unsaid(field: str) -> None:
-    old = dataclasses.replace(default().fleet.pools[RESEARCH], health=HealthCheck.HTTP)
+    old = structs.replace(default().fleet.pools[RESEARCH], health=HealthCheck.HTTP)
     value: Any = HealthCheck.NONE if field == "health" else getattr(CHANGED_POOL, field)
     assert getattr(old, field) != value, "the field is not changed: give CHANGED_POOL another value"
-    new = dataclasses.replace(old, **{field: value})
+    new = structs.replace(old, **{field: value})
 
     def fleet(pool: PoolConfig) -> Config:
         return Config(fleet=FleetConfig(pools={RESEARCH: pool}))
@@ -175,7 +175,7 @@ def test_what_a_collector_is_told_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [f.name for f in dataclasses.fields(FleetConfig) if f.name not in ("pools", "fingerprint")]
+    "field", [f.name for f in structs.fields(FleetConfig) if f.name not in ("pools", "fingerprint")]
 )
 def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
     fleet = default().fleet
@@ -185,7 +185,7 @@ def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
         "budget": Budget(per_month=1.0),
     }
     changed: Any = others[field] if field in others else getattr(fleet, field) + 1
-    new = dataclasses.replace(fleet, **{field: changed})
+    new = structs.replace(fleet, **{field: changed})
     assert describe_changes(Config(fleet=fleet), Config(fleet=new))
 
 
@@ -209,4 +209,4 @@ def test_no_change_of_the_fleet_goes_unsaid(field: str) -> None:
     ids=str,
 )
 def test_no_change_of_the_daemon_goes_unsaid(changed: dict[str, Any]) -> None:
-    assert len(describe_changes(default(), dataclasses.replace(default(), **changed))) == 1
+    assert len(describe_changes(default(), structs.replace(default(), **changed))) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from agentd.collecting.kinds import KINDS
 from agentd.config import (
@@ -52,7 +52,7 @@ PRIMARY = PoolName("primary")
 
 def bare(config: Config) -> Config:
     """Without what depends on the file alone."""
-    return dataclasses.replace(config, source=None, warnings=())
+    return structs.replace(config, source=None, warnings=())
 
 
 # -- defaults --------------------------------------------------------------------------------------
@@ -106,8 +106,8 @@ def test_the_seed_config_is_accepted_unchanged() -> None:
     config = load(FIXTURES / "seed_config.yaml")
     assert config.warnings == ()
     assert config.source == FIXTURES / "seed_config.yaml"
-    assert bare(config) == dataclasses.replace(
-        default(), fleet=dataclasses.replace(default().fleet, enabled=True, autoscaling_enabled=True)
+    assert bare(config) == structs.replace(
+        default(), fleet=structs.replace(default().fleet, enabled=True, autoscaling_enabled=True)
     )
 
 
@@ -166,10 +166,10 @@ def test_the_packaged_file_says_the_defaults_but_for_the_policy() -> None:
     assert {pool.triggers for pool in packaged.fleet.pools.values()} == {(AdaptiveTrigger(),)}
     usual = default().fleet.pools
     pools = {
-        name: dataclasses.replace(pool, triggers=usual[name].triggers, policy=usual[name].policy)
+        name: structs.replace(pool, triggers=usual[name].triggers, policy=usual[name].policy)
         for name, pool in packaged.fleet.pools.items()
     }
-    assert dataclasses.replace(packaged, fleet=dataclasses.replace(packaged.fleet, pools=pools)) == default()
+    assert structs.replace(packaged, fleet=structs.replace(packaged.fleet, pools=pools)) == default()
 
 
 def uncommented() -> str:
@@ -190,9 +190,9 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
     assert shown.command
     assert shown.env
     assert {collector.kind for collector in shown.collectors} == set(KINDS)
-    assert None not in dataclasses.astuple(shown.rates)
+    assert None not in structs.astuple(shown.rates)
     assert shown.budget
-    assert (config.fleet.currency, None in dataclasses.astuple(config.fleet.budget)) == ("EUR", False)
+    assert (config.fleet.currency, None in structs.astuple(config.fleet.budget)) == ("EUR", False)
     left_out = {
         "command": (),
         "env": (),
@@ -201,9 +201,9 @@ def test_the_settings_that_the_packaged_file_shows_are_defaults_or_examples() ->
         "rates": FREE,
         "guards": GUARDS_DEFAULT,
     }
-    assert dataclasses.replace(shown, **left_out, budget=UNBOUNDED) == plain
-    assert None not in dataclasses.astuple(shown.resources)
-    assert None not in dataclasses.astuple(config.listen)
+    assert structs.replace(shown, **left_out, budget=UNBOUNDED) == plain
+    assert None not in structs.astuple(shown.resources)
+    assert None not in structs.astuple(config.listen)
     assert config.watch == (WatchSpec("models", process="ollama"), WatchSpec("queue", unit="redis-server.service"))
     assert config.fleet.pools[RESEARCH] == load(ROOT / "config" / "agentd.yaml").fleet.pools[RESEARCH]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from agentd.config import Config, History, Listen, WatchSpec, default, parse
 from agentd.core.model import (
@@ -206,7 +206,7 @@ host: {starting_max: 3}
 """
     config = parse(text, "f.yaml")
     assert config.fleet.starting_max == 3
-    assert dataclasses.replace(config, fleet=default().fleet) == Config(
+    assert structs.replace(config, fleet=default().fleet) == Config(
         fleet=default().fleet,
         driver="process",
         listen=Listen("localhost:7", "unix:/run/c.sock", "[::1]:8000"),

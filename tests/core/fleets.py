@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck as Worry
 from hypothesis import settings
+from msgspec.structs import replace
 
-from agentd.core.model import CoreAgent, FleetConfig, HealthCheck, PoolConfig, PoolName, PortRange
+from agentd.core.model import CoreAgent, Decision, FleetConfig, HealthCheck, PoolConfig, PoolName, PortRange
 from agentd.core.rates import Budget, Rates
 
 # A story takes some ten milliseconds, and the core's tests shall take three seconds together.
@@ -45,7 +45,7 @@ FLEET = _fleet()
 
 
 def _with(name: PoolName, **changes: object) -> FleetConfig:
-    pool = replace(FLEET.pools[name], **changes)  # type: ignore[arg-type]
+    pool = replace(FLEET.pools[name], **changes)
     return replace(FLEET, pools={**FLEET.pools, name: pool})
 
 
@@ -72,6 +72,11 @@ def pool(name: str = "research", **changes: Any) -> PoolConfig:
 def research(**changes: Any) -> PoolConfig:
     """Seed A's research pool: one core agent on 9002, elastic ones from 9101."""
     return pool(core=(CoreAgent("researcher", 9002),), **changes)
+
+
+def told(decision: Decision) -> Decision:
+    """What is said of it, without what it was made from."""
+    return replace(decision, basis="", configuration="")
 
 
 def fleet(*pools: PoolConfig, **changes: Any) -> FleetConfig:

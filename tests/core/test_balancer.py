@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from fleets import STORIES, fleet, research
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.balancer import SHARE_MIN, SUCCESSORS_MAX, Endpoint, successors, weigh

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fleets import FLEET, RESEARCH
+from msgspec.structs import replace
 from world import WALL, World
 
 from agentd.core.messages import HostSampled, SetAutoscaling, SetTarget

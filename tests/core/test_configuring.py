@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from fleets import fleet, pool
+from msgspec.structs import replace
 from world import Agent, World
 
 from agentd.core.messages import (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from fleets import RESEARCH, fleet, pool, research
+from msgspec.structs import replace
 from world import WALL, World
 
 from agentd.core.controller import Controller

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from fleets import STORIES, fleet, pool, research
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from world import World
 
 from agentd.core import directory
@@ -94,7 +94,7 @@ def test_numbers_wait_until_they_are_asked_for_and_everything_else_does_not() ->
     assert known.take(fleet_of(busy), numbers=True) == {RESEARCH}
     assert reader.read(known).endpoints == (busy,)
     for news in ({"state": State.DRAINING}, {"late": True}, {"incarnation": Incarnation("b")}):
-        busy = replace(busy, **news)  # type: ignore[arg-type]
+        busy = replace(busy, **news)
         assert known.take(fleet_of(busy), numbers=False) == {RESEARCH}, news
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fleets import STORIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentd.core.division import Room, Want, divide, fits
 
@@ -70,7 +69,7 @@ def test_who_has_the_higher_priority_loses_nothing_to_others(wants: list[Want], 
 
 
 def sized(name: str, more: int, **changes: object) -> Want:
-    return replace(Want(name, more, memory_bytes=100, waiting=100.0), **changes)  # type: ignore[arg-type]
+    return replace(Want(name, more, memory_bytes=100, waiting=100.0), **changes)
 
 
 def test_all_of_it_where_all_fits() -> None:

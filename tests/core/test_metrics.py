@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from fleets import RESEARCH, STORIES, fleet, pool, research
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import HostSampled, Restart

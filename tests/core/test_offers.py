@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import Collected, Done, EventType, Propose, Refusal

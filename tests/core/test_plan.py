@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from demand import Demand
-from fleets import EXECUTION, FLEET, RESEARCH, fleet, research
+from fleets import EXECUTION, FLEET, RESEARCH, fleet, research, told
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import Check, CheckReply, HostSampled, Refusal, SetTarget
@@ -45,7 +45,7 @@ def test_a_plan_names_what_would_be_started_and_the_check_does_just_that() -> No
     ]
     reply = world.step(Check("alice"))
     assert isinstance(reply, CheckReply)
-    assert reply.decisions == tuple(plan.decision for plan in plans)
+    assert tuple(map(told, reply.decisions)) == tuple(plan.decision for plan in plans)
     assert {"execution-9202", "research-9101"} <= {instance.id for instance in world.view().instances}
 
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from chaos import MIB, Chaos
-from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH, STORIES
+from fleets import CONFIGS, EXECUTION, FLEET, RESEARCH, STORIES, told
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentd.core.messages import (
     Acknowledgement,
@@ -157,7 +157,7 @@ def _plan_and_check(world: Chaos, pool: PoolName | None) -> None:
         assert reply == plans
     else:
         assert isinstance(reply, CheckReply)
-        assert tuple(plan.decision for plan in plans) == reply.decisions
+        assert tuple(plan.decision for plan in plans) == tuple(map(told, reply.decisions))
 
 
 HAPPENINGS: dict[str, Callable[..., None]] = {

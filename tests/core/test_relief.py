@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from fleets import fleet, pool, research
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import EventType, HostSampled, SetAutoscaling, SetTarget

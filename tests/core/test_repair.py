@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from fleets import fleet, pool, research
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from dataclasses import replace
 
 import pytest
 from demand import HOST, Demand
 from fleets import FLEET, fleet, research
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.controller import Controller

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from chaos import Chaos
 from fleets import FLEET, STORIES
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_properties import HAPPENINGS
 
 from agentd.core.model import FleetConfig

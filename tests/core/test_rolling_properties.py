@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from chaos import Chaos
 from fleets import STORIES, fleet, pool
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentd.core.messages import Done, Event, Outcome, RollingRestart, SetTarget
 from agentd.core.model import CoreAgent, FleetConfig, HealthCheck, Incarnation, InstanceId, PoolName, PortRange, State

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ from agentd.core.trial import History, Mark, Sample, Trial
 IDENT = InstanceId("research-9101")
 # Learned anew within seconds, or made from the configuration.
 NOT_SAVED = {"usage", "core_name"}
-POOL_NOT_SAVED = {"config", "name", "instances", "removed", "last_decision", "quick"}
+POOL_NOT_SAVED = {"config", "instances", "removed", "last_decision", "quick"}
 MOVED = {
     "since",
     "created_at",
@@ -72,7 +71,8 @@ def unlike_default(kind: str, number: int) -> Any:
 
 
 def filled_instance() -> Instance:
-    values = {f.name: unlike_default(str(f.type), n) for n, f in enumerate(fields(Instance)) if f.name not in NOT_SAVED}
+    kinds = enumerate(Instance.__annotations__.items())
+    values = {name: unlike_default(kind, number) for number, (name, kind) in kinds if name not in NOT_SAVED}
     values |= {"id": IDENT, "port": 9101, "launched": False}
     return Instance(**values)
 
@@ -165,19 +165,19 @@ def loaded(saved: dict[str, str], shift: float = 0.0) -> Fleet:
 
 def test_every_field_of_an_instance_comes_back() -> None:
     before, after = filled_instance(), loaded(rows.snapshot(filled_fleet())).instances[IDENT]
-    for f in fields(Instance):
-        if f.name not in NOT_SAVED:
-            assert getattr(after, f.name) == getattr(before, f.name), f.name
-            assert type(getattr(after, f.name)) is type(getattr(before, f.name)), f.name
+    for name in Instance.__struct_fields__:
+        if name not in NOT_SAVED:
+            assert getattr(after, name) == getattr(before, name), name
+            assert type(getattr(after, name)) is type(getattr(before, name)), name
 
 
 def test_every_field_of_a_pool_comes_back() -> None:
     before, after = filled_fleet().pools[RESEARCH], loaded(rows.snapshot(filled_fleet())).pools[RESEARCH]
     fresh = Pool(config=research())
-    for f in fields(Pool):
-        if f.name not in POOL_NOT_SAVED:
-            assert getattr(before, f.name) != getattr(fresh, f.name), f"this test must fill {f.name}"
-            assert getattr(after, f.name) == getattr(before, f.name), f.name
+    for name in Pool.__struct_fields__:
+        if name not in POOL_NOT_SAVED:
+            assert getattr(before, name) != getattr(fresh, name), f"this test must fill {name}"
+            assert getattr(after, name) == getattr(before, name), name
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_every_field_of_the_fleet_itself_comes_back(name: str) -> None:
 
 def test_times_move_with_the_clock_and_nothing_else_does() -> None:
     before, after = filled_fleet(), loaded(rows.snapshot(filled_fleet()), shift=-5.0)
-    for f in fields(Instance):
-        if f.name not in NOT_SAVED:
-            old, new = getattr(before.instances[IDENT], f.name), getattr(after.instances[IDENT], f.name)
-            assert new == (old - 5.0 if f.name in MOVED else old), f.name
+    for name in Instance.__struct_fields__:
+        if name not in NOT_SAVED:
+            old, new = getattr(before.instances[IDENT], name), getattr(after.instances[IDENT], name)
+            assert new == (old - 5.0 if name in MOVED else old), name
     pool = after.pools[RESEARCH]
     assert (pool.last_up_at, pool.last_down_at, pool.backoff_until, pool.recheck_at) == (6.0, 7.0, 9.0, 14.0)
     assert pool.last_resume_at == 8.0

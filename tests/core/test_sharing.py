@@ -7,6 +7,7 @@ from typing import Any
 from fleets import STORIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.messages import HostSampled, Propose
@@ -95,7 +96,7 @@ def test_a_minimum_goes_first_as_soon_as_it_fits() -> None:
     fleet = made.controller._fleet
     pool = fleet.pools[PoolName("analysis")]
     pool.footprint_bytes = 300 * MIB
-    object.__setattr__(pool.config, "min", 1)
+    pool.config = replace(pool.config, min=1)
     assert granted(ask(made, research=3)) == {"analysis": 0, "execution": 0, "research": 2}
     made.step(HostSampled(HostSample(8, 1.0, 4096 * MIB, (350 + 512) * MIB, 10**12)))
     found = made.view()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from chaos import Chaos
 from fleets import EXECUTION, FLEET, RESEARCH, STORIES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_properties import HAPPENINGS
 from world import World
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from demand import HOST, Demand, effects
 from fleets import fleet, pool
+from msgspec.structs import replace
 from world import World
 
 from agentd.core.effects import Demand as By

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from agentd.demo.faults import Fault, faults, send
 from agentd.demo.fleet import Instance, Look

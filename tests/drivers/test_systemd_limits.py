@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from driver_worlds import FOREVER, ID, Reports, asynchronous, spec, until, watching
+from msgspec import structs
 from systemd_world import SystemdWorld
 
 from agentd.cgroups import NO_LIMIT, Mode
@@ -44,11 +43,11 @@ def python(script: str) -> tuple[str, ...]:
 def limited(
     resources: Resources, port: int = 9101, *, command: tuple[str, ...] = FOREVER, pool_max: int = 0
 ) -> InstanceSpec:
-    return dataclasses.replace(spec(port, command=command), resources=resources, pool_max=pool_max)
+    return structs.replace(spec(port, command=command), resources=resources, pool_max=pool_max)
 
 
 def of_pool(pool: PoolName, port: int, resources: Resources, pool_max: int) -> InstanceSpec:
-    return dataclasses.replace(limited(resources, port, pool_max=pool_max), id=instance_id(pool, port), pool=pool)
+    return structs.replace(limited(resources, port, pool_max=pool_max), id=instance_id(pool, port), pool=pool)
 
 
 @asynchronous

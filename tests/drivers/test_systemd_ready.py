@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from contextlib import suppress
 
 import pytest
 from driver_worlds import ID, asynchronous, until, watching
+from msgspec import structs
 from systemd_world import SystemdWorld, notifying
 
 from agentd.core.messages import InstanceExited, InstanceStarted
@@ -80,7 +80,7 @@ async def test_after_a_restart_in_place_its_word_is_waited_for(systemd_world: Sy
         assert not started.ready
         assert await are_ready(driver) == [False]
         await let_go(systemd_world)
-        assert await reports.first(InstanceStarted, 2) == dataclasses.replace(started, ready=True)
+        assert await reports.first(InstanceStarted, 2) == structs.replace(started, ready=True)
         assert [type(report) for report in reports] == [InstanceExited, InstanceStarted, InstanceStarted]
 
 
@@ -167,7 +167,7 @@ async def test_a_program_that_never_says_that_it_is_ready_gets_its_pool_s_start_
 ) -> None:
     driver = systemd_world.driver()
     async with watching(driver):
-        silent = dataclasses.replace(notifying("time.sleep(1000)", HealthCheck.NONE), start_timeout_s=0.5)
+        silent = structs.replace(notifying("time.sleep(1000)", HealthCheck.NONE), start_timeout_s=0.5)
         with pytest.raises(StartError, match=r"did not say READY=1 within 0\.5 s") as caught:
             await driver.start(silent)
         assert caught.value.cause is StartFailure.TIMEOUT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from driver_worlds import ID, POOL, spec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from agentd.core.model import MIB, ExitCause, ExitKind, Incarnation, InstanceId, Resources, StartFailure
 from agentd.drivers.systemd_bus import BusAway, BusError, SystemdBus, UnitRow, object_path, unit_at
@@ -84,13 +84,13 @@ def test_a_unit_that_is_not_loaded_is_gone() -> None:
     ],
 )
 def test_results_are_causes(changes: dict[str, object], expected: ExitCause) -> None:
-    assert dataclasses.replace(RUN, **changes).cause() == expected  # type: ignore[arg-type]
+    assert structs.replace(RUN, **changes).cause() == expected
 
 
 def test_only_a_SIGKILL_can_be_blamed_on_memory() -> None:
-    killed = dataclasses.replace(RUN, result="signal", exited=False, status=9)
+    killed = structs.replace(RUN, result="signal", exited=False, status=9)
     assert killed.cause(out_of_memory=True) == ExitCause(ExitKind.OOM, 9)
-    terminated = dataclasses.replace(killed, status=15)
+    terminated = structs.replace(killed, status=15)
     assert terminated.cause(out_of_memory=True) == ExitCause(ExitKind.SIGNAL, 15)
     assert RUN.cause(out_of_memory=True) == ExitCause(ExitKind.EXIT, 3)
 
@@ -112,7 +112,7 @@ def test_only_a_SIGKILL_can_be_blamed_on_memory() -> None:
 def test_failed_starts_say_why_and_where_to_look(
     changes: dict[str, object], job: str, failure: StartFailure, text: str
 ) -> None:
-    error = start_failed(ID, UNIT, "agent", dataclasses.replace(RUN, **changes), job)  # type: ignore[arg-type]
+    error = start_failed(ID, UNIT, "agent", structs.replace(RUN, **changes), job)
     assert error.cause is failure
     assert text in str(error)
     assert str(error).startswith(f"cannot start {ID}: ")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fleets import FLEET
+from msgspec.structs import replace
 from recorded import BOUNDS, VERSION, Recorded
 from world import World
 

@@ -6,7 +6,6 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import test_trigger_properties
 from fleets import FLEET, RESEARCH, STORIES
 from hypothesis import given
+from msgspec.structs import replace
 from recorded import BOUNDS, VERSION, Recorded
 from test_properties import HAPPENINGS, Happening, _smooth, _stories
 from world import WALL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import grpc
 import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from msgspec import structs
 from serving import EPOCH, FLEET, POOL, Serving, asynchronous, refused, serving
 
 from agentd.core.model import State
@@ -318,8 +318,8 @@ async def test_counts_have_a_bound(field: str, most: int, tmp_path: Path) -> Non
 
 @asynchronous
 async def test_the_sum_of_a_pool_may_be_more_than_one_agent_can_say(tmp_path: Path) -> None:
-    pool = dataclasses.replace(POOL, min=6, max=6)
-    async with serving(tmp_path, dataclasses.replace(FLEET, pools={pool.name: pool})) as agentd:
+    pool = structs.replace(POOL, min=6, max=6)
+    async with serving(tmp_path, structs.replace(FLEET, pools={pool.name: pool})) as agentd:
         for view in agentd.runtime.view().instances:
             await agentd.heartbeat(agentd.beat(view.id, seq=50, queue_length=10**9, in_flight=10**9))
         status = (await agentd.control.GetStatus(control_pb2.GetStatusRequest())).status

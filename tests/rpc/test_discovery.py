@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from msgspec import structs
 from serving import FLEET, POOL, Serving, asynchronous, refused, serving
 
 from agentd import discovery
@@ -65,8 +65,8 @@ async def resolve(agentd: Serving, pool: str = "research") -> pb.ResolveResponse
 
 @asynchronous
 async def test_a_pool_is_shown_with_all_that_a_client_needs(tmp_path: Path) -> None:
-    pool = dataclasses.replace(POOL, concurrency=4)
-    async with serving(tmp_path, dataclasses.replace(FLEET, pools={pool.name: pool})) as agentd:
+    pool = structs.replace(POOL, concurrency=4)
+    async with serving(tmp_path, structs.replace(FLEET, pools={pool.name: pool})) as agentd:
         beat = agentd.beat(
             "research-9101", seq=2, load=0.75, queue_length=2, in_flight=3, response_time_p50_s=0.5,
             response_time_p95_s=2.0,
@@ -101,8 +101,8 @@ async def test_both_sockets_answer_and_the_tools_know_the_service(tmp_path: Path
 
 @asynchronous
 async def test_an_unknown_pool_is_told_which_there_are(tmp_path: Path) -> None:
-    other = dataclasses.replace(POOL, name=PoolName("testing"), core=(), min=0, ports=PortRange(9501, 9550))
-    async with serving(tmp_path, dataclasses.replace(FLEET, pools={POOL.name: POOL, other.name: other})) as agentd:
+    other = structs.replace(POOL, name=PoolName("testing"), core=(), min=0, ports=PortRange(9501, 9550))
+    async with serving(tmp_path, structs.replace(FLEET, pools={POOL.name: POOL, other.name: other})) as agentd:
         told = await refused(resolve(agentd, "reserch"), StatusCode.NOT_FOUND, "UNKNOWN_POOL")
         assert told.text == "no pool 'reserch' (there are research, testing)"
         call = agentd.discovery.Watch(pb.WatchRequest(pool="reserch"))
@@ -159,10 +159,10 @@ async def test_numbers_wait_for_their_time_and_then_come_together(tmp_path: Path
 
 @asynchronous
 async def test_a_reader_of_one_pool_hears_nothing_of_the_others(tmp_path: Path) -> None:
-    other = dataclasses.replace(POOL, name=PoolName("testing"), core=(), min=1, ports=PortRange(9501, 9550))
+    other = structs.replace(POOL, name=PoolName("testing"), core=(), min=1, ports=PortRange(9501, 9550))
     pools = {POOL.name: POOL, other.name: other}
     async with (
-        serving(tmp_path, dataclasses.replace(FLEET, pools=pools)) as agentd,
+        serving(tmp_path, structs.replace(FLEET, pools=pools)) as agentd,
         watching(agentd, "testing") as reader,
         watching(agentd, "") as everything,
     ):

@@ -185,7 +185,6 @@ async def test_a_token_that_leads_nowhere_is_refused(
 @asynchronous
 async def test_a_watcher_that_does_not_keep_up_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "WATCHER_BACKLOG", 10)
-    monkeypatch.setattr(publisher._Watcher.__dataclass_fields__["queue"], "default_factory", lambda: asyncio.Queue(10))
     async with serving(tmp_path) as agentd:
         call = watch(agentd)
         await agentd.until(lambda: bool(agentd.runtime._publisher._watchers))

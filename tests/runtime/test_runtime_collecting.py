@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import math
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from life import FLEET, POOL, asynchronous, life
+from msgspec import structs
 
 from agentd.collecting.reading import Reader, ReadFailed
 from agentd.core.messages import Collected
@@ -73,8 +73,8 @@ def failing(error: Exception) -> Read:
 
 
 def fleet(*collectors: CollectorConfig) -> FleetConfig:
-    pool = dataclasses.replace(POOL, collectors=collectors)
-    return dataclasses.replace(FLEET, pools={pool.name: pool})
+    pool = structs.replace(POOL, collectors=collectors)
+    return structs.replace(FLEET, pools={pool.name: pool})
 
 
 def often(name: str, timeout_s: float = 10.0, every_s: float = 0.001) -> CollectorConfig:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from life import CORE, FLEET, HOST_SAMPLE, POOL, FakeCollector, asynchronous, ended, life
+from msgspec.structs import replace
 
 from agentd import runtime as module
 from agentd import runtime_measuring

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec import to_builtins
 from worlds import arrivals
 
 from agentd.core.rules import DemandTrigger, ExternalTrigger, ThresholdTrigger
@@ -96,7 +96,7 @@ def test_latency_needs_its_target() -> None:
 def test_each_policy_runs_and_the_same_seed_gives_the_same_bytes(name: str) -> None:
     options = Options(seed=3, beat_loss_ratio=0.1, beat_jitter_ratio=0.1, dispatch="random")
     found = simulate(name, TRACE, options)
-    assert json.dumps(asdict(found)) == json.dumps(asdict(simulate(name, TRACE, options)))
+    assert to_builtins(found) == to_builtins(simulate(name, TRACE, options))
     assert found.requests == len(TRACE)
     assert 0.0 <= found.late_share <= 1.0
     assert found.evaluations > 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from agentd.core.model import FleetConfig, InstanceId, PoolConfig, PoolName, PortRange, ThresholdTrigger
 from agentd.sim.measure import Result, result

@@ -8,10 +8,10 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from store_samples import decision, effect, open_store, record
 
 from agentd.core.messages import SCALING_EVENTS, EventType, Record

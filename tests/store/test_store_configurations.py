@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from store_samples import decision, open_store
 
 from agentd import store_configurations, store_schema

@@ -58,7 +58,7 @@ print(json.dumps({{
 """
 SAMPLE = """
 import json, pathlib, time
-from dataclasses import asdict
+from msgspec import to_builtins
 from agentd.cgroups import Cgroups
 from agentd.collectors import HostCollector
 from agentd.core.model import InstanceId
@@ -66,7 +66,7 @@ collector = HostCollector(pathlib.Path("/"), cgroups=Cgroups(), own_cgroup=False
 ids = {{InstanceId({instance!r}): 0}}
 collector.sample(ids)
 time.sleep(1.0)  # a mean needs a time to be a mean of
-print(json.dumps(asdict(collector.sample(ids))))
+print(json.dumps(to_builtins(collector.sample(ids))))
 """
 LOGS = """
 import asyncio

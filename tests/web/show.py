@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agentd.clock import SystemClock
 from agentd.web.app import create_app

@@ -13,8 +13,9 @@ A metric that fails does not stop a step up, but it stops every step down: less 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from agentd.sim.peers import hpa_behavior as behaving
 from agentd.sim.peers.hpa_behavior import Behavior, Bounds, Events, Recommendation, Recommendations, Why
@@ -36,8 +37,7 @@ INTERVAL_S = 15.0
 # --- metrics: what is asked for, and what was read (None: it could not be)
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceMetric:
+class ResourceMetric(Struct, frozen=True):
     """Of one container, or (None) of all containers of a pod."""
 
     target_pct: int
@@ -53,8 +53,7 @@ class ResourceMetric:
         return resource_count(scene, self.usages or (), self.target_pct, self.resource, self.container)
 
 
-@dataclass(frozen=True, slots=True)
-class PodsMetric:
+class PodsMetric(Struct, frozen=True):
     """A number of each pod, pod name to sample."""
 
     target_m: int
@@ -73,8 +72,7 @@ class Source(Enum):
     EXTERNAL = "External"
 
 
-@dataclass(frozen=True, slots=True)
-class TotalMetric:
+class TotalMetric(Struct, frozen=True):
     """A number of the whole fleet, from one object or from outside. `average`: the target is for each replica."""
 
     source: Source
@@ -91,8 +89,7 @@ class TotalMetric:
         return rule(scene, self.values_m or (), self.target_m)
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownMetric:
+class UnknownMetric(Struct, frozen=True):
     """A metric of a type that nobody knows."""
 
     @property
@@ -103,8 +100,7 @@ class UnknownMetric:
 Metric = ResourceMetric | PodsMetric | TotalMetric | UnknownMetric
 
 
-@dataclass(frozen=True, slots=True)
-class Combined:
+class Combined(Struct, frozen=True):
     """`replicas` is None when the fleet is held; `failure` is then why. `counts`: of the metrics that gave one."""
 
     replicas: int | None
@@ -152,15 +148,13 @@ class Fault(Enum):
     SELECTOR = "selector"
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     kind: str
     status: bool
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """`behavior` None: the rule without one, by which a step up ends at `growth` times the size."""
 
     bounds: Bounds
@@ -170,8 +164,7 @@ class Settings:
     failed_blocks_down: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What one look came to. `desired` is the size after it; `rescaled`: it was changed."""
 
     desired: int
@@ -180,8 +173,7 @@ class Look:
     counts: tuple[tuple[Metric, Count], ...] = ()
 
 
-@dataclass(slots=True)
-class Controller:
+class Controller(Struct):
     """What a controller remembers of one fleet: without recommendations it has never looked."""
 
     settings: Settings

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 DOWN_WINDOW_S = 300.0
 GROWTH = 2  # without a behavior, a step up ends at this times the size
@@ -44,8 +46,7 @@ class Why(Enum):
     DOWN_LIMIT = "ScaleDownLimit"
 
 
-@dataclass(frozen=True, slots=True)
-class RatePolicy:
+class RatePolicy(Struct, frozen=True):
     """So many pods or percent within `period_s`."""
 
     unit: Unit
@@ -53,8 +54,7 @@ class RatePolicy:
     period_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The rules of one direction. `window_s` None: the controller's own (300 s on the way down)."""
 
     window_s: float | None
@@ -70,26 +70,22 @@ DEFAULT_UP = Rules(0.0, Select.MAX, (RatePolicy(Unit.PODS, 4, 15.0), RatePolicy(
 DEFAULT_DOWN = Rules(None, Select.MAX, (RatePolicy(Unit.PERCENT, 100, 15.0),))
 
 
-@dataclass(frozen=True, slots=True)
-class Behavior:
+class Behavior(Struct, frozen=True):
     up: Rules = DEFAULT_UP
     down: Rules = DEFAULT_DOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     min: int
     max: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Struct, frozen=True):
     at: float
     replicas: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleEvent:
+class ScaleEvent(Struct, frozen=True):
     """The size changed by `change`, always positive: up and down have a history each."""
 
     at: float
@@ -97,8 +93,7 @@ class ScaleEvent:
     outdated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(Struct, frozen=True):
     up: tuple[ScaleEvent, ...] = ()
     down: tuple[ScaleEvent, ...] = ()
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from agentd.sim.peers.hpa_pods import CPU, Groups, Pod, Readiness, Sample, group_pods, running_and_ready
 
@@ -38,8 +39,7 @@ class MetricError(Exception):
         self.trouble = trouble
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
+class Tolerance(Struct, frozen=True):
     """How far the ratio may be from 1 before anything happens, downwards and upwards; the edges are inside."""
 
     down: float = 0.1
@@ -53,8 +53,7 @@ DEFAULT_TOLERANCE = Tolerance()
 DEFAULT_READINESS = Readiness()
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     """`usage` is in percent of the requests for a resource, in thousandths else, as it was before any filling in.
     `average_m` is what a pod uses in the mean (0 where the metric has no such number).
     """
@@ -64,8 +63,7 @@ class Count:
     average_m: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """What all metrics are counted against. `current` is the size asked for, `status` the size that there is."""
 
     current: int
@@ -76,8 +74,7 @@ class Scene:
     readiness: Readiness = DEFAULT_READINESS
 
 
-@dataclass(frozen=True, slots=True)
-class PodUsage:
+class PodUsage(Struct, frozen=True):
     """What the containers of the pod `name` used, by container, in the mean of the `window_s` before `at`."""
 
     name: str

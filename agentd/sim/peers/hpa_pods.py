@@ -10,8 +10,9 @@ missing. Only CPU looks at readiness: a starting program burns CPU that says not
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 CPU = "cpu"
 
@@ -23,8 +24,7 @@ class Phase(Enum):
     FAILED = "Failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(Struct, frozen=True):
     """`ready` is None without a readiness condition, `started_at` None before the start; `ready_changed_at` is when
     readiness last changed. `requests_m`: container name to what it asks for, None where it does not say.
     """
@@ -38,8 +38,7 @@ class Pod:
     requests_m: tuple[tuple[str, int | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One pod's number, averaged over the `window_s` before `at`."""
 
     value_m: int
@@ -47,16 +46,14 @@ class Sample:
     window_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Struct, frozen=True):
     """How long a young pod's CPU is looked at with suspicion. The defaults are the controller manager's."""
 
     cpu_initialization_s: float = 300.0
     initial_readiness_delay_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+class Groups(Struct, frozen=True):
     """Names of pods in the order they were given; `ready_count` pods are in none of the three."""
 
     ready_count: int

@@ -12,15 +12,15 @@ pkg/reconciler/autoscaling/kpa/scaler.go. It looks every 2 seconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agentd.sim.peers.kpa_windows import TimeWindowMax
 
 TICK_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """What a revision asks for. `target_value` is what one pod should carry (the container's target times the
     utilisation), `total_value` what it can carry. `target_burst_capacity` -1 is without limit, 0 none.
     """
@@ -37,16 +37,14 @@ class Spec:
     activation_scale: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """The metric in the mean of the stable and of the panic window."""
 
     stable: float
     panic: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What one tick came to; an invalid one changes nothing."""
 
     desired: int
@@ -108,8 +106,7 @@ def _excess(spec: Spec, ready: int, panic_mean: float) -> int:
     return math.floor(ready * spec.total_value - spec.target_burst_capacity - panic_mean)
 
 
-@dataclass(slots=True)
-class ZeroHold:
+class ZeroHold(Struct):
     """The last pod stays until the fleet has been active for a stable window, and then for the grace (30 s), or for the
     retention where that is longer.
     """

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import IntEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 INTERVAL_S = 10.0
 WINDOW_S = 60.0
@@ -33,8 +35,7 @@ class Direction(IntEnum):
     RECOMMENDATION = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """`count` is 0 for `none`. `original` is the count before it was capped, None when it was not; `recorded` the count
     of a dry run, whose submitted count is -1. `history` holds the reasons before `reason`, oldest first.
     """
@@ -169,8 +170,7 @@ def preempt(one: Action, other: Action) -> Action:
     return max((one, other), key=lambda action: (action.direction, action.count))
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
+class Vote(Struct, frozen=True):
     """What the check of a policy wants; None: it abstains."""
 
     check: str
@@ -226,8 +226,7 @@ class Phase(IntEnum):
     COOLDOWN = 3
 
 
-@dataclass(slots=True)
-class Machine:
+class Machine(Struct):
     """When a policy may act: after its cooldown. A count that somebody else has changed starts one, too."""
 
     cooldown_s: float = COOLDOWN_S

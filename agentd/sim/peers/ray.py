@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 EPSILON_S = 1e-6  # a delay that is reached but for the rounding of the clock is reached
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """The defaults are those of an AutoscalingConfig."""
 
     min_replicas: int = 1
@@ -71,8 +71,7 @@ def in_gangs(replicas: int, gang_size: int) -> int:
     return -(-replicas // gang_size) * gang_size
 
 
-@dataclass(slots=True)
-class Delay:
+class Delay(Struct):
     """How long a wish has kept its direction."""
 
     _up: bool = False
@@ -99,8 +98,7 @@ class Delay:
         return desired
 
 
-@dataclass(slots=True)
-class Policy:
+class Policy(Struct):
     """One deployment's state."""
 
     config: Config

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class PeerView:
+
+class PeerView(Struct, frozen=True):
     """A pool at one moment.
 
     `current` is the size that counts, ready and starting agents; those that drain are in none of the three.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from agentd.sim.peers.policies import NAMES, Hpa, HpaInFlight, Kpa, Nomad, Ray, make
 from agentd.sim.peers.view import Peer, PeerView
