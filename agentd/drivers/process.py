@@ -57,6 +57,12 @@ DUPLICATE_GRACE_S = 120.0
 REPORTS_MAX = 4096
 """Reports that nobody has read yet. A restart in place waits until its report has room."""
 
+STARTS_IN_TURN_MAX = 8
+"""Starts that follow each other before the loop does anything else; each blocks it for about a millisecond.
+
+What comes of them is then stored and told together.
+"""
+
 RETRY_S = 1.0
 """How long a host that is out of descriptors or memory is left alone."""
 
@@ -98,7 +104,7 @@ class ProcessDriver:
         self._sweeper = Sweeper(ProcessTable(state_id, self._births.owner))
         self._entries: dict[InstanceId, Entry] = {}
         self._looked = False  # at the host, at least once
-        self._one_at_a_time = asyncio.Lock()
+        self._starts_in_turn = 0
         self._reports: asyncio.Queue[DriverEvent | BaseException | None] = asyncio.Queue(REPORTS_MAX)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: dict[Incarnation, Entry] = {}  # leftovers and duplicates on their way out
@@ -185,7 +191,7 @@ class ProcessDriver:
     async def _launch(self, entry: Entry, spec: InstanceSpec) -> None:
         """Start a new incarnation; `entry.lock` is held.
 
-        Spawns take turns with everything else on the loop, each blocking it for about a millisecond.
+        Starts take turns with everything else on the loop.
 
         Raises:
             StartError: there is no new process.
@@ -195,28 +201,38 @@ class ProcessDriver:
         except OSError as error:
             text = f"cannot start {spec.id}: cannot end what is left of its earlier run: {error}"
             raise StartError(StartFailure.SPAWN_FAILED, text) from error
-        async with self._one_at_a_time:
+        await self._turn()
+        try:
+            holder = self._port_probe(spec.port)
+        except OSError as error:
+            text = f"cannot start {spec.id}: cannot probe port {spec.port}: {error}"
+            raise StartError(StartFailure.SPAWN_FAILED, text) from error
+        if holder is not None:
+            text = f"cannot start {spec.id}: port {spec.port} is held by {holder}"
+            raise StartError(StartFailure.PORT_TAKEN, text)
+        spawned = self._spawner.spawn(spec)
+        try:
+            stat = read_stat(spawned.pid)
+            pidfd = os.pidfd_open(spawned.pid)
+        except OSError as error:
+            os.killpg(spawned.pid, signal.SIGKILL)
+            os.waitpid(spawned.pid, 0)
+            text = f"cannot start {spec.id}: cannot watch its process: {error}"
+            raise StartError(StartFailure.SPAWN_FAILED, text) from error
+        assert stat is not None, "a child stays in /proc until it is reaped, and only its pidfd does that"
+        self._births.note(Owner(spec.id, spawned.incarnation), spawned.pid, stat.start_ticks)
+        self._follow(entry, Remains(spawned.incarnation, spawned.pid, stat.start_ticks), pidfd, ran_s=0.0)
+
+    async def _turn(self) -> None:
+        """Wait where starts have held the loop long enough for now."""
+        while self._starts_in_turn >= STARTS_IN_TURN_MAX:
             await asyncio.sleep(0)
-            try:
-                holder = self._port_probe(spec.port)
-            except OSError as error:
-                text = f"cannot start {spec.id}: cannot probe port {spec.port}: {error}"
-                raise StartError(StartFailure.SPAWN_FAILED, text) from error
-            if holder is not None:
-                text = f"cannot start {spec.id}: port {spec.port} is held by {holder}"
-                raise StartError(StartFailure.PORT_TAKEN, text)
-            spawned = self._spawner.spawn(spec)
-            try:
-                stat = read_stat(spawned.pid)
-                pidfd = os.pidfd_open(spawned.pid)
-            except OSError as error:
-                os.killpg(spawned.pid, signal.SIGKILL)
-                os.waitpid(spawned.pid, 0)
-                text = f"cannot start {spec.id}: cannot watch its process: {error}"
-                raise StartError(StartFailure.SPAWN_FAILED, text) from error
-            assert stat is not None, "a child stays in /proc until it is reaped, and only its pidfd does that"
-            self._births.note(Owner(spec.id, spawned.incarnation), spawned.pid, stat.start_ticks)
-            self._follow(entry, Remains(spawned.incarnation, spawned.pid, stat.start_ticks), pidfd, ran_s=0.0)
+        if not self._starts_in_turn:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._starts_in_turn += 1
+
+    def _next_turn(self) -> None:
+        self._starts_in_turn = 0
 
     def _follow(self, entry: Entry, remains: Remains, pidfd: int, *, ran_s: float) -> None:
         loop = asyncio.get_running_loop()

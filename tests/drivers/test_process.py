@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import socket
@@ -18,7 +19,7 @@ from driver_worlds import ID, ProcessWorld, asynchronous, gone, shell, spec, sta
 from agentd import logfiles, ports
 from agentd.core.messages import InstanceStarted
 from agentd.core.model import StartFailure
-from agentd.drivers.process import ProcessDriver
+from agentd.drivers.process import STARTS_IN_TURN_MAX, ProcessDriver
 from agentd.drivers.process_spawn import inheritable
 from agentd.errors import StartError
 
@@ -62,6 +63,51 @@ async def test_an_agent_leads_a_session_and_a_group_of_its_own(process_world: Pr
     async with watching(driver):
         observed = await driver.start(spec())
         assert os.getsid(observed.pid) == os.getpgid(observed.pid) == observed.pid
+
+
+@asynchronous
+async def test_an_agent_begins_with_the_signals_as_any_program_does(process_world: ProcessWorld) -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, which a child would inherit; and a child begins with nothing blocked."""
+    driver = process_world.driver()
+    async with watching(driver):
+        observed = await driver.start(spec(command=("sleep", "infinity")))
+        status = Path(f"/proc/{observed.pid}/status").read_text()
+        masks = {name: int(mask, 16) for name, mask in re.findall(r"^(Sig\w+):\t(\w+)$", status, re.MULTILINE)}
+    assert not masks["SigIgn"] & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+    assert masks["SigBlk"] == 0
+
+
+def test_agents_have_their_log_also_where_agentd_has_no_standard_input(tmp_path: Path) -> None:
+    """The log's own descriptor is then 0, where the agent's standard input goes."""
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from agentd.core.model import HealthCheck, InstanceId, InstanceSpec, PoolName, RestartPolicy
+        from agentd.drivers.process_spawn import Spawner
+
+        command = ("sh", "-c", "readlink /proc/$$/fd/0; echo err >&2")
+        name, pool = InstanceId("a-1"), PoolName("a")
+        spec = InstanceSpec(name, pool, 1, None, command, (), 1, HealthCheck.NONE, RestartPolicy())
+        os.close(0)
+        Spawner("state", "unix:/nowhere", Path(sys.argv[1]), (), None, {"PATH": os.defpath}).spawn(spec)
+        os.wait()
+    """
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+    assert (tmp_path / "a-1.log").read_text() == "/dev/null\nerr\n"
+
+
+@asynchronous
+async def test_starts_leave_the_loop_to_others_after_a_few(process_world: ProcessWorld) -> None:
+    driver = process_world.driver()
+    async with watching(driver):
+        count = 3 * STARTS_IN_TURN_MAX
+        starts = [asyncio.create_task(driver.start(spec(9101 + number))) for number in range(count)]
+        together, done = 0, 0
+        while done < count:
+            await asyncio.sleep(0)
+            before, done = done, sum(start.done() for start in starts)
+            together = max(together, done - before)
+        assert together == STARTS_IN_TURN_MAX
 
 
 @asynchronous
