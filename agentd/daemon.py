@@ -33,7 +33,7 @@ from agentd.core.model import Resources, Running
 from agentd.discovery import Discovery
 from agentd.drivers import Driver
 from agentd.drivers.process import ProcessDriver
-from agentd.drivers.process_limits import raise_fd_limit
+from agentd.drivers.process_limits import settle_descriptors
 from agentd.errors import AgentdError, ConfigError, Problem, Refused, StateDirError
 from agentd.logfiles import LogFiles
 from agentd.logfiles_journal import JournalLogs
@@ -177,7 +177,7 @@ class Daemon:
     # -- building -------------------------------------------------------------------------------
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> None:
-        self._fd_soft_limit = raise_fd_limit()  # every agent that is connected takes some, whoever runs it
+        self._fd_soft_limit = settle_descriptors()  # every agent that is connected takes some, whoever runs it
         runtime_dir = address.runtime_dir_default(os.environ, os.geteuid(), self._state_dir)
         for directory in (self._state_dir, runtime_dir):
             statedir.prepare(directory)

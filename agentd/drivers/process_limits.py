@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from contextlib import suppress
 
 from agentd.drivers import Capacity
 
@@ -29,6 +30,18 @@ def raise_fd_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft
+
+
+def settle_descriptors() -> int:
+    """`raise_fd_limit`, and let agents inherit none of what agentd was handed.
+
+    They outlive it, and would hold a lock or a pipe of whoever started it for as long.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one that listed them
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+    return raise_fd_limit()
 
 
 def with_fd_limit(soft: int | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -26,6 +27,22 @@ def test_agentd_may_open_more_files_and_its_agents_may_not(fleet: Fleet) -> None
     agent = fleet.ready(core)[core]["pid"]
     assert fd_limits(daemon.pid) == (hard, hard)
     assert fd_limits(agent) == (300, hard)
+
+
+def test_agents_hold_nothing_that_agentd_was_handed(fleet: Fleet) -> None:
+    """A lock that somebody's script took before it started agentd would otherwise be theirs for as long as they run."""
+    handed = fleet.root / "handed"
+    fleet.configure({"research": fleet.core(command=["sleep", "infinity"], health="none")})
+    fleet.prefix = ("sh", "-c", 'exec 7>"$0" && exec "$@"', str(handed))
+    daemon = fleet.start()
+    (agent,) = fleet.ready(f"research-{fleet.ports[1]}").values()
+    assert str(handed) in held(daemon.pid)
+    assert str(handed) not in held(agent["pid"])
+
+
+def held(pid: int) -> set[str]:
+    """The files that a process has open."""
+    return {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def test_an_agent_gets_what_is_promised_and_no_descriptor_of_agentd(fleet: Fleet) -> None:
