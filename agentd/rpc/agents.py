@@ -9,17 +9,16 @@ likes. That is asked first: a stranger learns nothing of an instance, not even w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from agentd import log, units
 from agentd.core.messages import Beat, BeatReply, Refusal
 from agentd.core.model import InstanceId
-from agentd.rpc import convert, identity
+from agentd.rpc import convert, identity, reading
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import Peer, PeerOf
 from agentd.rpc.sessions import Session, Sessions, Unacceptable, checked
@@ -30,7 +29,6 @@ SERVICE: str = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 # A warning of who reports others is repeated after so long.
 STRANGER_TOLD_AGAIN_S = 60.0
 _log = log.get("agents")
-M = TypeVar("M", bound=Message)
 _Context = aio.ServicerContext[agent_pb2.HeartbeatRequest, bytes]
 _SessionContext = aio.ServicerContext[agent_pb2.SessionRequest, bytes]
 
@@ -58,10 +56,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         """
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Heartbeat": grpc.unary_unary_rpc_method_handler(
-                self.Heartbeat, request_deserializer=_reader(agent_pb2.HeartbeatRequest)
+                self.Heartbeat, request_deserializer=reading.reader(agent_pb2.HeartbeatRequest)
             ),
             "Session": grpc.stream_stream_rpc_method_handler(
-                self.Session, request_deserializer=_reader(agent_pb2.SessionRequest)
+                self.Session, request_deserializer=reading.reader(agent_pb2.SessionRequest)
             ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -128,15 +126,3 @@ def _malformed(beat: Beat) -> Refusal | None:
     except convert.Invalid as error:
         return Refusal("INVALID_HEARTBEAT", str(error), "INVALID_ARGUMENT")
     return None
-
-
-def _reader(kind: type[M]) -> Callable[[bytes], M | None]:
-    parse = kind.FromString
-
-    def read(message: bytes) -> M | None:
-        try:
-            return parse(message)
-        except DecodeError:
-            return None
-
-    return read

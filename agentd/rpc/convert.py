@@ -177,8 +177,9 @@ def _labels(message: agent_pb2.Heartbeat) -> dict[str, str]:
         raise Invalid("labels", f"{len(message.labels)} pairs; at most {LABELS_MAX}")
     labels = dict(message.labels)
     for key, value in labels.items():
-        if len(key.encode()) > LABEL_BYTES_MAX or len(value.encode()) > LABEL_BYTES_MAX:
-            raise Invalid("labels", f"{key[:20]!r} is longer than {LABEL_BYTES_MAX} bytes")
+        for what, text in ((f"the name {key[:20] + '...'!r}", key), (f"the value of {key!r}", value)):
+            if len(text.encode()) > LABEL_BYTES_MAX:
+                raise Invalid("labels", f"{what} is longer than {LABEL_BYTES_MAX} bytes")
     return labels
 
 

@@ -16,11 +16,11 @@ from grpc import aio
 from agentd.core.directory import Change
 from agentd.discovery import Discovery
 from agentd.errors import Refused
-from agentd.rpc import convert
+from agentd.rpc import convert, reading
 from agentd.rpc.errors import abort
 from agentd.v1 import discovery_pb2 as pb
 
-SERVICE: str = pb.DESCRIPTOR.services_by_name["DiscoveryService"].full_name
+_SERVICE = pb.DESCRIPTOR.services_by_name["DiscoveryService"]
 _Context = aio.ServicerContext[Any, Any]
 
 
@@ -34,15 +34,7 @@ class DiscoveryService:
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The service as a server takes it. Unlike the generated one, its stream is of bytes."""
-        resolve = grpc.unary_unary_rpc_method_handler(
-            self.Resolve,
-            request_deserializer=pb.ResolveRequest.FromString,
-            response_serializer=pb.ResolveResponse.SerializeToString,
-        )
-        watch = grpc.unary_stream_rpc_method_handler(
-            self.Watch, request_deserializer=pb.WatchRequest.FromString, response_serializer=bytes
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Resolve": resolve, "Watch": watch})
+        return reading.handler(_SERVICE, self, writer=bytes)
 
     async def Resolve(self, request: pb.ResolveRequest, context: _Context) -> pb.ResolveResponse:
         try:

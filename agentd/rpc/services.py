@@ -10,11 +10,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from agentd.rpc import reading
 from agentd.rpc.agents import AgentService
 from agentd.rpc.control import ControlService
 from agentd.rpc.discovery import DiscoveryService
 from agentd.rpc.server import Servers
-from agentd.v1 import control_pb2, control_pb2_grpc, discovery_pb2
+from agentd.v1 import control_pb2, discovery_pb2
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -31,7 +32,8 @@ class Services:
     async def serve(self, servers: Servers) -> None:
         """Add them to the servers, and start those."""
         servers.agents.add_generic_rpc_handlers((self._agents.handler(),))
-        control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, servers.control)
+        service = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
+        servers.control.add_generic_rpc_handlers((reading.handler(service, self._control),))
         for server in (servers.agents, servers.control):
             server.add_generic_rpc_handlers((self._discovery.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, servers.control)

@@ -19,6 +19,7 @@ from agentd.core.model import InstanceId
 from agentd.rpc import convert
 from agentd.rpc.errors import abort
 from agentd.rpc.identity import Peer
+from agentd.rpc.reading import unreadable
 from agentd.v1 import agent_pb2
 
 # A relay may speak for all agents of a node.
@@ -50,7 +51,7 @@ def checked(request: agent_pb2.HeartbeatRequest | agent_pb2.SessionRequest | Non
         Unacceptable: nothing of it is taken.
     """
     if request is None:
-        raise Unacceptable("INVALID_MESSAGE", f"the bytes received are no agentd.v1.{kind}")
+        raise Unacceptable("INVALID_MESSAGE", unreadable(kind))
     try:
         return convert.beats(request)
     except convert.Invalid as error:

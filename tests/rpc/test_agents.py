@@ -168,6 +168,17 @@ async def test_every_field_out_of_range_is_refused_by_name_and_changes_nothing(t
             await leaves_no_trace(agentd, call)
 
 
+@asynchronous
+async def test_of_a_label_that_is_too_long_the_part_that_is_so_is_named(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agentd:
+        for labels, part in (
+            ({"model": "x" * 129}, "the value of 'model'"),
+            ({"x" * 129: "y"}, f"the name '{'x' * 20}...'"),
+        ):
+            told = await refused(agentd.heartbeat(agentd.beat(labels=labels)), INVALID, "INVALID_HEARTBEAT")
+            assert told.text == f"heartbeats[0].labels: {part} is longer than 128 bytes"
+
+
 @pytest.mark.parametrize("beside", [0, 1], ids=["alone", "beside a good one"])
 @asynchronous
 async def test_a_malformed_id_is_told_from_an_unknown_one(beside: int, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2
@@ -30,28 +31,32 @@ _double = st.floats() | st.floats(0.0, 1.0)
 _text = st.text(max_size=200)
 _ids = st.sampled_from(["research-9101", "research-9102", "research-9002", "research-9150", ""]) | _text
 _refs = st.builds(common_pb2.InstanceRef, id=_ids, incarnation=st.just("present") | _text)
-_heartbeats = st.builds(
-    agent_pb2.Heartbeat,
-    instance=st.none() | _refs,
-    seq=_uint64,
-    load=st.none() | _double,
-    queue_length=st.none() | _uint32,
-    in_flight=st.none() | _uint32,
-    tasks_completed=st.none() | _uint64,
-    response_time_p50_s=st.none() | _double,
-    response_time_p95_s=st.none() | _double,
-    labels=st.dictionaries(_text, _text, max_size=18),
-    acks=st.lists(
-        st.builds(
-            agent_pb2.Acknowledgement,
-            id=_uint64,
-            stage=st.integers(-1, 5),
-            text=st.text(max_size=210),
-            done_follows=st.booleans(),
-        ),
-        max_size=40,
-    ),
-    endpoint=st.none() | st.builds(common_pb2.Endpoint, node=_text, port=_uint32),
+_ACKS = st.builds(
+    agent_pb2.Acknowledgement,
+    id=_uint64,
+    stage=st.integers(-1, 5),
+    text=st.text(max_size=210),
+    done_follows=st.booleans(),
+)
+_WILD: dict[str, st.SearchStrategy[Any]] = {
+    "instance": st.none() | _refs,
+    "seq": _uint64,
+    "load": st.none() | _double,
+    "queue_length": st.none() | _uint32,
+    "in_flight": st.none() | _uint32,
+    "tasks_completed": st.none() | _uint64,
+    "response_time_p50_s": st.none() | _double,
+    "response_time_p95_s": st.none() | _double,
+    "labels": st.dictionaries(_text, _text, max_size=18),
+    "acks": st.lists(_ACKS, max_size=40),
+    "endpoint": st.none() | st.builds(common_pb2.Endpoint, node=_text, port=_uint32),
+}
+_heartbeats = st.builds(agent_pb2.Heartbeat, **_WILD)
+# Every check has a message for itself: where all is wild, some other field refuses nearly every one.
+_NUMBERS = ("load", "response_time_p50_s", "response_time_p95_s")
+_ODD = (math.nan, math.inf, -math.inf, -1e-300, -0.0, 1.0, 1.0 + 1e-15, 1e300)
+_one_wild = st.sampled_from(sorted(_WILD.keys() - {"instance", "seq"})).flatmap(
+    lambda name: st.tuples(st.just(name), _WILD[name])
 )
 _requests = st.builds(agent_pb2.HeartbeatRequest, heartbeats=st.lists(_heartbeats, max_size=3))
 
@@ -63,6 +68,7 @@ class Fuzzed:
         self.runner = asyncio.Runner()
         self._context = serving(directory)
         self.agentd: Serving = self.runner.run(self._context.__aenter__())
+        self.seq = 1  # of the heartbeat that made it ready
 
     def send(self, message: bytes) -> aio.AioRpcError | bytes:
         async def call() -> aio.AioRpcError | bytes:
@@ -74,6 +80,17 @@ class Fuzzed:
             return answer
 
         return self.runner.run(call())
+
+    def send_good(self, **wild: Any) -> None:
+        """A heartbeat that is good but for `wild`: it is taken, or refused by the name of that."""
+        (field,) = wild
+        self.seq += 1
+        beat = self.agentd.beat("research-9002", **{"seq": self.seq, **wild})
+        answer = self.send(agent_pb2.HeartbeatRequest(heartbeats=[beat]).SerializeToString())
+        if isinstance(answer, aio.AioRpcError):
+            assert answer.code() is StatusCode.INVALID_ARGUMENT, answer
+            assert told(answer).metadata["field"].startswith(f"heartbeats[0].{field}")
+        self.check()
 
     def close(self) -> None:
         self.runner.run(self._context.__aexit__(None, None, None))
@@ -94,6 +111,14 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     made = Fuzzed(tmp_path_factory.mktemp("fuzz"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    """One whose numbers nobody else has moved on, so that every heartbeat is a new one."""
+    made = Fuzzed(tmp_path_factory.mktemp("known"))
     yield made
     made.close()
 
@@ -121,6 +146,18 @@ def test_any_values_get_a_status_of_our_own(fuzzed: Fuzzed, request: agent_pb2.H
         replies = agent_pb2.HeartbeatResponse.FromString(answer).replies
         assert len(replies) == len(request.heartbeats)
     fuzzed.check()
+
+
+@pytest.mark.parametrize("value", _ODD, ids=str)
+@pytest.mark.parametrize("field", _NUMBERS)
+def test_an_odd_number_in_a_good_heartbeat_is_taken_or_refused_by_name(known: Fuzzed, field: str, value: float) -> None:
+    known.send_good(**{field: value})
+
+
+@EXAMPLES
+@given(wild=_one_wild)
+def test_one_wild_field_in_a_good_heartbeat_is_taken_or_refused_by_name(known: Fuzzed, wild: tuple[str, Any]) -> None:
+    known.send_good(**dict([wild]))
 
 
 @EXAMPLES
