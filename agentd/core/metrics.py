@@ -17,6 +17,8 @@ from agentd.core.state import Fleet, Instance, Pool
 # A learned footprint rises at once and falls by this share of the difference with each host sample.
 FOOTPRINT_DECAY_RATIO = 0.02
 FOOTPRINT_QUANTILE = 0.9
+# A load that was measured, not reported, counts for so long at least: the host is read every 5 s.
+MEASURED_S = 15.0
 # How fast an agent works is counted over at least so long: it may report every second.
 RATE_S = 5.0
 # Every evaluation asks each instance for it, and in Python 3.11 to name a member of an enum is a call.
@@ -63,6 +65,7 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
     completed, counted = pool.completed_gone, pool.completed_gone > 0
     loads: list[float] = []
     fresh_since = now - fleet.config.heartbeat_timeout_s
+    measured_since = min(fresh_since, now - MEASURED_S)
     for instance in pool.instances.values():
         state, begun, queued = instance.state, instance.in_flight, instance.queue_length
         if state is _READY:
@@ -70,7 +73,8 @@ def totals(fleet: Fleet, pool: Pool, now: float) -> Totals:
                 unhealthy += 1
             else:
                 ready += 1
-            if instance.load is not None and instance.beat_at > fresh_since and not instance.replaced_by:
+            since = fresh_since if instance.seq else measured_since
+            if instance.load is not None and instance.beat_at > since and not instance.replaced_by:
                 loads.append(instance.load)
             queue_length += queued or 0
             in_flight += begun or 0
@@ -168,8 +172,8 @@ def quantile(values: Sequence[float], q: float) -> float:
 def learn_usage(fleet: Fleet, sample: HostSample, now: float) -> None:
     """Take over what every instance uses, and learn what one more instance of each pool will need.
 
-    The load of an instance that sends no heartbeats is the CPU it uses, as a share of what it may use: its pool's
-    `cpu_quota`, or one core.
+    The load of an instance that need not send heartbeats, and sends none or none any more, is the CPU it uses, as a
+    share of what it may use: its pool's `cpu_quota`, or one core.
 
     The memory of a pool's footprint is a high quantile over its ready instances: it rises at once and falls
     slowly. Until the first ready instance was measured it is seed A's 100 MiB.
@@ -180,7 +184,12 @@ def learn_usage(fleet: Fleet, sample: HostSample, now: float) -> None:
             continue
         instance.usage = usage
         config = fleet.pools[instance.pool].config
-        if config.health is not HealthCheck.HEARTBEAT and instance.seq == 0:
+        if config.health is HealthCheck.HEARTBEAT:
+            continue
+        if instance.seq > 0 and instance.beat_at <= now - fleet.config.heartbeat_timeout_s:
+            instance.seq, instance.turned_at = 0, 0.0
+            instance.queue_length = instance.in_flight = None
+        if instance.seq == 0:
             instance.load = min(1.0, usage.cpu_cores / (config.resources.cpu_quota_ratio or 1.0))
             instance.beat_at = now
     for pool in fleet.pools.values():

@@ -123,7 +123,9 @@ def _listen(fleet: Fleet, instance: Instance, now: float) -> bool:
         return False
     if instance.missed == 0:
         silence_s = now - instance.heard_at
-        fleet.tell(EventType.LATE, f"no heartbeat for {silence_s:.1f} s", instance)
+        beats = fleet.pools[instance.pool].config.health is HealthCheck.HEARTBEAT
+        missing = "heartbeat" if beats else "good answer to its health check"
+        fleet.tell(EventType.LATE, f"no {missing} for {silence_s:.1f} s", instance)
     instance.missed = missed
     fleet.touch(instance)
     return True

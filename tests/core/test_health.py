@@ -146,6 +146,8 @@ def test_a_probed_pool_is_ready_with_the_first_probe_and_late_without(kind: Heal
     assert not told(world, EventType.LATE)
     world.run_until(59.0)
     assert told(world, EventType.LATE) == [59.0]
+    (late,) = [record for _, record in world.records if record.type is EventType.LATE]
+    assert late.reason == "no good answer to its health check for 30.0 s", "it sends no heartbeats"
 
 
 def test_a_probe_of_an_earlier_process_says_nothing() -> None:

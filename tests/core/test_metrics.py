@@ -135,6 +135,39 @@ def test_the_load_of_agents_that_send_no_heartbeats_is_the_cpu_they_use(quota: f
     assert seen(world).load == pytest.approx(load)
 
 
+def test_a_measured_load_counts_until_it_is_measured_again_however_short_the_heartbeat_timeout() -> None:
+    """The host is read every 5 s: in between the pool would have no load, and a check would hold."""
+    world = World(fleet(research(health=HealthCheck.NONE), heartbeat_timeout_s=1.0))
+    world.slow.add("research-9002")  # it never beats
+    world.boot()
+    world.step(HostSampled(replace(HOST, instances={InstanceId("research-9002"): Usage(100 * MIB, 0.3)})))
+    world.run_until(5.0)
+    assert seen(world).load == 0.3
+    world.run_until(20.0)
+    assert seen(world).load is None, "nobody has measured it for long"
+
+
+def test_an_agent_that_no_longer_says_its_load_has_that_of_its_cpu_again() -> None:
+    """Nobody misses the heartbeats of such a pool, so its load would stay unknown for good."""
+    world = World(fleet(research(health=HealthCheck.NONE)))
+    world.boot()
+    world.agents[InstanceId("research-9002")].load = 0.6
+    world.work("research-9002", 1, 2)
+    world.run_until(20.0)
+    used = HostSampled(replace(HOST, instances={InstanceId("research-9002"): Usage(100 * MIB, 0.3)}))
+    world.step(used)
+    assert (seen(world).load, seen(world).queue_length) == (0.6, 2)
+    world.agents[InstanceId("research-9002")].silent = True
+    world.run_until(150.0)
+    for at in (150.0, 152.0):
+        world.run_until(at)
+        world.step(used)
+        assert (seen(world).load, seen(world).queue_length) == (0.3, 0)
+    world.agents[InstanceId("research-9002")].silent = False
+    world.run_until(170.0)
+    assert seen(world).load == 0.6
+
+
 def test_what_an_agent_says_of_itself_counts_more_than_its_cpu() -> None:
     world = booted()
     before = seen(world).load
