@@ -1,7 +1,7 @@
 """The configuration: YAML text in, frozen values out, or every problem at once with file, line and column.
 
-`load` reads a file and its drop-ins (`layers`), `parse` a text, `default` is what holds without either. `scaled` and
-`describe_changes` are for the demo and for a reload. Every key's default and bounds are next to the code that reads it:
+`load` reads a file and its drop-ins (`layers`), `parse` a text, `default` is what holds without either. `plain`,
+`scaled` and `describe_changes` are for the demo and a reload. Every key's default and bounds are next to its reader:
 `pools` (a pool), `settings` (host, addresses, history), this module (the sections and the rules that all pools share).
 
 A file may be shared with other programs: top-level sections that are not ours are left alone, with one warning,
@@ -55,6 +55,7 @@ __all__ = [
     "describe_changes",
     "load",
     "parse",
+    "plain",
     "scaled",
     "written",
 ]
@@ -142,7 +143,10 @@ def _parse(nodes: Sequence[yaml.Node | None], name: str, path: str | None) -> Co
     node = nodes[0] or yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
     for over in nodes[1:]:
         node = node if over is None else layers.merged(node, over, problems)
-    config = Value("", node, problems).attempt(None, partial(_read_config, path))
+    whole = Value("", node, problems)
+    config = whole.attempt(None, partial(_read_config, path))
+    if problems.count:  # of what is given twice the first was read; what is wrong in the other one is told as well
+        whole.attempt(None, partial(_read_config, path, last=True))
     problems.raise_errors()
     assert config is not None, "a configuration without problems was not read"
     return replace(config, warnings=problems.warnings())
@@ -155,17 +159,34 @@ def written(path: Path, *place: str, without: Path | None = None) -> tuple[str, 
         ConfigError: one of the files cannot be read.
     """
     problems = Problems(str(path), _HOMES)
-    files = [file for file in (path, *layers.dropins(path)) if file != without]
-    node: yaml.Node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
-    for file in files:
-        over = compose(_read(file), str(file))
-        node = node if over is None else layers.merged(node, over, problems)
+    node = _together(path, problems, without)
     for key in place:
         found = entries(node, problems).get(key)
         if found is None:
             return ()
         node = found[1]
     return tuple(entries(node, problems))
+
+
+def plain(path: Path) -> dict[str, object]:
+    """What the file `path` and its drop-ins say together, where that is agentd's: mappings, lists and scalars.
+
+    Raises:
+        ConfigError: one of the files cannot be read.
+    """
+    problems = Problems(str(path), _HOMES)
+    ours = (*TOP_KEYS, *RULE_KEYS)
+    found = {key: one for key, one in entries(_together(path, problems), problems).items() if key in ours}
+    node = yaml.MappingNode("tag:yaml.org,2002:map", list(found.values()), _START, _START)
+    return dict(yaml.constructor.SafeConstructor().construct_document(node))
+
+
+def _together(path: Path, problems: Problems, without: Path | None = None) -> yaml.Node:
+    node: yaml.Node = yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+    for file in (path, *layers.dropins(path)):
+        if file != without and (over := compose(_read(file), str(file))) is not None:
+            node = layers.merged(node, over, problems)
+    return node
 
 
 def default() -> Config:
@@ -207,7 +228,8 @@ def _whose(path: Path) -> str:
         return ""
 
 
-def _read_config(path: str | None, value: Value) -> Config:
+def _read_config(path: str | None, value: Value, *, last: bool = False) -> Config:
+    """`last`: of sections and keys that are given twice the other one is read."""
     if not value.is_mapping and not value.is_null:
         raise Value("the configuration", value.node, value.problems).must("a mapping of sections")
     root = value.section(None)
@@ -215,9 +237,9 @@ def _read_config(path: str | None, value: Value) -> Config:
     host = root.subsection("host", HOST_KEYS)
     costs = root.subsection("costs", COSTS_KEYS)
     multi_agent = root.subsection("multi_agent", MULTI_AGENT_KEYS)
-    autoscaling = _only("autoscaling", [root, multi_agent]).subsection("autoscaling", AUTOSCALING_KEYS)
-    ranges = _only("port_ranges", [root, multi_agent, autoscaling]).subsection("port_ranges", None)
-    rules = _rules(root, autoscaling)
+    autoscaling = _only("autoscaling", [root, multi_agent], last).subsection("autoscaling", AUTOSCALING_KEYS)
+    ranges = _only("port_ranges", [root, multi_agent, autoscaling], last).subsection("port_ranges", None)
+    rules = _rules(root, autoscaling, last)
     shared = _read_shared(rules)
     check_shared(shared, value.node)
     pools = root.get("pools")
@@ -284,22 +306,23 @@ def _count(low: int, high: int, round_to: Callable[[float], int]) -> Callable[[V
     return lambda value: round_to(reader(value))
 
 
-def _only(key: str, sections: list[Section]) -> Section:
-    """The one of `sections` that has `key`; the first where none has."""
+def _only(key: str, sections: list[Section], last: bool) -> Section:
+    """The one of `sections` that has `key`, the first or the last of several; the first where none has."""
     having = [section for section in sections if key in section]
     for section in having[1:]:
         _twice(section, having[0], key)
-    return having[0] if having else sections[0]
+    return having[-1 if last else 0] if having else sections[0]
 
 
-def _rules(root: Section, autoscaling: Section) -> Section:
-    """The rules of `autoscaling` together with those that stand at the top level."""
+def _rules(root: Section, autoscaling: Section, last: bool) -> Section:
+    """The rules of `autoscaling` with those that stand at the top level alone; `last`: the other way round."""
     rules = Section(autoscaling.name, root.problems)
     for key in RULE_KEYS:
         if key in autoscaling and key in root:
             _twice(autoscaling, root, key)
         if key in autoscaling or key in root:
-            rules.adopt(autoscaling if key in autoscaling else root, key)
+            first, second = (root, autoscaling) if last else (autoscaling, root)
+            rules.adopt(first if key in first else second, key)
     return rules
 
 

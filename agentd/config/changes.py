@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from msgspec.structs import asdict, fields, replace
 
 from agentd.config.model import Config
+from agentd.core.cron import Window
 from agentd.core.model import HealthCheck, HostReserve, PoolConfig
 from agentd.core.rates import Budget, Rates
 from agentd.core.rules import (
@@ -28,6 +29,7 @@ from agentd.core.rules import (
 GRACE_SEC_MIN = 5.0
 _UNSHOWN = (".env.", ".collectors.")
 _NEEDS_RESTART = ("driver", "listen", "state_dir", "history")
+_SIZE_UNITS = ("", "K", "M", "G", "T")  # powers of 1024
 
 
 def scaled(config: Config, speed: float) -> Config:
@@ -148,7 +150,7 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
     yield "history.decisions_max", _shown(history.decisions_max)
     yield "history.metrics_days", _shown(history.metrics_days)
     yield "history.record", history.record
-    yield "history.record_max", _shown(history.record_bytes_max)
+    yield "history.record_max", _size(history.record_bytes_max)
     yield "history.record_days", _shown(history.record_days)
     yield "operators", ", ".join(config.operators) or "none"
     for watch in config.watch:
@@ -156,9 +158,9 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _reserve_settings(reserve: HostReserve) -> Iterator[tuple[str, str]]:
-    yield "host.reserve.memory", _shown(reserve.memory_bytes)
+    yield "host.reserve.memory", _size(reserve.memory_bytes)
     yield "host.reserve.memory_ratio", _shown(reserve.memory_ratio)
-    yield "host.reserve.disk", _shown(reserve.disk_bytes)
+    yield "host.reserve.disk", _size(reserve.disk_bytes)
     yield "host.reserve.cpu_ratio", _shown(reserve.cpu_ratio, "off")
     yield "host.reserve.memory_pressure_percent", _shown(reserve.memory_pressure_percent_max, "off")
     yield "host.reserve.io_pressure_percent", _shown(reserve.io_pressure_percent_max, "off")
@@ -201,8 +203,8 @@ def _pool_settings(pool: PoolConfig) -> Iterator[tuple[str, str]]:
     yield f"{at}.restart.jitter_ratio", _shown(restart.jitter_ratio)
     yield f"{at}.restart.healthy_sec", _shown(restart.healthy_s)
     yield f"{at}.restart.attempts_max", _shown(restart.attempts_max)
-    yield f"{at}.resources.memory_max", _shown(resources.memory_max_bytes)
-    yield f"{at}.resources.memory_high", _shown(resources.memory_high_bytes)
+    yield f"{at}.resources.memory_max", _size(resources.memory_max_bytes)
+    yield f"{at}.resources.memory_high", _size(resources.memory_high_bytes)
     yield f"{at}.resources.cpu_weight", _shown(resources.cpu_weight)
     yield f"{at}.resources.cpu_quota", _shown(resources.cpu_quota_ratio)
     yield f"{at}.resources.tasks_max", _shown(resources.tasks_max)
@@ -248,5 +250,17 @@ def _shown(value: object, absent: str = "none") -> str:
             return "true" if value else "false"
         case float():
             return f"{value:.12g}"
+        case Window():
+            return f"{value.name} {value.text}"
+        case tuple():
+            return f"[{', '.join(map(_shown, value))}]"
         case _:
             return str(value)
+
+
+def _size(count: int | None) -> str:
+    """Bytes in the largest unit that shows all of them: `2G`, `1536M`, `1000`."""
+    if not count:
+        return _shown(count)
+    power = max(n for n in range(len(_SIZE_UNITS)) if count % (1 << 10 * n) == 0)
+    return f"{count >> 10 * power}{_SIZE_UNITS[power]}"

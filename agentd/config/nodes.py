@@ -22,6 +22,10 @@ from agentd.errors import ConfigError, Problem
 T = TypeVar("T")
 
 _TAG = "tag:yaml.org,2002:"
+# What YAML itself calls values. Another tag, `!secret` for example, asks some program to put something in its place.
+_TAGS = frozenset(
+    _TAG + name for name in ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
+)
 _SHOWN_MAX = 60
 _ON = ("true", "yes", "on")
 _OFF = ("false", "no", "off")
@@ -162,6 +166,7 @@ class Value(Struct, frozen=True):
         """What `reader` makes of it, or `default` with the problem noted."""
         before = self.problems.count
         try:
+            self.refuse_tag()
             return reader(self)
         except Rejected as rejected:
             self.problems.error(rejected.node, rejected.text)
@@ -170,13 +175,25 @@ class Value(Struct, frozen=True):
             if self.problems.count > before:
                 self.problems.fail(self.node)
 
+    def refuse_tag(self) -> None:
+        """
+        Raises:
+            Rejected: the value is not what is written, but what some other program makes of it.
+        """
+        if self.node.tag not in _TAGS:
+            tag = shown_word(self.node.tag.replace(_TAG, "!!"))
+            raise self.bad(f"has the tag {tag}, which agentd does not follow: write the value itself")
+
     def items(self, what: str) -> tuple[Value, ...]:
         """The elements of a list."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.must(what)
-        return tuple(
+        found = tuple(
             Value(f"{self.name}[{index}]", node, self.problems) for index, node in enumerate(self.node.value, start=1)
         )
+        for one in found:
+            one.refuse_tag()
+        return found
 
     def section(self, known: Collection[str] | None, what: str = "a mapping") -> Section:
         """The mapping it is; empty where nothing is written. `known` None: any key is fine."""

@@ -261,6 +261,7 @@ def _read_ports(
         at = section.key_node("ports")
         where = line_in(there.node, at)
         section.problems.error(at, f"{here.name} is given twice: also as {there.name} on {where}")
+        there.attempt(fallback, port_range)  # for its own mistakes
     given = here if here is not None else there
     if given is None:
         return fallback, None

@@ -121,6 +121,27 @@ def test_changes_of_guards_are_told_one_by_one() -> None:
     ]
 
 
+def test_triggers_are_told_in_words() -> None:
+    windows = 'windows: [{name: office, start: "0 8 * * 1-5", duration_sec: 36000, min: 4}]'
+    old = parse("pools: {research: {triggers: [{type: external, sources: [a, b]}]}}", "f.yaml")
+    new = parse(f"pools: {{research: {{triggers: [{{type: schedule, {windows}}}]}}}}", "f.yaml")
+    assert describe_changes(old, new) == [
+        "pools.research.policy: external -> schedule",
+        "pools.research.triggers: external sources=[a, b]"
+        " -> schedule windows=[office from 0 8 * * 1-5 for 36000 s, UTC: min 4]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(2 << 30, "2G"), (3 << 29, "1536M"), (1 << 42, "4T"), (5 << 10, "5K"), (1025, "1025"), (0, "0")]
+)
+def test_sizes_are_told_as_a_file_would_have_them(size: int, shown: str) -> None:
+    old = default()
+    reserve = structs.replace(old.fleet.reserve, memory_bytes=size)
+    new = structs.replace(old, fleet=structs.replace(old.fleet, reserve=reserve))
+    assert [line.rpartition(" -> ")[2] for line in describe_changes(old, new)] == [shown]
+
+
 CHANGED_POOL = PoolConfig(
     name=RESEARCH,
     notify=True,

@@ -87,6 +87,13 @@ MISTAKES = [
         "port_ranges: {research: [9101, 9110]}\npools: {research: {ports: [9101, 9110]}}",
         "2:20: pools.research.ports is given twice: also as port_ranges.research on line 1",
     ),
+    # what another program would put in the place of a value
+    (
+        "pools: {research: {env: {KEY: !secret key}}}",
+        "1:31: pools.research.env.KEY has the tag !secret, which agentd does not follow: write the value itself",
+    ),
+    ("pools: {research: {command: [serve, !env PORT]}}", "1:37: pools.research.command[2] has the tag !env, which"),
+    ("multi_agent: !include other.yaml", "1:14: multi_agent has the tag !include, which agentd does not follow"),
     # types and ranges
     ("multi_agent: 3", "1:14: multi_agent must be a mapping, not 3"),
     ("multi_agent: {enabled: 1}", "1:24: multi_agent.enabled must be true or false, not 1"),
@@ -316,3 +323,21 @@ def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
             load(path)
         with pytest.raises(ConfigError, match=r":1:1: cannot read the file: is a directory"):
             written(path, "pools")
+
+
+def test_both_places_of_what_is_given_twice_are_checked() -> None:
+    text = """\
+multi_agent:
+  autoscaling: {check_interval_sec: -5, enabeld: true, port_ranges: {research: [3, 2]}}
+autoscaling: {unhealthy_threshold: 0}
+unhealthy_threshold: no
+pools: {research: {ports: [9101, 9110]}}
+"""
+    assert [line.partition(" ")[0] for line in problems(text)] == [
+        *("2:37:", "2:41:", "2:81:", "3:1:", "3:36:", "4:1:", "4:22:", "5:20:"),
+    ]
+
+
+def test_tags_in_the_sections_of_other_programs_are_theirs() -> None:
+    assert parse("llm: {key: !secret key}", "f.yaml").warnings == ("f.yaml:1:1: ignored, not agentd's: llm",)
+    assert parse("pools: {research: {max: !!int 3, env: {A: !!str 5}}}", "f.yaml").warnings == ()
