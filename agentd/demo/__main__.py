@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from agentd.demo import options, settings
 from agentd.demo.child import Agentd, InUseError
 from agentd.demo.fleet import Api
+from agentd.demo.report import minutes, unwritable
 from agentd.demo.show import Show
 from agentd.errors import ConfigError
 from agentd.traces import TraceError, read_trace, window
@@ -20,11 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.trace is not None and not given.trace.exists():
         print(f"--trace {given.trace}: no such file", file=sys.stderr)
         return 2
+    # Told now: at the end, perhaps hours later, there would be nothing left to tell it of.
+    if given.report is not None and (why := unwritable(given.report)):
+        print(f"--report {given.report}: {why}", file=sys.stderr)
+        return 2
     try:
         requests = read_trace(given.trace_file, given.service_s)
         arrivals = window(requests, start_s=given.from_s, length_s=given.for_s, speed=given.speed)
         if not arrivals:
-            raise TraceError(f"cannot replay {given.trace_file}: it has no request in the given time")
+            last = f"; the last one is at {minutes(requests[-1].offset_s)}" if requests else ""
+            raise TraceError(f"cannot replay {given.trace_file}: it has no request in the given time{last}")
         text = settings.effective(
             given.config,
             speed=given.speed,

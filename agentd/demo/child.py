@@ -15,6 +15,7 @@ import signal
 import sys
 from collections import deque
 from pathlib import Path
+from typing import BinaryIO
 
 from agentd.statedir import LOCK
 
@@ -37,6 +38,7 @@ class Agentd:
         self.log_file = state_dir / "demo.log"
         self._text = text
         self._log_start = 0
+        self._lock: BinaryIO | None = None  # held until agentd has ended: from before it holds its own
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -52,16 +54,35 @@ class Agentd:
         """Make the state directory and write the configuration.
 
         Raises:
-            InUseError: an agentd runs in it; its configuration stays as it is.
-            OSError: a file cannot be written.
+            InUseError: an agentd runs in it, or is about to; its configuration stays as it is.
+            OSError: a file, which it names, cannot be written.
         """
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if holder := _lock_holder(self.state_dir / LOCK):
-            raise InUseError(
-                f"agentd, process {holder}, already runs in {self.state_dir}; end it first (Ctrl-C where it was "
-                "started), or give this one another --state-dir, --http and the ports in a --config of its own"
-            )
-        self.config_file.write_text(self._text, encoding="utf-8")
+            raise self._in_use(f"agentd, process {holder},")
+        self._take_lock(self.state_dir / "demo.lock")
+        new = self.config_file.with_suffix(".new")
+        try:
+            new.write_text(self._text, encoding="utf-8")
+            new.replace(self.config_file)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.config_file)) from error
+
+    def _take_lock(self, path: Path) -> None:
+        lock = path.open("a+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise self._in_use("another demo") from None
+        self._lock = lock
+
+    def _in_use(self, who: str) -> InUseError:
+        return InUseError(
+            f"{who} already runs in {self.state_dir}; end it first (Ctrl-C where it was "
+            "started), or give this one another --state-dir, --http and the ports in a --config of its own"
+        )
 
     async def start(self) -> None:
         """Start agentd; its output is appended to `log_file`."""
@@ -83,7 +104,10 @@ class Agentd:
     async def wait(self) -> int:
         """Wait for its end; the exit status, negative for a signal."""
         assert self._process is not None, "agentd was not started"
-        return await self._process.wait()
+        status = await self._process.wait()
+        if self._lock is not None:
+            self._lock.close()
+        return status
 
     def interrupt(self) -> None:
         """Ask it to drain and stop all its agents and to end; a second time: to hurry."""

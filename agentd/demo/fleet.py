@@ -1,5 +1,5 @@
 """What the demo sees of agentd: its HTTP API, as any other program could use it. It only reads, but
-for one thing: autoscaling that was switched off in an earlier run is switched on."""
+for one thing: autoscaling that was switched off in an earlier run, or held, is switched on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Instance(Struct, frozen=True):
 class Look(Struct, frozen=True):
     """One look at the fleet: the instances of one pool. `load` 0 where agentd has no sample.
 
-    `switched_off_by`: who switched autoscaling off; empty where it is on, or off by the configuration.
+    `switched_off_by`: who switched autoscaling off; empty where it is on, or off by the configuration. `held`: what a
+    person has asked for that keeps it from scaling this pool, and who; empty: nothing.
     """
 
     instances: tuple[Instance, ...]
@@ -44,6 +45,7 @@ class Look(Struct, frozen=True):
     load: float
     enabled: bool = True
     switched_off_by: str = ""
+    held: str = ""
 
     def in_state(self, *states: str) -> tuple[Instance, ...]:
         return tuple(instance for instance in self.instances if instance.state in states)
@@ -92,6 +94,7 @@ class Api:
                 float(facts["load"] or 0.0),
                 enabled=bool(status["enabled"]),
                 switched_off_by="" if mode["enabled"] else str(mode["owner"] or ""),
+                held=_held(facts) if mode["enabled"] else "",
             )
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise Silent(f"GET /status has another shape than expected: {error!r}") from error
@@ -143,6 +146,12 @@ class Api:
             return await request(self.port, method, path, timeout_s=TIMEOUT_S)
         except (NotTaken, Broken) as error:
             raise Silent(f"{method} {path}: {error}") from error
+
+
+def _held(pool: dict[str, Any]) -> str:
+    if target := pool.get("target"):
+        return f"a target of {target['count']}, set by {target['owner']}"
+    return f"a pause, by {pauses[0]['owner']}" if (pauses := pool.get("pauses")) else ""
 
 
 def _instance(each: dict[str, Any]) -> Instance:

@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", dest="from_s", type=_time, default=0.0, metavar="TIME", help="begin here in the trace: 90, 30m, 2h")
     add("--for", dest="for_s", type=_time, default=math.inf, metavar="TIME", help="replay this much of the trace")
     add(
-        "--service", "--service-s", dest="service_s", type=_positive, metavar="S",
-        help="mean service time for a trace that has only counts",
+        "--service", "--service-s", dest="service_s", type=_length, metavar="TIME",
+        help="mean service time for a trace that has only counts: 1.5, 20s",
     )  # fmt: skip
     add("--pool", default="research", metavar="NAME", help="the pool that gets the requests (default: research)")
     add("--concurrency", type=_count, metavar="N", help="tasks an agent of the pool works on at a time")
@@ -114,16 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--http", metavar="HOST:PORT", help="address of the dashboard (default: 127.0.0.1:8766)")
     add("--no-hang", action="store_true", help="kill no agent and make none hang")
-    add("--seconds", type=_positive, default=math.inf, metavar="N", help="end after N seconds")
+    add("--seconds", type=_length, default=math.inf, metavar="N", help="end after N seconds")
     add("--report", type=Path, metavar="FILE", help="write the summary to FILE as JSON")
     return parser
 
 
 # argparse shows the text of its own error alone; of a ValueError it shows the function's name.
-
-
-def _positive(text: str) -> float:
-    return _number(text, 0.0, math.inf, "expected a number above 0")
 
 
 def _speed(text: str) -> float:
@@ -159,3 +155,10 @@ def _time(text: str) -> float:
         return duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _length(text: str) -> float:
+    value = _time(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a time above 0")
+    return value

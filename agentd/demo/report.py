@@ -7,9 +7,11 @@ of 2 s.
 from __future__ import annotations
 
 import math
+import os
 import random
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 
 from msgspec import Struct, field
 
@@ -140,6 +142,15 @@ class Summary(Struct, frozen=True):
             *_chart(self.timeline.samples, SPARK if unicode else SPARK_ASCII),
             *_table(self.timeline.samples),
         ]
+
+
+def unwritable(path: Path) -> str:
+    """Why no report can be written to `path`; empty where it can."""
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "it cannot be written"
 
 
 def minutes(seconds: float) -> str:

@@ -38,7 +38,7 @@ def effective(
     names = [str(name) for name in loaded.fleet.pools]
     if pool not in names:
         raise OptionError(f"cannot send load to pool {pool!r}: {base} has {', '.join(names)}")
-    data: YamlMap = yaml.safe_load(base.read_text(encoding="utf-8")) or {}
+    data = config.plain(base)
     if speed != 1:
         faster = config.scaled(loaded, speed).fleet
         rules = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from agentd.demo import faults
 from agentd.demo.child import Agentd
-from agentd.demo.fleet import Api, Instance, Look, Silent
+from agentd.demo.fleet import Api, Event, Instance, Look, Silent
 from agentd.demo.load import Agent, LoadGenerator, Send, post_task
 from agentd.demo.opening import Opening, port_is_busy, shown_log
 from agentd.demo.options import Options
@@ -40,7 +40,7 @@ HURRY_S = 30.0
 TOLD = frozenset(
     (
         *("scale_up", "scale_down", "replace", "ready", "exit", "restart", "late", "recovered", "crash_loop"),
-        *("start_failed", "port_conflict", "stop_forced", "vanished", "target", "autoscaling", "config"),
+        *("start_failed", "port_conflict", "stop_forced", "vanished", "target", "autoscaling", "config", "store"),
     )
 )
 COUNTED = ("scale_up", "scale_down", "replace", "restart", "exit", "crash_loop", "start_failed", "port_conflict")
@@ -129,14 +129,16 @@ class Show:
 
     async def _enable_autoscaling(self) -> None:
         """A demo without scaling shows nothing: undo what somebody switched in an earlier run."""
-        if not (owner := self._look.switched_off_by):
+        owner, held = self._look.switched_off_by, self._look.held
+        if not owner and not held:
             return
+        state = f"off, by {owner}" if owner else f"held by {held}"
         try:
             await self._api.enable_autoscaling()
         except Silent as error:
-            self._say(f"autoscaling is off, by {owner} in an earlier run, and stays off: {error}")
+            self._say(f"autoscaling is {state} in an earlier run, and stays so: {error}")
         else:
-            self._say(f"autoscaling was off, by {owner} in an earlier run: the demo has switched it on")
+            self._say(f"autoscaling was {state} in an earlier run: the demo has switched it on")
 
     def _tell_failure(self, exited: asyncio.Task[int]) -> int:
         if self._stop.is_set() and exited.result() == 0:
@@ -226,7 +228,7 @@ class Show:
                     self._last_event = event.id
                     if event.type in COUNTED:
                         self._events[event.type] += 1
-                    if event.type in TOLD:
+                    if event.type in TOLD or _is_lasting_hold(event):
                         self._tell(f"{event.type.replace('_', ' '):14} {event.instance:16} {event.reason}")
             except Silent as error:
                 if self._agentd.running:
@@ -273,10 +275,10 @@ class Show:
             tally, look = self._tally, self._look
             trace_time = self._options.from_s + self._elapsed * self._options.speed
             at = f"trace {minutes(trace_time)}  " if self._options.trace is not None else ""
-            starting = len(look.in_state("pending", "starting", "backoff"))
+            ready, starting = len(look.in_state("ready")), len(look.in_state("pending", "starting", "backoff"))
             self._tell(
                 f"{at}{tally.sent} sent, {tally.answered} answered, {self._load.in_flight} under way, "
-                f"{self._waiting} waiting; {len(look.in_state('ready'))} agents ready"
+                f"{self._waiting} waiting; {ready} agent{'s' if ready != 1 else ''} ready"
                 f"{f', {starting} starting' if starting else ''}, load {look.load:.2f}"
             )
 
@@ -348,6 +350,11 @@ class Show:
             os.dup2(nowhere, sys.stdout.fileno())  # also for what Python itself writes at its end
             os.close(nowhere)
             self._stop.set()
+
+
+def _is_lasting_hold(event: Event) -> bool:
+    """Whether it tells why the pool does not change, other than for a moment: a full host, its maximum."""
+    return event.type == "hold" and "cooldown" not in event.reason
 
 
 def _shown(path: Path) -> str:

@@ -128,15 +128,25 @@ def _parser() -> argparse.ArgumentParser:
         "--service-s", type=_positive, default=1.0, help="seconds a task takes that names none (default: 1)"
     )
     parser.add_argument("--speed", type=_positive, default=1.0, help="divide all service times by this (default: 1)")
-    parser.add_argument("--queue-max", type=int, default=256, help="tasks that may wait (default: 256)")
+    parser.add_argument("--queue-max", type=_count, default=256, help="tasks that may wait (default: 256)")
     parser.add_argument("--journal", metavar="FILE", help="append a line of JSON to FILE for each step of each task")
     return parser
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdecimal() else -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
     return value
 
 

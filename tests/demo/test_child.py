@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from pathlib import Path
@@ -62,3 +63,29 @@ def test_why_it_did_not_start_is_in_its_last_lines(tmp_path: Path) -> None:
         assert any("demo-config.yaml:1:" in line for line in lines), lines
 
     asyncio.run(program())
+
+
+def test_a_second_demo_leaves_the_configuration_of_one_that_is_about_to_start(tmp_path: Path) -> None:
+    first = Agentd("driver: process\n", tmp_path)
+    first.prepare()
+    with pytest.raises(InUseError, match=f"another demo already runs in {tmp_path}; end it first"):
+        Agentd("other", tmp_path).prepare()
+    assert first.config_file.read_text() == "driver: process\n"
+
+
+def test_what_cannot_be_written_is_named_and_the_old_configuration_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agentd = Agentd("new", tmp_path)
+    agentd.config_file.write_text("old")
+
+    def full(path: Path, _text: str, **_options: str) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        agentd.prepare()
+    assert caught.value.filename == str(agentd.config_file)
+    assert agentd.config_file.read_text() == "old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["demo-config.yaml", "demo.lock"]

@@ -67,6 +67,23 @@ def test_autoscaling_that_the_configuration_has_off_was_switched_off_by_nobody(
     assert asyncio.run(answers(monkeypatch, status=status).look("research")).switched_off_by == expected
 
 
+@pytest.mark.parametrize(
+    ("enabled", "pool", "expected"),
+    [
+        (True, {"target": None, "pauses": []}, ""),
+        (True, {"target": {"count": 5, "owner": "ada"}, "pauses": []}, "a target of 5, set by ada"),
+        (True, {"target": None, "pauses": [{"owner": "ada"}]}, "a pause, by ada"),
+        (False, {"target": {"count": 5, "owner": "ada"}, "pauses": []}, ""),
+    ],
+)
+def test_what_a_person_has_asked_for_holds_a_pool_that_scales(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool, pool: dict[str, Any], expected: str
+) -> None:
+    facts = {"name": "research", "concurrency": 2, "load": None, **pool}
+    status = {**STATUS, "autoscaling": {"enabled": enabled, "owner": None}, "pools": [facts]}
+    assert asyncio.run(answers(monkeypatch, status=status).look("research")).held == expected
+
+
 def test_a_refused_change_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(answers(monkeypatch, **{"autoscaler/enable": {"enabled": True}}).enable_autoscaling())
     with pytest.raises(Silent, match="answered with 403"):

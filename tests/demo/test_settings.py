@@ -89,6 +89,16 @@ def test_a_pool_that_is_not_there_is_named() -> None:
         effective(pool="reserch")
 
 
+def test_drop_ins_of_the_file_are_in_it_and_sections_of_other_programs_are_not(tmp_path: Path) -> None:
+    base = tmp_path / "f.yaml"
+    base.write_text("llm: {key: !secret key}\npools: {research: {max: 3, min: 2}}\n")
+    (tmp_path / "f.yaml.d").mkdir()
+    (tmp_path / "f.yaml.d/50-more.yaml").write_text("pools: {research: {max: 7}}\n")
+    found = effective(base)
+    pool = found.fleet.pools[PoolName("research")]
+    assert (pool.min, pool.max, found.warnings) == (2, 7, ())
+
+
 def test_options_that_do_not_go_with_the_file_are_refused() -> None:
     with pytest.raises(ConfigError, match="with the given options"):
         effective(http="192.0.2.1:80")

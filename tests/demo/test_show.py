@@ -70,8 +70,9 @@ class ScriptedApi(Api):
         super().__init__(8766)
         self.is_ready = is_ready
         self.looks = 0
-        self.switched_off_by = ""
+        self.switched_off_by = self.held = ""
         self.enabled = 0
+        self.event = ("scale_up", "research-9101", "High load: 0.88 > 0.75")
 
     async def ready(self, state_dir: Path) -> bool:
         assert state_dir.is_dir()
@@ -80,13 +81,13 @@ class ScriptedApi(Api):
     async def look(self, pool: str) -> Look:
         assert pool == "research"
         self.looks += 1
-        return Look((RESEARCHER, ELASTIC), 2, 0.5, switched_off_by=self.switched_off_by)
+        return Look((RESEARCHER, ELASTIC), 2, 0.5, switched_off_by=self.switched_off_by, held=self.held)
 
     async def enable_autoscaling(self) -> None:
         self.enabled += 1
 
     async def events(self, after: int) -> Sequence[Event]:
-        return [Event(after + 1, "scale_up", "research-9101", "High load: 0.88 > 0.75")]
+        return [Event(after + 1, *self.event)]
 
 
 async def send(_port: int, _service_s: float) -> Answer:
@@ -196,6 +197,11 @@ def test_autoscaling_that_was_switched_off_before_is_switched_on(
     assert run(tmp_path, "--trace", "t.csv.gz", api=api) == (0, 1)
     assert api.enabled == 1
     assert "autoscaling was off, by ada in an earlier run: the demo has switched it on" in capsys.readouterr().out
+    api.switched_off_by, api.held = "", "a target of 5, set by ada"
+    assert run(tmp_path, "--trace", "t.csv.gz", api=api) == (0, 1)
+    assert api.enabled == 2
+    told = "autoscaling was held by a target of 5, set by ada in an earlier run: the demo has switched it on"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("found", [None, "unix:/other", CONTROL])
@@ -222,9 +228,34 @@ def test_time_can_be_limited(tmp_path: Path) -> None:
     assert run(tmp_path, "--seconds", "0.5", api=ScriptedApi()) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("High load: 0.88 > 0.75; wanted 3, stays at 2: disk: 1024 MiB more needed", True),
+        ("High load: 0.88 > 0.75; wanted 3, stays at 2: scale-up cooldown: 5 s left", False),
+    ],
+)
+def test_why_a_pool_does_not_grow_is_told_unless_a_cooldown_ends_in_a_moment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, told: bool
+) -> None:
+    api = ScriptedApi()
+    api.event = ("hold", "", reason)
+
+    async def interrupt(_agentd: ScriptedAgentd, api: ScriptedApi) -> None:
+        await looked_at(api, 3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run(tmp_path, api=api, meanwhile=interrupt)
+    assert (reason in capsys.readouterr().out) == told
+
+
+def test_a_mean_time_of_a_task_is_written_as_for_simulate() -> None:
+    assert options.parse(["--service", "20s"]).service_s == options.parse(["--service-s", "20"]).service_s == 20.0
+
+
 ARGVS = [
     *(["--speed", text] for text in ("0", "0.009", "1001", "inf", "nan", "x")),
-    *(["--max", "0"], ["--max", "x"], ["--seconds", "x"], ["--from", "x"], ["extra"]),
+    *(["--max", "0"], ["--max", "x"], ["--seconds", "x"], ["--from", "x"], ["--service", "0"], ["extra"]),
 ]
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from agentd.sample.__main__ import main
+
 pytestmark = pytest.mark.host
 
 
@@ -142,3 +144,19 @@ def test_a_taken_port_is_one_clear_line() -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("--queue-max", "-1", "a whole number, 0 or more"),
+        ("--queue-max", "x", "a whole number, 0 or more"),
+        ("--speed", "x", "a number above 0"),
+        ("--service-s", "nan", "a number above 0"),
+    ],
+)
+def test_wrong_options_are_refused(option: str, text: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, text])
+    assert ended.value.code == 2
+    assert f"argument {option}: {text}: expected {expected}\n" in capsys.readouterr().err
