@@ -19,6 +19,7 @@ import asyncio
 import fcntl
 import os
 import re
+import stat
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from itertools import pairwise
@@ -133,6 +134,7 @@ class LogFiles(Struct, frozen=True):
         start = max(0, os.fstat(source).st_size - self._copy_bytes_max)
         try:
             with fresh.open("wb") as target:
+                os.fchmod(target.fileno(), stat.S_IMODE(os.fstat(source).st_mode))
                 _copy(source, target.fileno(), start, self._copy_bytes_max)
         except OSError as error:
             _log.warning("log truncated without a copy", instance=instance, cause=error)

@@ -39,6 +39,8 @@ def prepare(directory: Path, *, mode: int = 0o700) -> None:
         text = f"others may write to {directory} (mode {mode:o}, uid {found.st_uid})"
         raise StateDirError(f"{text}; make sure of what is in it, then: chmod go-w {directory}")
     if not os.access(directory, os.W_OK | os.X_OK):
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            raise StateDirError(f"cannot write to {directory}: its file system is read-only")
         raise StateDirError(f"cannot write to {directory} (mode {mode:o}, uid {found.st_uid})")
 
 

@@ -80,6 +80,17 @@ def test_a_large_log_is_copied_and_truncated_under_its_writer(logs: LogFiles) ->
     assert logs.path(ID).read_bytes() == b"after"
 
 
+def test_a_copy_is_for_those_who_may_read_the_log(logs: LogFiles) -> None:
+    before = os.umask(0o022)
+    try:
+        os.write(opened(logs), b"a" * 101)
+        logs.path(ID).chmod(0o640)
+        assert logs.rotate() == (ID,)
+    finally:
+        os.umask(before)
+    assert copy(logs, 1).stat().st_mode & 0o777 == 0o640
+
+
 def test_copies_are_kept_up_to_their_number(logs: LogFiles) -> None:
     for letter in "abcd":
         write(logs, letter * 101)

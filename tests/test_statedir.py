@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_a_directory_that_cannot_be_written_is_refused_with_its_owner(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(StateDirError, match=rf"cannot write to .* \(mode 700, uid {os.geteuid()}\)"):
+        statedir.prepare(tmp_path)
+
+
+def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(StateDirError, match=r"cannot write to .*: its file system is read-only$"):
         statedir.prepare(tmp_path)
 
 
