@@ -117,6 +117,7 @@ class World:
         self.outcomes: list[Outcome] = []
         self.busy: set[InstanceId] = set()
         self.saved: dict[str, str] = {}
+        self.saved_at: float | None = None  # when rows were saved last
         self.on_step: Callable[[Event, Outcome], None] | None = None
         self._later: list[tuple[float, int, _HostEvent]] = []
         self._restarts: set[int] = set()  # which of `_later` are restarts by the driver
@@ -131,7 +132,8 @@ class World:
 
     def boot(self) -> None:
         """agentd starts: it takes what was saved, looks at the host, and ticks once."""
-        self.step(Restored(rows=dict(self.saved), saved_at=self.now, saved_wall=WALL + self.now, wall=WALL + self.now))
+        at = self.now if self.saved_at is None else self.saved_at
+        self.step(Restored(rows=dict(self.saved), saved_at=at, saved_wall=WALL + at, wall=WALL + self.now))
         self.relist()
         self.step(Tick(wall=WALL + self.now))
         self._deliver()
@@ -153,6 +155,8 @@ class World:
 
     def step(self, event: Event) -> Reply | None:
         outcome = self.controller.step(event, self.now)
+        if outcome.rows:
+            self.saved_at = self.now
         for key, row in outcome.rows.items():
             if row is None:
                 self.saved.pop(key, None)

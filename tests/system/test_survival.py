@@ -146,7 +146,7 @@ def test_an_agent_that_stands_still_is_replaced_for_its_silence(agentd: Agentd) 
 
 
 def test_an_agent_that_stands_still_is_restarted_by_its_watchdog_and_agentd_says_so(agentd: Agentd) -> None:
-    agentd.drop_in(units.TEMPLATE, f"[Service]\nWatchdogSec={2 * PATIENCE:g}")  # the agent's own start is within it
+    agentd.drop_in(units.TEMPLATE, f"[Service]\nWatchdogSec={5 * PATIENCE:g}")  # the agent's own start is within it
     pool = {"core": {}, "ports": [9101, 9110], "min": 2, "max": 2}
     agentd.configure({"research": pool})
     agentd.start()
