@@ -108,7 +108,8 @@ class Daemon:
             if parts.done():
                 parts.result()
             await self._runtime.relist()  # agents that end together with agentd do not run on
-            self._runtime.tell(Record(EventType.AGENTD_STOP, f"{len(self._runtime.view().instances)} agents run on"))
+            left = len(self._runtime.view().instances)
+            self._runtime.tell(Record(EventType.AGENTD_STOP, f"{left} agent{'s run' if left != 1 else ' runs'} on"))
             # While the loop still runs: cancelled between storing and telling it would keep its last words to itself.
             await self._runtime.settled()
 
@@ -133,7 +134,8 @@ class Daemon:
             fresh = config.load(source)
         except ConfigError as error:
             shown = _shown(error.problems, source)
-            text = f"kept the old configuration, {len(error.problems)} problems: {' | '.join(shown)}"
+            many = "1 problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
+            text = f"kept the old configuration, {many}: {' | '.join(shown)}"
             self._runtime.tell(Record(EventType.CONFIG_REJECTED, text, actor=owner))
             raise Refused("CONFIG_INVALID", "\n".join(shown), status="INVALID_ARGUMENT") from None
         finally:
@@ -311,7 +313,8 @@ class Daemon:
         for warning in self._config.warnings:
             _log.warning("configuration", cause=warning)
         fleet = self._config.fleet
-        text = f"agentd {__version__}, {len(self._runtime.view().instances)} agents known"
+        known = len(self._runtime.view().instances)
+        text = f"agentd {__version__}, {known} agent{'s' if known != 1 else ''} known"
         if not fleet.enabled:
             text += "; multi_agent.enabled is false: nothing is started or stopped"
         self._runtime.tell(Record(EventType.AGENTD_START, text))
@@ -427,7 +430,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="agentd",
         description="Keep a fleet of AI agents alive and the right size on this machine.",
-        epilog="example: agentd --config /etc/agentd/agentd.yaml    then: agentctl status",
+        epilog="example: agentd --config agentd.yaml; in another terminal: agentctl status",
     )
     made.add_argument("--config", type=Path, metavar="FILE", help="configuration (without: built-in defaults)")
     made.add_argument("--state-dir", type=Path, metavar="DIR", help="where agentd keeps its state")

@@ -47,7 +47,7 @@ apt_install() {
 # install_venv PYTHON: install what makes virtual environments, or say how and fail.
 install_venv() {
     # Debian's own python3 goes with python3-venv, python3.12 with python3.12-venv.
-    apt_install "$1 cannot make virtual environments without it" "${1##*/}-venv" || return
+    apt_install "$1 lacks what makes virtual environments" "${1##*/}-venv" || return
     have_venv "$1" && return 0
     say "$1 cannot make virtual environments, with ${1##*/}-venv installed"
     return 2

@@ -42,7 +42,7 @@ class Situation(Struct, frozen=True):
 def lasting(seconds: float) -> str:
     """A time that passes, as texts of decisions say it: seconds, and what is longer as 59m, 23h50m or 8d7h."""
     if seconds < 1200.0:
-        return f"{seconds:.0f} s"
+        return f"{max(1.0, seconds) if seconds > 0.0 else 0.0:.0f} s"  # what is not over yet is no 0 s
     hours, minutes = divmod(round(seconds / 60.0), 60)
     if not hours:
         return f"{minutes}m"

@@ -51,8 +51,8 @@ def test_every_limit_is_in_a_scenario() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.2, "0 s"), (40.0, "40 s"), (1199.0, "1199 s"), (3561.0, "59m"), (3590.0, "1h"), (7260.0, "2h1m"),
-        (86_000.0, "23h53m"), (86_390.0, "1d"), (717_140.0, "8d7h"),
+        (0.0, "0 s"), (0.2, "1 s"), (40.0, "40 s"), (1199.0, "1199 s"), (3561.0, "59m"), (3590.0, "1h"),
+        (7260.0, "2h1m"), (86_000.0, "23h53m"), (86_390.0, "1d"), (717_140.0, "8d7h"),
     ],
 )  # fmt: skip
 def test_a_time_that_passes_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
