@@ -127,7 +127,7 @@ class SystemdWorld:
         return await self.systemctl("show", "--value", f"--property={name}", unit_name(instance))
 
     async def home(self, instance: InstanceId, file: str) -> str:
-        """What an agent has written to a file in its home, once it is there."""
+        """What is in a file in an agent's home, once it is there: agents rename what they write into place."""
         path = self.root / f"var/lib/private/agentd-agents/{instance}/{file}"
         await until(path.exists, f"{file} of {instance}")
         return path.read_text()

@@ -107,7 +107,8 @@ def test_an_exception_that_belongs_to_no_pool_is_told(agentd: Agentd) -> None:
 
 def test_a_program_in_a_home_directory_runs_by_the_recipe(agentd: Agentd) -> None:
     host = agentd.host
-    host.write("/home/ada/writer/run", "#!/bin/sh\nls -A /home/ada >seen\nexec sleep infinity\n", mode=0o755)
+    script = "#!/bin/sh\nls -A /home/ada >looked\nmv looked seen\nexec sleep infinity\n"
+    host.write("/home/ada/writer/run", script, mode=0o755)
     host.write("/home/ada/secret", "")
     host.exec("chmod", "700", "/home/ada")
     agentd.configure({"research": idle(1, command="/home/ada/writer/run")})
@@ -119,4 +120,5 @@ def test_a_program_in_a_home_directory_runs_by_the_recipe(agentd: Agentd) -> Non
     agentd.systemctl("restart", "agentd.service")
     agentd.ctl("restart", "research", check=False)
     agentd.wait_ready(1)
-    assert host.out("cat", "/var/lib/agentd-agents/research-9101/seen") == "writer"
+    seen = "/var/lib/agentd-agents/research-9101/seen"
+    assert wait_until(lambda: host.out("cat", seen, check=False), "the agent has looked around") == "writer"
