@@ -18,8 +18,8 @@ from grpc import aio
 
 from agentd.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
-# Without the first, all channels of a process to one address would share one connection.
-OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+# Without the first, all channels of a process to one address would share one connection. The last as in the SDK.
+OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), ("grpc.http2.bdp_probe", 0))
 RETRY_S = 1.0
 LOOK_S = 0.5
 

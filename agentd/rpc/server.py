@@ -72,7 +72,15 @@ class Servers:
         Raises:
             ListenError: an address is taken or not allowed.
         """
-        self.agents = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX)])
+        self.agents = aio.server(
+            options=[
+                *_OPTIONS,
+                ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX),
+                # By default each message is followed by a ping that finds out how much may be under way at once; on
+                # this socket there is never more than a heartbeat, and the ping and its answer wake us twice more.
+                ("grpc.http2.bdp_probe", 0),
+            ]
+        )
         self.control = aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", CONTROL_MESSAGE_BYTES_MAX)])
         places = (agents, control)
         own = [f"unix:{place.private}" if isinstance(place, Inherited) else place for place in places]

@@ -24,6 +24,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 400),
     ("grpc.enable_retries", 0),
+    # By default each answer is followed by a ping that finds out how much may be under way at once. It is never much.
+    ("grpc.http2.bdp_probe", 0),
 )
 _Session = aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
 
