@@ -1,12 +1,13 @@
-"""Services whose every error is ours, that of bytes which are no message as well.
+"""Services whose every error is ours, those of bytes which are no message and of unknown methods as well.
 
-grpc itself answers such bytes with UNKNOWN, no reason, and a traceback in the log.
+grpc itself answers such bytes with UNKNOWN, no reason, and a traceback in the log, and an unknown method without saying
+what there is. What is left to it are messages that are too large, which it refuses before they are read.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -56,6 +57,21 @@ def handler(
                 _unary(call, kind), request_deserializer=read, response_serializer=write
             )
     return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+class UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Refuses whatever is asked of a server; to be added after `services`, those that it serves."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._served = ", ".join(services)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        text = f"there is no {handler_call_details.method} here; this address serves {self._served}"
+
+        async def refuse(_: object, context: _Context) -> NoReturn:
+            await abort(context, status="UNIMPLEMENTED", reason="UNKNOWN_METHOD", text=text)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _unary(call: Callable[[Any, _Context], Any], kind: str) -> Callable[[Any, _Context], Any]:

@@ -298,9 +298,13 @@ async def test_each_socket_serves_its_own_services_only(tmp_path: Path) -> None:
     async with serving(tmp_path) as agentd:
         agents, control = agentd.channels
         wrong = control_pb2_grpc.ControlServiceStub(agents)
-        with pytest.raises(aio.AioRpcError) as raised:
-            await wrong.GetStatus(control_pb2.GetStatusRequest())
-        assert raised.value.code() is StatusCode.UNIMPLEMENTED
+        told = await refused(
+            wrong.GetStatus(control_pb2.GetStatusRequest()), StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD"
+        )
+        assert told.text == (
+            "there is no /agentd.v1.ControlService/GetStatus here; this address serves "
+            "agentd.v1.AgentService, agentd.v1.DiscoveryService"
+        )
         health = health_pb2_grpc.HealthStub(control)
         answer = await health.Check(health_pb2.HealthCheckRequest(service="agentd.v1.ControlService"))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

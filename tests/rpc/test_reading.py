@@ -1,4 +1,4 @@
-"""Bytes that are no message are refused like everything else: with a reason, by every method, and without noise."""
+"""Bytes that are no message and unknown methods are refused like all else: with a reason, and without noise."""
 
 from __future__ import annotations
 
@@ -32,6 +32,25 @@ async def test_bytes_that_are_no_message_are_refused_by_every_method(
                     call = answer(agentd.channels[socket], method)
                     told = await refused(call, StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
                     assert method.input_type.full_name in told.text
+    assert not caplog.records
+
+
+@asynchronous
+async def test_methods_that_are_unknown_are_refused_whatever_their_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path) as agentd:
+        for channel, path in (
+            (agentd.channels[AGENTS], "/agentd.v1.AgentService/Hartbeat"),
+            (agentd.channels[CONTROL], "/x/Y"),
+        ):
+            for call in (
+                channel.unary_unary(path)(b""),
+                channel.unary_stream(path)(b"").read(),
+                channel.stream_stream(path)(iter([b"", b""])).read(),
+            ):
+                told = await refused(call, StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD")
+                assert told.text.startswith(f"there is no {path} here; this address serves agentd.v1.")
     assert not caplog.records
 
 
