@@ -108,7 +108,7 @@ class Daemon:
             if parts.done():
                 parts.result()
             await self._runtime.relist()  # agents that end together with agentd do not run on
-            left = len(self._runtime.view().instances)
+            left = self._runtime.view().processes
             self._runtime.tell(Record(EventType.AGENTD_STOP, f"{left} agent{'s run' if left != 1 else ' runs'} on"))
             # While the loop still runs: cancelled between storing and telling it would keep its last words to itself.
             await self._runtime.settled()
@@ -155,10 +155,10 @@ class Daemon:
         return f"{len(view.instances)} agents, {ready} ready"
 
     async def shutdown(self, *, keep_agents: bool, owner: str) -> int:
-        """Begin to end; return how many instances are being stopped. Repeated: hurry. At the very end: nothing."""
+        """Begin to end; return how many processes are being stopped. Repeated: hurry. At the very end: nothing."""
         if self._ending.is_set():
             return 0
-        stopping = 0 if keep_agents else len(self._runtime.view().instances)
+        stopping = 0 if keep_agents else self._runtime.view().processes
         if keep_agents:
             await self._runtime.submit(Shutdown(keep_agents=True, owner=owner))
             self._ending.set()

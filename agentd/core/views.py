@@ -331,3 +331,8 @@ class FleetView(Struct, frozen=True):
     pauses: tuple[PauseView, ...] = ()  # of all pools
     cost: CostView | None = None  # of all pools; None: nobody has said what any costs
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """How many instances have a process: not those that wait, have failed or are stopped."""
+        return sum(instance.pid > 0 for instance in self.instances)

@@ -122,6 +122,9 @@ def test_a_crash_loop_ends_in_failed_and_a_person_gets_it_out(fleet: Fleet) -> N
     assert fleet.running() == []
     assert fleet.pool("research")["failed"] == 1
     assert "failed" in fleet.run("status").stdout
+    assert fleet.ctl("shutdown") == {"stopping": 0}, "nothing is left that could end"
+    assert fleet.ended() == 0
+    assert "0 agents run on" in fleet.log
 
 
 def test_a_fixed_program_is_brought_back_by_restart(fleet: Fleet) -> None:
