@@ -71,8 +71,9 @@ async def serve(agent: Agent, queue: TaskQueue, listener: socket.socket, service
         server.force_exit = server.should_exit
         end()
 
-    loop.add_signal_handler(signal.SIGTERM, end)
     loop.add_signal_handler(signal.SIGINT, interrupt)
+    # Not the loop's: it would end by giving this one its default back, and so the process to whoever sends it then.
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(end))
     # Entered when the port listens: the first heartbeat says that the agent is ready.
     async with agent:
         no_more_use = asyncio.create_task(_when_stopping(agent, end))
@@ -81,7 +82,6 @@ async def serve(agent: Agent, queue: TaskQueue, listener: socket.socket, service
         await server.serve(sockets=[listener])
         no_more_use.cancel()
         # Nothing is left to finish. One that comes from here on must not make the end of the process a failure.
-        loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log.info("sample agent has finished its tasks")
 
