@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from system_agentd import Agentd, idle
+from system_agentd import Agentd, Run, idle
 from testhost import Host, wait_until
 
 from agentd import units
 
-# An agent that finishes its work in hand when it is told to end.
-DRAINS = "trap 'sleep 1; echo drained; exit 0' TERM; while :; do sleep 1000 & wait; done"
+# An agent that finishes its work in hand when it is told to end, once it has said that it is up. It takes longer than
+# agentd may stand still on a busy machine, and agentd has to see it.
+DRAINS = "trap 'sleep 4; echo drained; exit 0' TERM; echo $AGENTD_INCARNATION >up; while :; do sleep 1000 & wait; done"
 # systemd's, of a unit that it begins to stop, and of one that it has stopped.
 STOPPING = "de5b426a63be47a7b6ac3eaac82e2f6f"
 STOPPED = "9d1aaa27d60140bd96365438aad20286"
@@ -33,7 +34,7 @@ def test_a_host_that_goes_down_drains_its_agents_first_and_has_them_again(host: 
     agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
     agentd.systemctl("enable", "agentd.service")
     agentd.start()
-    before = agentd.wait_ready(3)
+    before = wait_drainable(agentd)
     assert host.reboot() == "running"
     after = agentd.wait_ready(3)
     assert set(after) == set(before)
@@ -49,6 +50,24 @@ def test_a_host_that_goes_down_drains_its_agents_first_and_has_them_again(host: 
     assert "shutting down" in stopping["reason"]
     assert agentd.events(*FAULTS) == []
     assert {one["state"] for one in agentd.instances().values()} == {"ready"}
+
+
+def wait_drainable(agentd: Agentd) -> dict[str, Run]:
+    """Wait until three agents run DRAINS; how they run. They are ready a moment before they have set their trap."""
+    running = agentd.wait_ready(3)
+
+    def up(name: str) -> str:
+        return agentd.host.out("cat", f"/var/lib/agentd-agents/{name}/up", check=False)
+
+    for name, run in running.items():
+        wait_until(lambda name=name, run=run: up(name) == run.invocation, f"{name} has set its trap")
+    return running
+
+
+def start_target(agentd: Agentd) -> None:
+    """Start the target, and wait until agentd serves: the target itself is up before."""
+    agentd.systemctl("start", units.TARGET)
+    wait_until(lambda: agentd.systemctl("is-active", units.SERVICE, check=False) == "active", "agentd serves")
 
 
 def stop_target(agentd: Agentd) -> None:
@@ -71,10 +90,10 @@ def test_the_target_stops_also_an_agentd_that_has_just_crashed(agentd: Agentd) -
 
 def test_the_target_stops_everything_and_starts_it_again(agentd: Agentd) -> None:
     agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
-    agentd.systemctl("start", units.TARGET)
-    before = agentd.wait_ready(3)
+    start_target(agentd)
+    before = wait_drainable(agentd)
     stop_target(agentd)
-    agentd.systemctl("start", units.TARGET)
+    start_target(agentd)
     after = agentd.wait_ready(3)
     assert set(after) == set(before)
     assert len(agentd.events("host_stopping")) == 1
@@ -83,8 +102,8 @@ def test_the_target_stops_everything_and_starts_it_again(agentd: Agentd) -> None
 
 def test_a_restart_of_the_target_is_told_as_such_and_nobody_is_missed(agentd: Agentd) -> None:
     agentd.configure({"research": idle(3, command=["/bin/sh", "-c", DRAINS])})
-    agentd.systemctl("start", units.TARGET)
-    before = agentd.wait_ready(3)
+    start_target(agentd)
+    before = wait_drainable(agentd)
     first = agentd.pid()
     agentd.systemctl("restart", units.TARGET)
     wait_until(lambda: agentd.pid() not in ("0", first), "agentd is another")
