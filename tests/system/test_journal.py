@@ -100,6 +100,7 @@ def test_the_name_of_a_unit_in_the_catalog_is_whole(told: Host) -> None:
         "AGENTD_REASON": "stopped by hand",
     }
     told.exec("logger", "--journald", input="".join(f"{name}={value}\n" for name, value in fields.items()))
+    told.exec("journalctl", "--sync")
     text = told.out("journalctl", "--no-pager", "-x", "AGENTD_INSTANCE=research-9109")
     assert "systemctl stop agent@research-9109.service" in text
 
