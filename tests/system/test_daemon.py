@@ -134,7 +134,8 @@ def test_an_agent_that_wants_more_memory_is_killed_and_told_apart(agentd: Agentd
     killed = agentd.wait_event("oom_kill")[0]
     assert killed["instance"] == "greedy-9101"
     wait_until(lambda: agentd.instances()["greedy-9101"]["oom_kills"] >= 1, "the kill is counted")
-    assert agentd.instances()["research-9401"]["state"] == "ready"
+    agentd.wait_state("research-9401", "ready")
+    assert {event["instance"] for event in agentd.events("exit", "oom_kill")} == {"greedy-9101"}
 
 
 # -- what an operator does past agentd --------------------------------------------------------------
