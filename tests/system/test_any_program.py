@@ -68,7 +68,8 @@ def test_a_program_is_a_unit_that_gets_ready_and_has_a_load(agentd: Host, pool: 
 def test_what_the_programs_are_for_works_in_the_sandbox(agentd: Host) -> None:
     until(agentd, CORE["writing"], "ready")
     assert "Why? Because." in agentd.out("python3", "-c", ASK)
-    agentd.write("/srv/inbox/a", "what came in")
+    agentd.write("/srv/a", "what came in")
+    agentd.exec("mv", "/srv/a", "/srv/inbox")  # the worker takes what is there, whole or not
     results = f"/var/lib/agentd-agents/{CORE['archiving']}/checksums.txt"
     written = f"{hashlib.sha256(b'what came in').hexdigest()} a"
     wait_until(lambda: agentd.out("cat", results, check=False) == written, "the worker has written it down")
