@@ -62,7 +62,7 @@ def test_limits_are_enforced(clean_host: Host) -> None:
     assert within.returncode == 0
     over = clean_host.run("python3", "-c", "bytearray(120 << 20)", properties=["MemoryMax=60M"], check=False)
     assert over.returncode != 0
-    script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.1 & done; wait"
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 30 & done; wait"
     assert "fork" in clean_host.run("sh", "-c", script, properties=["TasksMax=4"], check=False).stderr
 
 
@@ -134,7 +134,7 @@ def test_nothing_is_left_when_any_part_is_killed(victim: str, bookworm_base: Pat
 def test_a_host_goes_down_with_its_owner(bookworm_base: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(bookworm_base)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(SUPPORT)} | os.environ
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SUPPORT)}
     ) as owner:
         try:
             assert owner.stdout is not None
