@@ -115,7 +115,8 @@ async def watching(driver: AnyDriver) -> AsyncIterator[Reports]:
 
 
 class World(Protocol):
-    """`delays_s`: the waits before the restarts of an instance that ends again and again, until the driver gives up.
+    """`delays_s`: the waits before the restarts of an unhurried instance that ends again and again, until the driver
+    gives up.
     `spawn_trouble`: what is told of `refuse_to_spawn`. `one_agentd`: the host has room for one driver at a time."""
 
     delays_s: tuple[float, ...]
@@ -126,6 +127,9 @@ class World(Protocol):
     async def exit(self, observed: Observed) -> None: ...
     def crashing(self, port: int = 9101) -> InstanceSpec:
         """A specification whose processes exit with code 3 at once."""
+
+    def unhurried(self, like: InstanceSpec) -> InstanceSpec:
+        """`like`, not restarted before a driver has seen how it ended, even one that stands still for a moment."""
 
     def slow(self, port: int = 9101) -> InstanceSpec:
         """A specification whose restart nobody lives to see."""
@@ -149,6 +153,9 @@ class _ByTheSpecification:
     delays_s: tuple[float, ...] = (RESTART.delay_s(1, 0.0), RESTART.delay_s(2, 0.0))
     spawn_trouble = "Resource temporarily unavailable"
     one_agentd = False
+
+    def unhurried(self, like: InstanceSpec) -> InstanceSpec:
+        return like
 
     def slow(self, port: int = 9101) -> InstanceSpec:
         return spec(port, restart=RestartPolicy(initial_s=600.0, max_s=600.0))

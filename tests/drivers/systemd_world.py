@@ -20,8 +20,10 @@ PROJECT = Path(__file__).parents[2]
 UNITS = ("agent@.service", "agentd.slice", "agentd-agents.slice", "agentd.target")
 RESTART_S = 0.5
 STARTS_MAX = 3
-# Quicker than the real template, which gives up after ten starts, and slow enough for a busy machine to see each.
+# Quicker than the real template, which gives up after ten starts.
 QUICK = f"[Unit]\nStartLimitBurst={STARTS_MAX}\n[Service]\nRestartSec={RESTART_S:g}\n"
+# For those that look at an exit itself: once the unit runs again systemd knows nothing of how the earlier run ended.
+UNHURRIED_S = 3.0
 SLOW_S = 600.0
 SLOW = RestartPolicy(initial_s=SLOW_S, max_s=SLOW_S)
 DROP_INS = "/run/systemd/system"
@@ -69,7 +71,7 @@ class SystemdWorld:
         self.bus_address = f"unix:path={self.root}/run/dbus/system_bus_socket"
         self.cgroups = Cgroups(self.root)
         self.taken: dict[int, str] = {}
-        self.delays_s = (RESTART_S,) * STARTS_MAX
+        self.delays_s = (UNHURRIED_S,) * STARTS_MAX
 
     def driver(self, state_id: str = "ours", **others: Any) -> SystemdDriver:  # noqa: ARG002
         settings: dict[str, Any] = {
@@ -87,6 +89,10 @@ class SystemdWorld:
 
     def crashing(self, port: int = 9101) -> InstanceSpec:
         return spec(port, command=("sh", "-c", "exit 3"))
+
+    def unhurried(self, like: InstanceSpec) -> InstanceSpec:
+        self.drop_in(like.id, f"[Service]\nRestartSec={UNHURRIED_S:g}")
+        return like
 
     def slow(self, port: int = 9101) -> InstanceSpec:
         slow = spec(port, restart=SLOW)

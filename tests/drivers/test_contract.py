@@ -103,7 +103,7 @@ async def test_each_start_is_a_new_incarnation(world: World) -> None:
 async def test_what_exits_is_reported_and_restarted_as_a_new_incarnation(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        first = await driver.start(spec())
+        first = await driver.start(world.unhurried(spec()))
         await world.exit(first)
         restarted = await reports.first(InstanceStarted)
         assert isinstance(restarted, InstanceStarted)
@@ -120,7 +120,7 @@ async def test_what_exits_is_reported_and_restarted_as_a_new_incarnation(world: 
 async def test_a_crash_loop_ends_in_surrender_with_the_reason(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        await driver.start(world.crashing())
+        await driver.start(world.unhurried(world.crashing()))
         surrender = await reports.first(InstanceGaveUp)
         assert isinstance(surrender, InstanceGaveUp)
         assert surrender.cause is StartFailure.CRASH_LOOP
@@ -138,7 +138,7 @@ async def test_a_healthy_period_forgives_earlier_failures(world: World) -> None:
     driver = world.driver()
     forgiving = RestartPolicy(initial_s=0.01, max_s=10.0, healthy_s=0.0, attempts_max=2)
     async with watching(driver) as reports:
-        await driver.start(spec(restart=forgiving))
+        await driver.start(world.unhurried(spec(restart=forgiving)))
         for count in (1, 2, 3):
             (observed,) = await driver.list()
             await world.exit(observed)
@@ -189,7 +189,7 @@ async def test_a_taken_port_is_the_start_s_error_and_leaves_nothing(world: World
 async def test_a_port_taken_before_a_restart_ends_in_surrender(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        first = await driver.start(spec())
+        first = await driver.start(world.unhurried(spec()))
         world.take_port(9101)
         await world.exit(first)
         surrender = await reports.first(InstanceGaveUp)
@@ -244,7 +244,7 @@ async def test_an_adopted_instance_whose_specification_was_learned_is_restarted(
 async def test_an_adopted_instance_without_specification_is_reported_and_not_restarted(world: World) -> None:
     first = world.driver()
     async with watching(first):
-        await first.start(spec())
+        await first.start(world.unhurried(spec()))
     second = world.driver()
     async with watching(second) as reports:
         (adopted,) = await second.list()
@@ -259,7 +259,7 @@ async def test_an_adopted_instance_without_specification_is_reported_and_not_res
 async def test_learning_replaces_what_was_known(world: World) -> None:
     driver = world.driver()
     async with watching(driver) as reports:
-        first, second = [await driver.start(spec(port)) for port in (9101, 9102)]
+        first, second = [await driver.start(world.unhurried(spec(port))) for port in (9101, 9102)]
         driver.learn([spec(9102)])
         await world.exit(first)
         exited = await reports.first(InstanceExited)

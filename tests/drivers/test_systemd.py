@@ -114,7 +114,7 @@ async def test_a_silent_watchdog_is_the_cause_of_an_exit(systemd_world: SystemdW
     script = "say(b'READY=1\\nWATCHDOG_USEC=200000')\ntime.sleep(1000)"
     driver = systemd_world.driver()
     async with watching(driver) as reports:
-        await driver.start(notifying(script, HealthCheck.HEARTBEAT))
+        await driver.start(systemd_world.unhurried(notifying(script, HealthCheck.HEARTBEAT)))
         exited = await reports.first(InstanceExited)
         assert isinstance(exited, InstanceExited)
         assert exited.cause.kind is ExitKind.WATCHDOG

@@ -159,7 +159,8 @@ async def test_the_pool_s_slice_is_a_second_wall(systemd_world: SystemdWorld) ->
 async def test_a_kill_for_memory_is_told_as_one(systemd_world: SystemdWorld) -> None:
     driver = systemd_world.driver()
     async with watching(driver) as reports:
-        await driver.start(limited(Resources(memory_max_bytes=48 * MIB), 9120, command=python(EATER)))
+        eater = limited(Resources(memory_max_bytes=48 * MIB), 9120, command=python(EATER))
+        await driver.start(systemd_world.unhurried(eater))
         for count in (1, 2):
             exited = await reports.first(InstanceExited, count)
             assert isinstance(exited, InstanceExited)
@@ -170,7 +171,8 @@ async def test_a_kill_for_memory_is_told_as_one(systemd_world: SystemdWorld) -> 
 async def test_a_kill_by_a_person_is_not_told_as_one_for_memory(systemd_world: SystemdWorld) -> None:
     driver = systemd_world.driver()
     async with watching(driver) as reports:
-        started = await driver.start(limited(Resources(memory_max_bytes=512 * MIB), 9121))
+        roomy = systemd_world.unhurried(limited(Resources(memory_max_bytes=512 * MIB), 9121))
+        started = await driver.start(roomy)
         await systemd_world.exit(started)
         exited = await reports.first(InstanceExited)
         assert isinstance(exited, InstanceExited)

@@ -242,7 +242,8 @@ def test_a_host_that_shuts_down_holds_nobody(clean_base: FindBase, make_host: Ma
     host.write("/run/systemd/system/agent@.service.d/60-order.conf", "[Unit]\nAfter=dbus.service\n")
     prepare(host)
     world = SystemdWorld(host)
-    slow_to_end = ("sh", "-c", "trap 'sleep 1; exit 0' TERM; : >up; while :; do sleep 0.05; done")
+    # Nobody waits for their end: the host is gone by then. It is time for a driver that stands still for a moment.
+    slow_to_end = ("sh", "-c", "trap 'sleep 30; exit 0' TERM; : >up; while :; do sleep 0.05; done")
 
     async def run() -> None:
         driver = world.driver()
