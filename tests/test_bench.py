@@ -208,7 +208,8 @@ def test_agent_memory_compares_the_sdk_with_nothing_but_a_channel(tmp_path: Path
 
 @pytest.mark.host
 def test_status_compares_with_an_empty_interpreter(tmp_path: Path) -> None:
-    found = figures("status", tmp_path / "report.json", "--rounds", "1", "--instances", "1")
+    # The median of three: in one of them the machine may have stood still for a moment.
+    found = figures("status", tmp_path / "report.json", "--rounds", "3", "--instances", "1")
     assert found["agentctl status, 1 instances"] > found["python -c pass"]
 
 
