@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agentd import __version__, units
+from agentd.agentctl import doctor_look
 from agentd.agentctl.command import Session
 from agentd.agentctl.doctor import report
 from agentd.agentctl.doctor_checks import Check, Level, checks
@@ -400,9 +401,15 @@ def test_an_agentd_that_does_not_answer_is_a_failure(agentctl: Callable[..., Any
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
         silent.listen()
-        result = agentctl("--address", f"unix:{path}", "doctor", "-o", "json")
+        result = agentctl("--address", f"unix:{path}", "--timeout", "1s", "doctor", "-o", "json")
     (found,) = (one for one in json.loads(result.out)["checks"] if one["name"] == "control")
     assert (result.code, found["level"]) == (1, "fail")
+
+
+@pytest.mark.host
+def test_a_command_may_take_its_time_on_a_busy_host() -> None:
+    """What systemctl says too late would be told as an installation without units."""
+    assert doctor_look._run("sh", "-c", "sleep 2.5; echo late") == "late\n"
 
 
 def test_what_systemctl_shows_is_read() -> None:
