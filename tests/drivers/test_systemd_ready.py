@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from driver_worlds import ID, asynchronous, until, watching
 from msgspec import structs
-from systemd_world import SystemdWorld, notifying
+from systemd_world import UNHURRIED_S, SystemdWorld, notifying
 
 from agentd.core.messages import InstanceExited, InstanceStarted
 from agentd.core.model import HealthCheck, InstanceSpec, Phase, StartFailure
@@ -140,7 +140,7 @@ async def test_a_program_that_ends_before_it_is_ready_did_not_start(systemd_worl
 
 @asynchronous
 async def test_a_program_that_is_never_ready_is_ended_in_time(systemd_world: SystemdWorld) -> None:
-    systemd_world.drop_in(ID, "[Service]\nTimeoutStartSec=300ms")
+    systemd_world.drop_in(ID, f"[Service]\nTimeoutStartSec=300ms\nRestartSec={UNHURRIED_S:g}")
     driver = systemd_world.driver()
     async with watching(driver):
         with pytest.raises(StartError, match="did not say in time that it is ready") as caught:
