@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import itertools
 import random
 import threading
 import urllib.error
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ParamSpec
 
 import pytest
@@ -159,7 +161,10 @@ async def test_that_of_a_coroutine_likewise(make: Any) -> None:
     assert len(work.asked) == 5
 
 
-def test_it_does_not_wait_for_ever(make: Any) -> None:
+def test_it_does_not_wait_for_ever(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Time goes by with each look at the clock, not while this process stands still: there is some for a second try.
+    clock = SimpleNamespace(monotonic=itertools.count(0.0, 0.01).__next__)
+    monkeypatch.setattr("agentd.sdk.endpoints.time", clock)
     work = Busy(1000, Retry("full"))
     with make(9101, timeout_s=0.3) as endpoints:
         until_known(endpoints, 9101)
