@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -27,17 +28,28 @@ PING = {"WATCHDOG": "1"}
 
 
 class Systemd:
-    """Hears what is said to $NOTIFY_SOCKET."""
+    """Hears what is said to $NOTIFY_SOCKET; at once, for the socket holds a few messages and then takes no more."""
 
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self._socket.settimeout(30)
         self.env = {"NOTIFY_SOCKET": address, "SYSTEMD_EXEC_PID": str(ME)}
+        self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while message := self._socket.recv(4096):
+            self._heard.put(message.decode())
 
     def hear(self) -> dict[str, str]:
         """The next message, each variable with its value."""
-        return dict(line.split("=", 1) for line in self._socket.recv(4096).decode().split("\n"))
+        return dict(line.split("=", 1) for line in self._heard.get(timeout=30).split("\n"))
+
+    def forget(self) -> None:
+        """What was said until now is heard."""
+        while not self._heard.empty():
+            self._heard.get()
 
     def hear_of(self, name: str) -> dict[str, str]:
         while name not in (message := self.hear()):
@@ -45,6 +57,9 @@ class Systemd:
         return message
 
     def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self._socket.getsockname())
+        self._thread.join()
         self._socket.close()
 
 
@@ -164,6 +179,7 @@ def test_an_agent_pings_with_and_without_agentd(fake: Any, systemd: Systemd) -> 
         for _ in range(3):
             assert systemd.hear() == PING
         fake.stop()
+        systemd.forget()
         for _ in range(20):
             assert systemd.hear() == PING
     assert systemd.hear_of("WATCHDOG_USEC") == {"WATCHDOG_USEC": "0"}
