@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -19,6 +20,17 @@ DONE = b'{"instance": "research-9102"}'
 
 def answer(body: bytes = DONE, status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds go by at once, for agents and event loops: nothing here ends before the test says so."""
+
+    def go_by(seconds: float) -> None:
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + seconds)
+
+    return go_by
 
 
 async def settle() -> None:
@@ -103,7 +115,9 @@ def test_without_a_successor_or_with_one_that_is_gone_the_task_is_ours() -> None
     asyncio.run(program())
 
 
-def test_a_task_that_a_successor_has_is_not_ours_again_when_the_deadline_passes() -> None:
+def test_a_task_that_a_successor_has_is_not_ours_again_when_the_deadline_passes(
+    pass_time: Callable[[float], None],
+) -> None:
     async def program() -> None:
         slow, asked = asyncio.Event(), asyncio.Event()
 
@@ -118,9 +132,10 @@ def test_a_task_that_a_successor_has_is_not_ours_again_when_the_deadline_passes(
         async with server:
             agent = Agent()
             port = server.sockets[0].getsockname()[1]
-            agent._drain.begin(1, 0.2, (Successor("research-9102", "127.0.0.1", port, 1.0),))
+            agent._drain.begin(1, 60.0, (Successor("research-9102", "127.0.0.1", port, 1.0),))
             handing = asyncio.create_task(HandOver(agent)(LONG))
             await asked.wait()
+            pass_time(60.0)
             given_up, _ = await asyncio.wait((handing,), timeout=0.5)
             assert agent.drain_left_s == 0.0
             assert not given_up, "it is being done there"
@@ -156,7 +171,7 @@ def draining(hand_over: Callable[[Job], Awaitable[Answer | None]]) -> tuple[Agen
     return agent, TaskQueue(agent, 8, hand_over=hand_over), said
 
 
-def test_what_waits_is_handed_over_and_what_has_begun_is_finished_first() -> None:
+def test_what_waits_is_handed_over_and_what_has_begun_is_finished_first(pass_time: Callable[[float], None]) -> None:
     async def program() -> None:
         taken: list[Job] = []
 
@@ -165,7 +180,7 @@ def test_what_waits_is_handed_over_and_what_has_begun_is_finished_first() -> Non
             return Answer(DONE)
 
         agent, queue, said = draining(hand_over)
-        begun = asyncio.create_task(queue.run(Job(0.05)))
+        begun = asyncio.create_task(queue.run(LONG))
         waiting = [asyncio.create_task(queue.run(LONG)) for _ in range(2)]
         await settle()
         agent._drain.begin(1, 30.0, ())
@@ -173,13 +188,16 @@ def test_what_waits_is_handed_over_and_what_has_begun_is_finished_first() -> Non
         assert await asyncio.gather(*waiting) == [Answer(DONE), Answer(DONE)]
         assert taken == [LONG, LONG]
         assert (agent.in_flight, agent.queue_length, said) == (1, 0, [])
+        pass_time(LONG.service_s)
         await begun
         assert said == ["DONE"]
 
     asyncio.run(program())
 
 
-def test_a_task_on_its_way_counts_until_it_is_answered_and_comes_back_when_nobody_takes_it() -> None:
+def test_a_task_on_its_way_counts_until_it_is_answered_and_comes_back_when_nobody_takes_it(
+    pass_time: Callable[[float], None],
+) -> None:
     async def program() -> None:
         refused = asyncio.Event()
 
@@ -188,11 +206,12 @@ def test_a_task_on_its_way_counts_until_it_is_answered_and_comes_back_when_nobod
             return None
 
         agent, queue, said = draining(hand_over)
-        begun = asyncio.create_task(queue.run(Job(0.02)))
+        begun = asyncio.create_task(queue.run(LONG))
         waiting = asyncio.create_task(queue.run(Job(0.001)))
         await settle()
         agent._drain.begin(1, 30.0, ())
         queue.offer()
+        pass_time(LONG.service_s)
         await begun
         await settle()
         assert (agent.queue_length, said) == (1, []), "done would be a lie"
