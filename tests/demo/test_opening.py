@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -88,6 +90,9 @@ def test_what_is_missing_is_told_once_and_again_at_the_end(
 ) -> None:
     monkeypatch.setattr(opening, "MISSING_S", 0.0)
     monkeypatch.setattr(opening, "READY_S", 0.05)
+    # Time goes by with each look at the clock: it is not over before it was told once that something is missing.
+    clock = SimpleNamespace(time=time.time, monotonic=itertools.count(0.0, 0.02).__next__)
+    monkeypatch.setattr(opening, "time", clock)
     missing = expected.format(log=tmp_path / "demo.log")
     look, told = wait(tmp_path, ScriptedApi(*looks))
     assert look is None
