@@ -16,11 +16,22 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
+from msgspec import structs
 
 from agentd.about import About
 from agentd.core.controller import Controller
 from agentd.core.messages import Probed
-from agentd.core.model import CoreAgent, FleetConfig, Incarnation, InstanceId, PoolConfig, PoolName, PortRange, State
+from agentd.core.model import (
+    CoreAgent,
+    FleetConfig,
+    Incarnation,
+    InstanceId,
+    PoolConfig,
+    PoolName,
+    PortRange,
+    RestartPolicy,
+    State,
+)
 from agentd.core.views import InstanceView
 from agentd.discovery import Discovery
 from agentd.drivers.memory import MemoryDriver, MemoryHost
@@ -42,6 +53,10 @@ Listeners = tuple[socket.socket, socket.socket]  # of agents, of control
 EPOCH = 1
 POOL = PoolConfig(PoolName("research"), core=(CoreAgent("researcher", 9002),), min=3, ports=PortRange(9101, 9150))
 FLEET = FleetConfig(pools={POOL.name: POOL}, enabled=True, autoscaling_enabled=True, heartbeat_timeout_s=30.0)
+# Who exits is seen to wait for its restart: that takes longer than any test.
+FLEET_OF_LONG_WAITS = structs.replace(
+    FLEET, pools={POOL.name: structs.replace(POOL, restart=RestartPolicy(initial_s=3600.0, max_s=3600.0))}
+)
 
 
 def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

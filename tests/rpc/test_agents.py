@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec import structs
-from serving import EPOCH, FLEET, POOL, Serving, asynchronous, refused, serving
+from serving import EPOCH, FLEET, FLEET_OF_LONG_WAITS, POOL, Serving, asynchronous, refused, serving
 
 from agentd.core.model import State
 from agentd.v1 import agent_pb2, common_pb2, control_pb2, control_pb2_grpc
@@ -222,7 +222,7 @@ async def test_a_stale_incarnation_is_superseded(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_a_beat_before_the_start_is_recorded_may_be_tried_again(tmp_path: Path) -> None:
-    async with serving(tmp_path) as agentd:
+    async with serving(tmp_path, FLEET_OF_LONG_WAITS) as agentd:
         beat = agentd.beat("research-9101", seq=9)
         agentd.host.exit(agentd.instance("research-9101").id)
         await agentd.until(lambda: agentd.instance("research-9101").state is State.BACKOFF)

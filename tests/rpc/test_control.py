@@ -11,7 +11,7 @@ import pytest
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from msgspec.structs import replace
-from serving import EPOCH, FLEET, Serving, asynchronous, refused, serving
+from serving import EPOCH, FLEET, FLEET_OF_LONG_WAITS, Serving, asynchronous, refused, serving
 
 from agentd.agentctl.values import as_value
 from agentd.core.forecast import Forecast
@@ -505,7 +505,7 @@ async def test_a_log_that_cannot_be_read_is_refused(
 
 @asynchronous
 async def test_what_happens_to_instances_is_seen_in_the_listing(tmp_path: Path) -> None:
-    async with serving(tmp_path) as agentd:
+    async with serving(tmp_path, FLEET_OF_LONG_WAITS) as agentd:
         agentd.host.exit(agentd.instance("research-9101").id, ExitCause(ExitKind.OOM, 9))
         await agentd.until(lambda: agentd.instance("research-9101").state is State.BACKOFF)
         (seen,) = [
