@@ -1,6 +1,6 @@
 """A light agent for the end-to-end tests: HTTP on its port, heartbeats through the SDK.
 
-POST /task {"service_s": 0.5}   200 {"instance": ...} when it is done, 503 while draining
+POST /task {"service_s": 0.5}   200 {"instance": ...} when it is done, 503 while draining; it begins before this is read
 POST /load {"load": 0.9}        the load that is reported from now on
 
 On TERM it takes nothing new, finishes what it has accepted and exits with 0.
@@ -29,17 +29,22 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/load":
-            agent.load = body["load"]
+            agent.load = self.content()["load"]
             self.answer(200)
         elif agent.draining:
+            self.content()
             self.answer(503)
         else:
-            accepted.append(body["service_s"])
             with agent.task():
-                time.sleep(body["service_s"])
+                service_s = self.content()["service_s"]
+                accepted.append(service_s)
+                time.sleep(service_s)
             self.answer(200)
+
+    def content(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        return found
 
     def answer(self, status: int) -> None:
         content = json.dumps({"instance": agent.instance, "incarnation": agent.incarnation}).encode()

@@ -301,11 +301,37 @@ def call(
     try:
         content = None if body is None else json.dumps(body)
         connection.request(method, path, content, dict(headers or {}))
-        answer = connection.getresponse()
-        text = answer.read()
-        return answer.status, json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
+        return _answer(connection)
     finally:
         connection.close()
+
+
+def _answer(connection: http.client.HTTPConnection) -> tuple[int, Any]:
+    answer = connection.getresponse()
+    text = answer.read()
+    return answer.status, json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
+
+
+class Task:
+    """A task that lasts until the test ends it: the agent works on it while it waits for its content."""
+
+    _CONTENT = json.dumps({"service_s": 0}).encode()
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        self._connection.putrequest("POST", "/task")
+        self._connection.putheader("Content-Length", str(len(self._CONTENT)))
+        self._connection.endheaders()
+
+    def end(self) -> None:
+        self._connection.send(self._CONTENT)
+
+    def answer(self) -> tuple[int, Any]:
+        """Status and JSON."""
+        try:
+            return _answer(self._connection)
+        finally:
+            self._connection.close()
 
 
 def set_load(port: int, load: float) -> None:

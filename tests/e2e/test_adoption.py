@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_fleet import PATIENT, Fleet, call, pids, set_load
+from e2e_fleet import PATIENT, Fleet, Task, call, pids, set_load
 from e2e_hosts import is_alive
 
 pytestmark = pytest.mark.host
@@ -164,10 +163,7 @@ def test_an_agent_that_is_leaving_still_leaves_and_finishes_its_task(fleet: Flee
     set_load(fleet.ports[4], 0.1)
     fleet.until("load is known", lambda: fleet.ps()[victim]["load"] == 0.1)
     fleet.until("load is known", lambda: min(fleet.ps()[f"research-{fleet.ports[n]}"]["load"] for n in (2, 3)) == 1.0)
-    answers: list[tuple[int, Any]] = []
-    work = {"service_s": 4.0}
-    task = threading.Thread(target=lambda: answers.append(call(fleet.ports[4], "POST", "/task", work)))
-    task.start()
+    task = Task(fleet.ports[4])
     fleet.until("it works", lambda: (fleet.ps()[victim]["in_flight"] or 0) > 0)
     fleet.ctl("down", "2", "--pool", "research")
     assert fleet.events("scale_down")[0]["instance"] == victim
@@ -175,10 +171,10 @@ def test_an_agent_that_is_leaving_still_leaves_and_finishes_its_task(fleet: Flee
     fleet.kill()
     assert is_alive(before[victim]["pid"])
     fleet.start()
+    task.end()
     stay = {ident: one for ident, one in before.items() if ident != victim}
     fleet.until("the victim is gone", lambda: victim not in fleet.ps())
-    task.join()
-    assert answers == [(200, {"instance": victim, "incarnation": before[victim]["incarnation"]})]
+    assert task.answer() == (200, {"instance": victim, "incarnation": before[victim]["incarnation"]})
     adopted(fleet, stay)
     assert fleet.events("stop_forced", "exit", "vanished") == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import threading
 from collections import Counter
@@ -10,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from e2e_fleet import PATIENT, SAMPLE, Fleet, call, pids, set_load
+from e2e_fleet import PATIENT, SAMPLE, Fleet, Task, call, pids, set_load
+from e2e_hosts import PATIENCE_S
 
 from agentd.sdk.endpoints import Endpoint, Endpoints
 
@@ -33,8 +35,10 @@ def test_what_waits_at_an_agent_that_drains_is_done_by_another(fleet: Fleet) -> 
     fleet.ctl("up", "2", "--pool", "research")
     fleet.ready(core, victim)
     answers: list[tuple[int, Any]] = []
-    # Long enough that also on a busy machine none of them ends before the drain has come.
-    tasks = [offer(fleet.ports[2], 3.0, answers) for _ in range(4)]
+    # Long enough that also on a busy machine the drain has come before it ends, and one of the others begins.
+    tasks = [offer(fleet.ports[2], 10.0, answers)]
+    fleet.until("it works", lambda: fleet.ps()[victim]["in_flight"] == 1)
+    tasks += [offer(fleet.ports[2], 0.1, answers) for _ in range(3)]
     fleet.until("three wait", lambda: fleet.ps()[victim]["queue_length"] == 3)
     fleet.ctl("down", "1", "--pool", "research")
     fleet.until("its door is closed", lambda: call(fleet.ports[2], "GET", "/healthz")[0] == 503)
@@ -68,14 +72,16 @@ def test_a_person_drains_one_and_waits_for_its_end(fleet: Fleet) -> None:
     fleet.start()
     first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
     fleet.ready(first)
-    answers: list[tuple[int, Any]] = []
-    task = offer(fleet.ports[2], 1.0, answers)
+    task = Task(fleet.ports[2])
     fleet.until("it works", lambda: fleet.ps()[first]["in_flight"] == 1)
-    ended = fleet.ctl("drain", first, "--wait", "--timeout", "30s")["ended"]
-    assert (ended["type"], ended["instance"]) == ("stop", first)
+    drain = fleet.follow("drain", first, "--wait", "--timeout", "30s")
+    fleet.until("it drains", lambda: fleet.ps()[first]["state"] == "draining")
+    task.end()
+    out, _ = drain.communicate(timeout=PATIENCE_S)
+    ended = json.loads(out)["ended"]
+    assert (drain.returncode, ended["type"], ended["instance"]) == (0, "stop", first)
     assert "cut" not in ended["reason"]
-    task.join()
-    assert answers[0][0] == 200
+    assert task.answer()[0] == 200
     fleet.ready(second)  # the minimum of its pool
 
 
@@ -85,8 +91,7 @@ def test_an_agent_is_taken_back_in_the_middle_of_its_task(fleet: Fleet) -> None:
     first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
     fleet.ctl("up", "2", "--pool", "research")
     before = fleet.ready(first, second)
-    answers: list[tuple[int, Any]] = []
-    task = offer(fleet.ports[3], 5.0, answers)
+    task = Task(fleet.ports[3])
     set_load(fleet.ports[2], 1.0)
     set_load(fleet.ports[3], 0.1)
     fleet.until("loads are known", lambda: [fleet.ps()[one]["load"] for one in (first, second)] == [1.0, 0.1])
@@ -98,8 +103,8 @@ def test_an_agent_is_taken_back_in_the_middle_of_its_task(fleet: Fleet) -> None:
     after = fleet.ready(first, second)
     assert pids(after) == pids(before)
     assert call(fleet.ports[3], "POST", "/task", {"service_s": 0})[0] == 200
-    task.join()
-    assert answers == [(200, {"instance": second, "incarnation": before[second]["incarnation"]})]
+    task.end()
+    assert task.answer() == (200, {"instance": second, "incarnation": before[second]["incarnation"]})
     assert [event["instance"] for event in fleet.events("resume")] == [second]
     assert len(fleet.events("scale_up")) == 1
     assert fleet.events("stop", "stop_forced") == []
@@ -127,18 +132,17 @@ def test_what_a_deadline_cuts_is_told_and_done_by_another(fleet: Fleet) -> None:
 
 
 def test_a_drain_that_ends_while_agentd_is_away_is_known_to_the_next(fleet: Fleet) -> None:
-    fleet.configure({"research": fleet.elastic(2, 5, command=SAMPLE, drain_timeout_sec=600)}, rules=RULES)
+    fleet.configure({"research": fleet.elastic(2, 5, drain_timeout_sec=600)}, rules=RULES)
     fleet.start()
     first, second = (f"research-{fleet.ports[number]}" for number in (2, 3))
     fleet.ready(first)
-    answers: list[tuple[int, Any]] = []
-    task = offer(fleet.ports[2], 2.0, answers)
+    task = Task(fleet.ports[2])
     fleet.until("it works", lambda: fleet.ps()[first]["in_flight"] == 1)
     fleet.ctl("drain", first)
-    fleet.until("its door is closed", lambda: call(fleet.ports[2], "GET", "/healthz")[0] == 503)
+    fleet.until("its door is closed", lambda: call(fleet.ports[2], "POST", "/task", {"service_s": 0})[0] == 503)
     fleet.kill()
-    task.join()
-    assert answers[0][0] == 200
+    task.end()
+    assert task.answer()[0] == 200
     fleet.start()
     fleet.ready(second)
     assert "cut" not in fleet.event("stop", instance=first)["reason"]

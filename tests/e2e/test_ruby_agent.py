@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e_fleet import PATIENT, Fleet, call, pids
+from e2e_fleet import PATIENT, Fleet, Task, call, pids
 from e2e_hosts import PATIENCE_S, Ports, is_free
 from e2e_session import Script, acks, directive, refusal
 
@@ -32,7 +31,6 @@ pytestmark = [
 ]
 # Heartbeats every half second, and patience with those that a busy machine delays.
 RULES = {**PATIENT, "heartbeat_timeout_sec": 1.5, "unhealthy_threshold": 20}
-TASK = json.dumps({"service_s": 0}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +56,11 @@ def script(tmp_path: Path) -> Iterator[Script]:
         script.close()
 
 
-class Task:
-    """A task that lasts until the test ends it: the agent works on it while it waits for its content."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-        self._connection.putrequest("POST", "/task")
-        self._connection.putheader("Content-Length", str(len(TASK)))
-        self._connection.endheaders()
-
-    def end(self) -> None:
-        self._connection.send(TASK)
-
-    def status(self) -> int:
-        """That of the answer."""
-        try:
-            return self._connection.getresponse().status
-        finally:
-            self._connection.close()
-
-
 def end(*tasks: Task) -> list[int]:
     """End all of them, whichever the agent works on; the statuses of the answers."""
     for task in tasks:
         task.end()
-    return [task.status() for task in tasks]
+    return [task.answer()[0] for task in tasks]
 
 
 def do(port: int) -> int:
