@@ -44,7 +44,7 @@ PATIENT = {
     "scale_up_cooldown_sec": 0,
     "scale_down_cooldown_sec": 0,
 }
-QUICK = {**PATIENT, "heartbeat_timeout_sec": 0.7}
+QUICK = {**PATIENT, "heartbeat_timeout_sec": 1.5}
 # Of the surroundings, what would lead agentd or agentctl elsewhere.
 _LEADS_ELSEWHERE = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET")
 
