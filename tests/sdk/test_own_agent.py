@@ -49,7 +49,7 @@ def test_it_answers_reports_and_finishes_on_term(fake: Any, by_hand: bool) -> No
             lines.write('{"question": "Why?"}\n')
             lines.flush()
             if not by_hand:
-                fake.until(lambda beats: beats and beats[-1].in_flight == 1)
+                fake.until(lambda beats: any(beat.in_flight == 1 for beat in beats))
                 process.send_signal(signal.SIGTERM)  # it finishes what it was asked
             assert json.loads(lines.readline()) == {"answer": "Why? Because."}
         process.send_signal(signal.SIGTERM)
