@@ -44,8 +44,9 @@ def test_no_request_is_lost_when_an_agent_ends(number: signal.Signals) -> None:
         load = LoadGenerator(tally, lambda: None)
         try:
             load.set_agents(agents, concurrency=2)
-            for _ in range(8):
-                load.submit(0.5)
+            # Agents get them in turn. Both of the first one's are still under way when its end comes.
+            for service_s in (5.0, 0.1, 5.0, 0.1, 0.1, 0.1, 0.1, 0.1):
+                load.submit(service_s)
             while await in_flight(agents[0]) < 2:
                 pass
             processes[0].send_signal(number)
