@@ -20,6 +20,7 @@ import pytest
 from agentd.sample.__main__ import main
 
 pytestmark = pytest.mark.host
+LONG_S = 5.0  # a task that is under way for long enough to be seen, also on a busy machine
 
 
 @contextmanager
@@ -76,11 +77,13 @@ def test_it_serves_and_finishes_accepted_work_on_term() -> None:
     with sample(AGENTD_CONCURRENCY="1") as (process, port):
         assert post(port, {})[0] == 200
         answers: list[tuple[int, dict[str, object]]] = []
-        clients = [threading.Thread(target=lambda: answers.append(post(port, {"service_s": 0.4}))) for _ in range(2)]
-        for client in clients:
-            client.start()
-        while get(port, "/")["queue_length"] != 1:  # one works, one waits
-            pass
+        clients = []
+        for service_s, field in ((LONG_S, "in_flight"), (0.0, "queue_length")):  # one works, one waits
+            task = {"service_s": service_s}
+            clients.append(threading.Thread(target=lambda task=task: answers.append(post(port, task))))
+            clients[-1].start()
+            while get(port, "/")[field] != 1:
+                pass
         process.send_signal(signal.SIGTERM)
         for client in clients:
             client.join(30)
@@ -92,7 +95,7 @@ def test_a_second_term_drops_nothing() -> None:
     """An agentd that was killed meanwhile does not know that the last one has sent one, and stops the agent again."""
     with sample(AGENTD_CONCURRENCY="1") as (process, port):
         answers: list[tuple[int, dict[str, object]]] = []
-        client = threading.Thread(target=lambda: answers.append(post(port, {"service_s": 1.0})))
+        client = threading.Thread(target=lambda: answers.append(post(port, {"service_s": LONG_S})))
         client.start()
         while get(port, "/")["in_flight"] != 1:
             pass
