@@ -97,12 +97,14 @@ def test_a_program_that_does_not_start_any_more_takes_nobody_down(fleet: Fleet) 
     program = fleet.root / "agent"
     program.write_text(f"#!/bin/sh\nexec {subprocess.list2cmdline(SAMPLE)}\n")
     program.chmod(0o755)
-    pool = fleet.elastic(2, 4, min=2, max=2, command=[str(program)], start_timeout_sec=5)
+    pool = fleet.elastic(2, 4, min=2, max=2, command=[str(program)])
     fleet.configure({"research": pool}, rules=RULES)
     fleet.start()
     ids = [f"research-{fleet.ports[number]}" for number in (2, 3)]
     before = fleet.ready(*ids)
     program.write_text("#!/bin/sh\nexec sleep 600\n")
+    fleet.configure({"research": {**pool, "start_timeout_sec": 5}}, rules=RULES)  # only now: the first may take longer
+    fleet.ctl("reload")
     failed = fleet.run("restart", "research", "--wait", "--output", "json")
     assert failed.returncode == 1, failed.stderr
     ended = json.loads(failed.stdout)["ended"]
