@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -540,3 +541,15 @@ def agentctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 def ctl(agentctl: Callable[..., Result], daemon: Daemon) -> Callable[..., Result]:
     """Run agentctl against the fake."""
     return lambda *arguments: agentctl("--address", daemon.address, *arguments)
+
+
+@pytest.fixture
+def own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who follows waits in a time that passes while it waits for agentd, and not while this machine is busy."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))

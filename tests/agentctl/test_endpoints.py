@@ -92,6 +92,7 @@ def test_follow_keeps_its_columns_when_numbers_come(ctl: Callable[..., Any], dae
     assert len(wide) == len(last) > len(first), "once wider, they stay so"
 
 
+@pytest.mark.usefixtures("own_time")
 def test_follow_goes_on_when_agentd_is_back_from_where_it_was(
     ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

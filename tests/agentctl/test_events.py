@@ -78,6 +78,7 @@ def test_an_agentd_that_stays_away_ends_it(ctl: Callable[..., Any], daemon: Any)
     assert (result.code, result.err.splitlines()[-1]) == (3, "agentctl: agentd is not back after 0 s")
 
 
+@pytest.mark.usefixtures("own_time")
 def test_events_go_on_when_agentd_is_back_and_none_is_missed(
     ctl: Callable[..., Any], daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
