@@ -253,11 +253,11 @@ class Fleet:
         host, _, port = self.status()["http_address"].rpartition(":")
         return call(int(port), method, path, host=host, headers=headers)
 
-    def follow(self, *words: str) -> subprocess.Popen[str]:
-        """agentctl with JSON as its output, left running. `close` ends it."""
+    def follow(self, *words: str, output: str = "json") -> subprocess.Popen[str]:
+        """agentctl, left running. `close` ends it."""
         command = [sys.executable, "-c", "from agentd.agentctl import main; main()", "--address", self.address]
         follower = subprocess.Popen(
-            [*command, *words, "--output", "json"],
+            [*command, *words, "--output", output],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

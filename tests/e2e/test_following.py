@@ -37,10 +37,12 @@ def test_a_restart_of_one_instance_is_waited_for_through_a_kill_of_agentd(fleet:
     fleet.start()
     ident = f"research-{fleet.ports[2]}"
     before = fleet.ready(ident)[ident]["incarnation"]
-    waiting = fleet.follow("restart", ident, "--wait")
-    fleet.event("restart", instance=ident)
+    waiting = fleet.follow("restart", ident, "--wait", output="table")
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == f"restarting {ident}\n"  # from here on it waits
     fleet.kill()
     fleet.start()
     out, _ = waiting.communicate(timeout=PATIENCE_S)
-    assert (waiting.returncode, json.loads(out)["ended"]["type"]) == (0, "ready")
+    assert waiting.returncode == 0
+    assert out.startswith(f"{ident}: ready after ")
     assert fleet.ps()[ident]["incarnation"] != before
