@@ -59,7 +59,7 @@ def test_a_server_that_hangs_is_given_up() -> None:
 
 
 def test_nobody_there_is_not_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(NotTaken):
-        asyncio.run(request(port, "GET", "/", timeout_s=30.0))
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # it does not listen, and nobody else can
+        with pytest.raises(NotTaken):
+            asyncio.run(request(held.getsockname()[1], "GET", "/", timeout_s=30.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -105,12 +106,12 @@ def test_whatever_else_comes_back_the_task_is_ours(
 
 def test_without_a_successor_or_with_one_that_is_gone_the_task_is_ours() -> None:
     async def program() -> None:
-        server, gone = await started(Neighbour(answer()))
-        server.close()
         agent = Agent()
         assert await HandOver(agent)(LONG) is None
-        agent._drain.begin(1, 0.0, (gone,))
-        assert await HandOver(agent)(LONG) is None
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))  # it does not listen, and nobody else can
+            agent._drain.begin(1, 0.0, (Successor("research-9102", "127.0.0.1", held.getsockname()[1], 1.0),))
+            assert await HandOver(agent)(LONG) is None
 
     asyncio.run(program())
 
