@@ -64,7 +64,7 @@ class ScriptedAgentd(Agentd):
 
 
 class ScriptedApi(Api):
-    """Two ready agents, and each time one event more."""
+    """Two ready agents, and two events: the opening hears of one, the run of the other, however often it looks."""
 
     def __init__(self, is_ready: bool = True) -> None:
         super().__init__(8766)
@@ -87,7 +87,7 @@ class ScriptedApi(Api):
         self.enabled += 1
 
     async def events(self, after: int) -> Sequence[Event]:
-        return [Event(after + 1, *self.event)]
+        return [Event(after + 1, *self.event)] if after < 2 else []
 
 
 async def send(_port: int, _service_s: float) -> Answer:
