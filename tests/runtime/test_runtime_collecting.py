@@ -13,6 +13,7 @@ import pytest
 from life import FLEET, POOL, asynchronous, life
 from msgspec import structs
 
+from agentd import runtime_collecting
 from agentd.collecting.reading import Reader, ReadFailed
 from agentd.core.messages import Collected
 from agentd.core.model import FleetConfig, PoolName
@@ -206,16 +207,20 @@ async def test_the_end_comes_even_where_a_reader_cannot_be_closed() -> None:
     assert script.closed == ["stubborn"]
 
 
-@asynchronous
-async def test_the_first_readings_are_spread() -> None:
-    """Those that come later wait: nothing of them has happened when the first one is there."""
-    script = Script(a=lambda: 1.0, b=lambda: 2.0, c=lambda: 3.0)
-    slow = [CollectorConfig(name, "scripted", 3600.0, 5.0) for name in "abc"]
-    async with running(script, *slow) as one:
-        await one.until(lambda: bool(script.taken))
-        assert script.opened == ["a"]
-        await one.until(lambda: len(script.taken) == 3)
-    assert [event.name for event in script.taken] == ["a", "b", "c"]
+@pytest.mark.parametrize(("stagger_s", "names"), [(3600.0, ["a"]), (0.03, ["a", "b", "c"])])
+def test_the_first_readings_are_spread(stagger_s: float, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come later wait: where that is long, nothing of them has happened when the first one is there."""
+    monkeypatch.setattr(runtime_collecting, "STAGGER_S", stagger_s)
+
+    @asynchronous
+    async def run() -> None:
+        script = Script(a=lambda: 1.0, b=lambda: 2.0, c=lambda: 3.0)
+        slow = [CollectorConfig(name, "scripted", 3600.0, 5.0) for name in "abc"]
+        async with running(script, *slow) as one:
+            await one.until(lambda: len(script.taken) == len(names))
+        assert script.opened == sorted(event.name for event in script.taken) == names
+
+    run()
 
 
 @pytest.mark.parametrize(
