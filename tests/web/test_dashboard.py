@@ -123,7 +123,36 @@ def test_a_new_event_appears_by_itself_on_top(page: Browser, site: Site) -> None
 
     site.run(happen())
     page.until("document.querySelector('#events li').innerText.includes('research-9104')")
-    assert "scale up research-9104" in page.text("#spoken")
+    page.until("document.querySelector('#spoken').innerText.includes('scale up research-9104')")
+
+
+STREAM_IS_SLOW = """(() => {
+Object.defineProperty(EventSource.prototype, "onmessage", {
+  set(hear) { this.addEventListener("message", (message) => { window.late = () => hear(message); }); },
+});
+for (const hidden of [true, false]) {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+})()"""
+
+
+def test_a_new_event_is_spoken_also_where_the_list_was_quicker_than_the_stream(page: Browser, site: Site) -> None:
+    page.until("document.querySelector('#live').innerText === 'live'")
+    page.script("document.querySelector('#live').innerText = ''")
+    page.script(STREAM_IS_SLOW)
+    page.until("document.querySelector('#live').innerText === 'live'")
+
+    async def happen() -> None:
+        await site.runtime.add(Record(EventType.SCALE_UP, "High load: 0.99 > 0.75", "research", "research-9104"))
+
+    site.run(happen())
+    page.until("Boolean(window.late)")
+    page.click("#scaling-only")
+    page.until("document.querySelector('#events li').innerText.includes('research-9104')")
+    assert "research-9104" not in page.text("#spoken")
+    page.script("window.late()")
+    page.until("document.querySelector('#spoken').innerText.includes('scale up research-9104')")
 
 
 def test_scaling_only_leaves_out_the_rest(page: Browser) -> None:

@@ -19,6 +19,7 @@ const SPOKEN = new Set([...SCALING, "crash_loop", "start_failed", "autoscaling",
 const records = new Map(); // by id
 let source = null;
 let retry = null;
+let heard = 0; // the id of the newest that came over the stream: each is spoken once, also where `load` was quicker
 
 export function watchEvents() {
   byId("scaling-only").addEventListener("change", () => load());
@@ -36,12 +37,16 @@ function open() {
   };
   source.onmessage = (message) => {
     const record = JSON.parse(message.data);
-    if (!records.has(record.id) && SPOKEN.has(record.type)) {
+    if (record.id > heard && SPOKEN.has(record.type)) {
       setText(byId("spoken"), `${words(record.type)} ${record.instance || record.pool}: ${record.reason}`);
     }
+    heard = Math.max(heard, record.id);
     add([record]);
   };
-  source.addEventListener("reset", () => load());
+  source.addEventListener("reset", () => {
+    heard = 0;
+    load();
+  });
   source.onerror = () => {
     setText(byId("live"), "reconnecting");
     // The browser reconnects by itself unless the server refused; then we try again.
