@@ -88,12 +88,12 @@ class Show:
         exited = asyncio.create_task(self._agentd.wait())
         try:
             if not await self._until_ready(exited):
-                return self._tell_failure(exited)
+                return self._tell_end(exited)
             self._introduce()
             await self._enable_autoscaling()
             played = await self._perform(exited)
             if exited.done():
-                return self._tell_failure(exited)
+                return self._tell_end(exited)
             return await self._end(exited, played)
         except BaseException:
             # A fault of the demo is no reason to leave agentd and its agents behind.
@@ -140,10 +140,13 @@ class Show:
         else:
             self._say(f"autoscaling was {state} in an earlier run: the demo has switched it on")
 
-    def _tell_failure(self, exited: asyncio.Task[int]) -> int:
+    def _tell_end(self, exited: asyncio.Task[int]) -> int:
         if self._stop.is_set() and exited.result() == 0:
             self._say("agentd has ended")
             return 0
+        if self._started and exited.result() == 0:
+            self._say("agentd has ended: somebody has asked it to")
+            return self._tell_rest(0)
         lines = self._agentd.last_lines()
         if not self._gave_up:
             what = "has ended by itself" if self._started else "ended before it was ready"
@@ -152,10 +155,13 @@ class Show:
             self._say(f"port {self._api.port} is in use: choose another one with --http 127.0.0.1:PORT")
         for line in shown_log(self._agentd.log_file, lines):
             self._say(line)
+        return self._tell_rest(1)
+
+    def _tell_rest(self, status: int) -> int:
         if self._tally.sent:
             self._summarize()
-            self._say("agents that ran go on without agentd; the next start takes them over")
-        return 1
+            self._say("agents that still run go on without agentd; the next start takes them over")
+        return status
 
     def _introduce(self) -> None:
         options, agentctl = self._options, _shown(Path(sys.executable).parent / "agentctl")

@@ -76,8 +76,8 @@ class Servers:
             options=[
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", AGENTS_MESSAGE_BYTES_MAX),
-                # By default each message is followed by a ping that finds out how much may be under way at once; on
-                # this socket there is never more than a heartbeat, and the ping and its answer wake us twice more.
+                # By default each message is followed by a ping that finds out how much may be under way at once; what
+                # agents send is small, and the ping and its answer wake us twice more.
                 ("grpc.http2.bdp_probe", 0),
             ]
         )

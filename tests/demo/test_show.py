@@ -31,7 +31,7 @@ class ScriptedAgentd(Agentd):
         super().__init__("", state_dir)
         self.prepare()
         self.interrupts = 0
-        self.died = False
+        self.status = 0
         self._patience = patience
         self._ended = asyncio.Event()
 
@@ -48,7 +48,7 @@ class ScriptedAgentd(Agentd):
 
     async def wait(self) -> int:
         await self._ended.wait()
-        return 1 if self.died else 0
+        return self.status
 
     def interrupt(self) -> None:
         if not self.running:
@@ -57,9 +57,9 @@ class ScriptedAgentd(Agentd):
         if self.interrupts >= self._patience:
             self._ended.set()
 
-    def die(self, text: str) -> None:
+    def die(self, text: str, status: int = 1) -> None:
         self.log_file.write_text(text)
-        self.died = True
+        self.status = status
         self._ended.set()
 
 
@@ -163,6 +163,17 @@ def test_an_agentd_that_ends_by_itself_is_shown(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr().out
     assert "agentd has ended by itself (exit status 1)" in told
     assert "    AssertionError: a broken invariant\n" in told
+
+
+def test_an_agentd_that_somebody_else_ends_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def end(agentd: ScriptedAgentd, api: ScriptedApi) -> None:
+        await looked_at(api, 1)
+        agentd.die("its last words\n", status=0)
+
+    assert run(tmp_path, api=ScriptedApi(), meanwhile=end) == (0, 0)
+    told = capsys.readouterr().out
+    assert "agentd has ended: somebody has asked it to" in told
+    assert "its last words" not in told
 
 
 def test_an_agentd_that_does_not_start_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

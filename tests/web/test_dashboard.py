@@ -115,13 +115,15 @@ def test_check_now_tells_what_came_of_it(page: Browser, site: Site) -> None:
     assert [type(event) for event in site.runtime.submitted] == [Check]
 
 
+def scale_up(site: Site) -> None:
+    record = Record(EventType.SCALE_UP, "High load: 0.99 > 0.75", "research", "research-9104")
+    site.run(site.runtime.add(record))
+
+
 def test_a_new_event_appears_by_itself_on_top(page: Browser, site: Site) -> None:
     page.until("document.querySelector('#live').innerText === 'live'")
 
-    async def happen() -> None:
-        await site.runtime.add(Record(EventType.SCALE_UP, "High load: 0.99 > 0.75", "research", "research-9104"))
-
-    site.run(happen())
+    scale_up(site)
     page.until("document.querySelector('#events li').innerText.includes('research-9104')")
     page.until("document.querySelector('#spoken').innerText.includes('scale up research-9104')")
 
@@ -143,10 +145,7 @@ def test_a_new_event_is_spoken_also_where_the_list_was_quicker_than_the_stream(p
     page.script(STREAM_IS_SLOW)
     page.until("document.querySelector('#live').innerText === 'live'")
 
-    async def happen() -> None:
-        await site.runtime.add(Record(EventType.SCALE_UP, "High load: 0.99 > 0.75", "research", "research-9104"))
-
-    site.run(happen())
+    scale_up(site)
     page.until("Boolean(window.late)")
     page.click("#scaling-only")
     page.until("document.querySelector('#events li').innerText.includes('research-9104')")
